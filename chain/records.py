@@ -1,0 +1,212 @@
+"""Records of the ledger's tables and of receipts: what the state root and a receipt commit to.
+
+Every record is a frozen dataclass laid out by `consensus.wire`; amounts are in grain
+(1 ASY = 10^9 grain), times in unix milliseconds.
+"""
+
+import enum
+from dataclasses import dataclass
+from typing import Annotated
+
+from consensus.values import Scores, Verdict
+from consensus.wire import U8, U16, U32, U64, Count, Hash, PublicKey, Size, encode
+from ext.hashing import tagged_hash
+
+COMMITTEE_MAX = 31
+NAME_BYTES_MAX = 64
+PROFILE_BYTES_MAX = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Balance and stake of one key. Escrow is held by the job, not by the account."""
+
+    balance: U64
+    stake: U64
+    unbonding: U64
+    """Unstaked, still slashable until `unbonding_until_ms`."""
+    unbonding_until_ms: U64
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """What an honest result may score at most, for one model's engine profile."""
+
+    replay_mismatches_max: U32
+    margin_max: U32
+    distance_max: U32
+    distance_mean_max: U32
+    """Of distance_sum / positions, in 2^-20 nats."""
+    outside_candidates_max: U32
+    fingerprint_tolerance: U32
+    """Between two verifiers' log-probabilities at one position, in 2^-20 nats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A registered package."""
+
+    owner: PublicKey
+    name: Annotated[str, Size(NAME_BYTES_MAX)]
+    engine_profile: Annotated[str, Size(PROFILE_BYTES_MAX)]
+    context_tokens: U32
+    royalty_bps: U16
+    thresholds: Thresholds
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A provider's standing offer; the table's key is model ‖ provider."""
+
+    input_price: U64
+    """Grain for one input token."""
+    output_price: U64
+    """Grain for one output token."""
+    capacity: U32
+    """Jobs it takes at once."""
+    operator: U16
+    """The validator at whose node the provider runs; it never audits this provider."""
+    open_jobs: U32
+    completed: U64
+    failed: U64
+
+
+class JobStatus(enum.IntEnum):
+    """Where a job is. The last three are final, and hold no escrow."""
+
+    REQUESTED = 1
+    ASSIGNED = 2
+    ANSWERED = 3
+    COMMITTING = 4
+    REVEALING = 5
+    VERIFIED = 6
+    REJECTED = 7
+    REFUNDED = 8
+
+
+class Tier(enum.IntEnum):
+    """How much verification the requester pays for."""
+
+    STANDARD = 1
+    CRITICAL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class CommitteeSeat:
+    """One verifier's place on a job's committee, and what it has said so far."""
+
+    validator: U16
+    round: U8
+    commitment: Hash | None
+    verdict: Verdict | None
+    scores: Scores | None
+    reveal_digest: Hash | None
+    """SHA-256 of the reveal's encoding, so that state stays small."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One inference request from escrow to settlement."""
+
+    requester: PublicKey
+    model: Hash
+    request_digest: Hash
+    """H("request", the operation's RequestInference bytes)."""
+    tier: Tier
+    max_price: U64
+    escrow: U64
+    """Still held; zero in a final status."""
+    max_output_tokens: U32
+    pinned_provider: PublicKey | None
+    requested_height: U64
+    requested_ms: U64
+    answer_within_ms: U32
+    status: JobStatus
+    attempts: U8
+    provider: PublicKey | None
+    operator: U16
+    input_price: U64
+    output_price: U64
+    seed: Hash | None
+    deadline_ms: U64
+    """Of the current step: answer, commit or reveal."""
+    result_digest: Hash | None
+    """H("result", the operation's InferenceResult bytes)."""
+    answered_height: U64
+    input_tokens: U32
+    output_tokens: U32
+    round: U8
+    audit_beacon: Hash | None
+    committee: Annotated[tuple[CommitteeSeat, ...], Count(COMMITTEE_MAX)]
+    tried: Annotated[tuple[PublicKey, ...], Count(8)]
+    """Providers that missed this job's deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictRecord:
+    """One verifier's final word, as a receipt shows it."""
+
+    validator: U16
+    verdict: Verdict
+    scores: Scores
+    reveal_digest: Hash
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """One credit made at settlement."""
+
+    account: PublicKey
+    amount: U64
+
+
+@dataclass(frozen=True, slots=True)
+class JobReceipt:
+    """The leaf a receipt proves: everything the chain ruled about one job."""
+
+    job: Hash
+    requester: PublicKey
+    model: Hash
+    provider: PublicKey | None
+    request_digest: Hash
+    result_digest: Hash | None
+    seed: Hash | None
+    status: JobStatus
+    height: U64
+    input_tokens: U32
+    output_tokens: U32
+    verdicts: Annotated[tuple[VerdictRecord, ...], Count(COMMITTEE_MAX)]
+    payments: Annotated[tuple[Payment, ...], Count(COMMITTEE_MAX + 8)]
+
+    def leaf(self) -> bytes:
+        """The receipt tree's leaf data: a tag byte, then the encoding."""
+        return b"J" + encode(self)
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionReceipt:
+    """The leaf for one included transaction."""
+
+    transaction: Hash
+    accepted: bool
+    reason: Annotated[str, Size(64)]
+    """Empty if accepted, else a RejectionReason."""
+    fee: U64
+
+    def leaf(self) -> bytes:
+        """The receipt tree's leaf data: a tag byte, then the encoding."""
+        return b"T" + encode(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionLink:
+    """What one executed block adds to the execution chain."""
+
+    height: U64
+    state_root: Hash
+    receipts_root: Hash
+    events_root: Hash
+
+    def extend(self, previous_root: bytes) -> bytes:
+        """The execution root after this block: it commits to every block before it, too."""
+        return tagged_hash(b"execution", previous_root, encode(self))
