@@ -1,0 +1,57 @@
+# `make` shows this help. Everything is built inside .venv; nothing outside this directory changes.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := chain consensus ext runtime
+NATIVE := $(wildcard ext/*.pyx ext/*.pxd ext/native/*.c ext/native/*.h)
+SCHEMAS := $(wildcard proto/assay/v1/*.proto)
+# A stamp is written when its step is done; a step runs again when what it depends on is newer.
+INSTALLED := $(VENV)/.installed
+BUILT := $(VENV)/.built
+
+.PHONY: help build check format test bench clean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(INSTALLED): pyproject.toml
+	@echo "==> environment in $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "==> installing dependencies and building (a few minutes the first time)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --editable '.[dev]'
+	@touch $@
+
+$(BUILT): $(INSTALLED) setup.py $(NATIVE) $(SCHEMAS)
+	@echo "==> native modules and schema stubs"
+	@$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+build: $(BUILT) ## Make the environment, the native modules and the schema stubs
+
+check: build ## Lint, formatting, types, import directions, dead code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/vulture
+
+format: build ## Rewrite the sources in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: build ## Run every test (ARGUMENTS='tests/ext -k merkle' narrows it)
+	$(BIN)/pytest $(ARGUMENTS)
+
+bench: build ## Measure the hot path (ratios against a baseline of the same run)
+	$(BIN)/pytest bench --benchmark-only $(ARGUMENTS)
+
+clean: ## Remove everything the build made
+	rm -rf $(VENV) build dist assay/v1 *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .import_linter_cache .hypothesis .benchmarks
+	find $(SOURCES) -name '*.so' -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,81 @@
+#include "merkle.h"
+
+#include <string.h>
+
+#include "sha256.h"
+
+static const uint8_t LEAF_PREFIX = 0x00;
+static const uint8_t NODE_PREFIX = 0x01;
+
+void assay_merkle_leaf(const uint8_t *data, size_t length, uint8_t hash[32]) {
+    assay_sha256_context context;
+    assay_sha256_init(&context);
+    assay_sha256_update(&context, &LEAF_PREFIX, 1);
+    assay_sha256_update(&context, data, length);
+    assay_sha256_final(&context, hash);
+}
+
+void assay_merkle_empty(uint8_t root[32]) {
+    assay_sha256_context context;
+    assay_sha256_init(&context);
+    assay_sha256_final(&context, root);
+}
+
+static void hash_node(const uint8_t left[32], const uint8_t right[32], uint8_t out[32]) {
+    assay_sha256_context context;
+    assay_sha256_init(&context);
+    assay_sha256_update(&context, &NODE_PREFIX, 1);
+    assay_sha256_update(&context, left, ASSAY_MERKLE_HASH_SIZE);
+    assay_sha256_update(&context, right, ASSAY_MERKLE_HASH_SIZE);
+    assay_sha256_final(&context, out);
+}
+
+size_t assay_merkle_reduce(uint8_t *hashes, size_t count, size_t index, uint8_t *path) {
+    size_t steps = 0;
+    /* Pairing neighbours and promoting an odd last node gives the same tree as the recursive split
+     * at the largest power of two. */
+    while (count > 1) {
+        size_t sibling = index ^ 1;
+        if (path != NULL && sibling < count) {
+            memcpy(path + ASSAY_MERKLE_HASH_SIZE * steps, hashes + ASSAY_MERKLE_HASH_SIZE * sibling,
+                   ASSAY_MERKLE_HASH_SIZE);
+            steps++;
+        }
+        size_t pairs = count / 2;
+        for (size_t pair = 0; pair < pairs; pair++) {
+            const uint8_t *left = hashes + 2 * ASSAY_MERKLE_HASH_SIZE * pair;
+            hash_node(left, left + ASSAY_MERKLE_HASH_SIZE, hashes + ASSAY_MERKLE_HASH_SIZE * pair);
+        }
+        if (count & 1)
+            memmove(hashes + ASSAY_MERKLE_HASH_SIZE * pairs,
+                    hashes + ASSAY_MERKLE_HASH_SIZE * (count - 1), ASSAY_MERKLE_HASH_SIZE);
+        count = pairs + (count & 1);
+        index >>= 1;
+    }
+    return steps;
+}
+
+int assay_merkle_verify(const uint8_t leaf[32], uint64_t index, uint64_t size, const uint8_t *path,
+                        size_t steps, const uint8_t root[32]) {
+    uint8_t hash[ASSAY_MERKLE_HASH_SIZE];
+    if (index >= size) return 0;
+    memcpy(hash, leaf, ASSAY_MERKLE_HASH_SIZE);
+    /* (node, last): position of the current node and of the last node on its level. */
+    uint64_t node = index, last = size - 1;
+    for (size_t step = 0; step < steps; step++) {
+        const uint8_t *sibling = path + ASSAY_MERKLE_HASH_SIZE * step;
+        if (last == 0) return 0; /* a step beyond the root */
+        /* An odd last node is promoted until it has a left neighbour. */
+        while (node == last && !(node & 1)) {
+            node >>= 1;
+            last >>= 1;
+        }
+        if (node & 1)
+            hash_node(sibling, hash, hash);
+        else
+            hash_node(hash, sibling, hash);
+        node >>= 1;
+        last >>= 1;
+    }
+    return last == 0 && memcmp(hash, root, ASSAY_MERKLE_HASH_SIZE) == 0;
+}
