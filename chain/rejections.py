@@ -1,7 +1,6 @@
 """Why something from outside was refused: one list of reasons, each with what to do about it."""
 
 import enum
-from dataclasses import dataclass
 
 
 class RejectionReason(enum.StrEnum):
@@ -46,12 +45,13 @@ class RejectionReason(enum.StrEnum):
     NOT_READY = "NOT_READY"
 
 
-@dataclass(frozen=True, slots=True)
 class Rejection(Exception):
     """What others did wrong. `detail` says what was seen, what is allowed, and what to do."""
 
-    reason: RejectionReason
-    detail: str
+    def __init__(self, reason: RejectionReason, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}"
