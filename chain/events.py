@@ -1,0 +1,44 @@
+"""What a block did, for those who follow: the leaves of the events tree."""
+
+import enum
+from dataclasses import dataclass
+
+from consensus.wire import U8, U64, Hash, PublicKey, encode
+
+
+class EventKind(enum.IntEnum):
+    """What happened to the event's subject."""
+
+    TRANSFERRED = 1
+    """subject: sender; other: receiver; amount."""
+    STAKED = 2
+    """subject: account; amount."""
+    UNSTAKED = 3
+    """subject: account; amount."""
+    UNBONDED = 4
+    """subject: account; amount, now in its balance."""
+    SLASHED = 5
+    """subject: account; other: the job; amount."""
+    MODEL_REGISTERED = 6
+    """subject: model; other: owner."""
+    OFFER_SET = 7
+    """subject: model; other: provider; amount: capacity."""
+    VERIFIER_SET = 8
+    """subject: model; other: the validator's account; code: 1 serving, 0 not."""
+    JOB_CHANGED = 9
+    """subject: job; other: provider if there is one; code: the new JobStatus."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event; the fields a kind does not name are empty."""
+
+    kind: EventKind
+    subject: Hash
+    other: PublicKey | None = None
+    amount: U64 = 0
+    code: U8 = 0
+
+    def leaf(self) -> bytes:
+        """The events tree's leaf data: a tag byte, then the encoding."""
+        return b"E" + encode(self)

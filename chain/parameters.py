@@ -1,0 +1,95 @@
+"""The governed numbers of one chain: timings, fees, shares, bounds. All integers, all in genesis.
+
+Amounts are in grain, times in milliseconds, shares in basis points (10,000 is the whole).
+"""
+
+from dataclasses import dataclass, fields
+
+from chain.records import COMMITTEE_MAX
+from consensus.wire import U16, U32, U64
+
+BASIS_POINTS = 10_000
+GRAIN_PER_ASY = 1_000_000_000
+ATTEMPTS_LIMIT = 8
+"""As many providers as a job record can remember as tried."""
+DURATION_MS_MAX = 366 * 24 * 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Devnet defaults; genesis may set others. `__post_init__` refuses what cannot work."""
+
+    assign_within_ms: U32 = 60_000
+    """How long a job waits for a provider with free capacity before it is refunded."""
+    answer_within_ms_default: U32 = 60_000
+    answer_within_ms_min: U32 = 1_000
+    answer_within_ms_max: U32 = 600_000
+    audit_within_ms: U32 = 60_000
+    """How long an answered job waits for enough verifiers before it is refunded."""
+    commit_within_ms: U32 = 60_000
+    reveal_within_ms: U32 = 30_000
+    unbonding_ms: U64 = 120_000
+
+    fee_per_transaction: U64 = 10_000
+    fee_per_operation: U64 = 1_000
+    fee_per_byte: U64 = 10
+    fee_burn_bps: U16 = 5_000
+    """Of each fee; the rest goes to the owner of the lane that carried the transaction."""
+
+    attempts_max: U16 = 3
+    audit_delay_blocks: U16 = 2
+    committee_size: U16 = 3
+    escalated_committee_size: U16 = COMMITTEE_MAX
+    reveal_quorum: U16 = 2
+    """Fewest verdicts (not ABSTAIN) that a ruling may rest on."""
+    output_tokens_max: U32 = 4_096
+    """A longer result would not fit a transaction."""
+
+    stake_min_per_offer: U64 = 100 * GRAIN_PER_ASY
+    stake_weight_cap: U64 = 10_000 * GRAIN_PER_ASY
+    """Stake beyond this does not bring a provider more jobs."""
+    slash_bps: U16 = 1_000
+    """Of stake and unbonding, when at least two thirds of a committee said FAIL."""
+    slash_burn_bps: U16 = 5_000
+    """Of what is slashed; the rest goes to the treasury, nothing to the requester."""
+
+    verification_price: U64 = 1_000_000
+    """Of one seat on the first committee of a job."""
+    royalty_bps_max: U16 = 1_000
+    treasury_bps: U16 = 300
+    burn_bps: U16 = 200
+    """Royalty, treasury and burn are shares of the price of the tokens; the provider has the rest."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise ValueError(f"{field.name} is {value!r}, must be an integer of at least 0")
+            if field.name.endswith("_bps") and value > BASIS_POINTS:
+                raise ValueError(f"{field.name} is {value}, at most {BASIS_POINTS} is a share")
+            if "_ms" in field.name and not 1 <= value <= DURATION_MS_MAX:
+                raise ValueError(f"{field.name} is {value}, allowed are 1 to {DURATION_MS_MAX}")
+        if not (
+            self.answer_within_ms_min <= self.answer_within_ms_default <= self.answer_within_ms_max
+        ):
+            raise ValueError("answer_within_ms_default must lie between its minimum and maximum")
+        if not 1 <= self.attempts_max <= ATTEMPTS_LIMIT:
+            raise ValueError(f"attempts_max is {self.attempts_max}, allowed: 1 to {ATTEMPTS_LIMIT}")
+        if self.audit_delay_blocks < 1:
+            raise ValueError("audit_delay_blocks must be at least 1: a draw needs a later beacon")
+        if not (
+            1
+            <= self.reveal_quorum
+            <= self.committee_size
+            <= self.escalated_committee_size
+            <= COMMITTEE_MAX
+        ):
+            raise ValueError(
+                "needs 1 <= reveal_quorum <= committee_size <= escalated_committee_size <= "
+                f"{COMMITTEE_MAX}, got {self.reveal_quorum}, {self.committee_size}, "
+                f"{self.escalated_committee_size}"
+            )
+        if self.royalty_bps_max + self.treasury_bps + self.burn_bps > BASIS_POINTS:
+            raise ValueError("royalty_bps_max, treasury_bps and burn_bps exceed the whole price")
+        if self.output_tokens_max < 1 or self.stake_weight_cap < 1:
+            raise ValueError("output_tokens_max and stake_weight_cap must be at least 1")
