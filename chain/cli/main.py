@@ -1,0 +1,56 @@
+"""Puts the command `assay` together from its nouns."""
+
+import importlib
+import importlib.util
+from importlib import metadata
+from typing import Final
+
+import typer
+
+from chain.cli.output import stderr
+
+PLUGIN_GROUP: Final = "assay.commands"
+NOUNS: Final = ("keys", "genesis", "node", "devnet", "tx", "query", "receipt")
+"""Modules of `chain.cli` that export `app`, a typer application mounted under the module's name."""
+VERBS: Final = ("infer",)
+"""Modules of `chain.cli` that export `command`, a function mounted under the module's name."""
+
+
+def build_app() -> typer.Typer:
+    """The whole command line: our nouns, then what other packages plug in."""
+    app = typer.Typer(
+        name="assay",
+        help="An AI chain that validates each inference result inside consensus.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=True,
+    )
+    for name in NOUNS + VERBS:
+        if importlib.util.find_spec(f"chain.cli.{name}") is None:
+            continue
+        module = importlib.import_module(f"chain.cli.{name}")
+        if name in VERBS:
+            app.command(name)(module.command)
+        else:
+            app.add_typer(module.app, name=name)
+    add_plugins(app)
+    return app
+
+
+def add_plugins(app: typer.Typer) -> None:
+    """Mount every typer application that another package names; a broken one is told and left out."""
+    for entry in sorted(metadata.entry_points(group=PLUGIN_GROUP), key=lambda entry: entry.name):
+        try:
+            plugin = entry.load()
+        except (ImportError, AttributeError) as error:
+            stderr.print(f"assay {entry.name} is not available: {error}", markup=False)
+            continue
+        if not isinstance(plugin, typer.Typer):
+            stderr.print(f"assay {entry.name} is not available: {entry.value} is no typer app", markup=False)
+            continue
+        app.add_typer(plugin, name=entry.name)
+
+
+def main() -> None:
+    """Entry point of the command `assay`."""
+    build_app()()
