@@ -1,8 +1,8 @@
 """How an account is written: bech32m (BIP-350) with the prefix `assay`, so `assay1…`.
 
-The checksum catches every error of up to four characters, which matters where a typo sends money away.
-Only the one lower- or upper-case spelling is accepted. `parse_account` also takes 64 hexadecimal digits,
-which is how keys stand in files written by machines.
+The checksum catches every error of up to four characters, which matters where a typo sends money
+away. Only the one lower- or upper-case spelling is accepted. `parse_account` also takes 64
+hexadecimal digits, which is how keys stand in files written by machines.
 """
 
 from typing import Final
@@ -38,7 +38,11 @@ def _polymod(values: list[int]) -> int:
 
 
 def _expand(prefix: str) -> list[int]:
-    return [ord(character) >> 5 for character in prefix] + [0] + [ord(character) & 31 for character in prefix]
+    return (
+        [ord(character) >> 5 for character in prefix]
+        + [0]
+        + [ord(character) & 31 for character in prefix]
+    )
 
 
 def encode_bech32m(prefix: str, values: list[int]) -> str:
@@ -71,7 +75,10 @@ def decode_bech32m(text: str) -> tuple[str, list[int]]:
 
 
 def _regroup(values: list[int] | bytes, width_in: int, width_out: int, pad: bool) -> list[int]:
-    """The same bits in groups of another width. Raises AddressError for padding that is not zero."""
+    """The same bits in groups of another width.
+
+    Raises AddressError for padding that is not zero.
+    """
     bits = accumulator = 0
     out: list[int] = []
     for value in values:
@@ -112,7 +119,9 @@ def parse_account(text: str) -> bytes:
     Raises Rejection(BAD_ADDRESS).
     """
     text = text.strip()
-    if len(text) == 2 * PUBLIC_KEY_BYTES and all(digit in "0123456789abcdefABCDEF" for digit in text):
+    if len(text) == 2 * PUBLIC_KEY_BYTES and all(
+        digit in "0123456789abcdefABCDEF" for digit in text
+    ):
         return bytes.fromhex(text)
     try:
         return decode_address(text)

@@ -1,17 +1,20 @@
 """Where a chain begins: its name, its rules' figures, its first validators and balances.
 
-The genesis file is JSON that an operator can read and check by eye; it is read strictly, because two
-validators that read it differently are on two chains. Its digest is taken over the canonical encoding and
-not over the text, so white space and the order of names do not matter. The chain id carries the digest's
-first eight digits: a different genesis is a different chain, even under the same name.
+The genesis file is JSON that an operator can read and check by eye; it is read strictly, because
+two validators that read it differently are on two chains. Its digest is taken over the canonical
+encoding and not over the text, so white space and the order of names do not matter. The chain id
+carries the digest's first eight digits: a different genesis is a different chain, even under the
+same name.
 
-A validator's TLS certificate is bound to its signing key by a signature, so pinning certificates pins keys.
+A validator's TLS certificate is bound to its signing key by a signature, so pinning certificates
+pins keys.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -43,7 +46,10 @@ STAKE_MAX: Final = (1 << 62) - 1
 
 
 class GenesisError(ValueError):
-    """The genesis cannot be used. The message says what was seen, what is allowed, and what to do."""
+    """The genesis cannot be used.
+
+    The message says what was seen, what is allowed, and what to do.
+    """
 
 
 def binding_message(certificate: bytes) -> bytes:
@@ -110,7 +116,9 @@ class Genesis:
     @cached_property
     def _validator_set(self) -> ValidatorSet:
         members = (
-            Validator(member.index, member.signing_key, member.vrf_key, member.account, member.stake)
+            Validator(
+                member.index, member.signing_key, member.vrf_key, member.account, member.stake
+            )
             for member in self.validators
         )
         return ValidatorSet(epoch=0, members=tuple(members))
@@ -138,10 +146,14 @@ def _check(genesis: Genesis) -> None:
             f"name {name!r}: give 1 to {NAME_CHARACTERS_MAX} of lower-case letters, digits and '-'"
         )
     if not 1 <= len(genesis.validators) <= VALIDATORS_MAX:
-        raise GenesisError(f"{len(genesis.validators)} validators, allowed are 1 to {VALIDATORS_MAX}")
+        raise GenesisError(
+            f"{len(genesis.validators)} validators, allowed are 1 to {VALIDATORS_MAX}"
+        )
     for index, member in enumerate(genesis.validators):
         if member.index != index:
-            raise GenesisError(f"validators[{index}] has index {member.index}: list them in order, from 0")
+            raise GenesisError(
+                f"validators[{index}] has index {member.index}: list them in order, from 0"
+            )
         _check_validator(member)
     for field_name in ("signing_key", "vrf_key", "account", "address", "certificate"):
         values = [getattr(member, field_name) for member in genesis.validators]
@@ -158,7 +170,9 @@ def _check_validator(member: GenesisValidator) -> None:
     if member.stake < 1:
         raise GenesisError(f"{place}.stake is {member.stake}: a validator needs at least 1 grain")
     if len({member.signing_key, member.vrf_key, member.account}) != 3:
-        raise GenesisError(f"{place}: signing key, VRF key and account must be three different keys")
+        raise GenesisError(
+            f"{place}: signing key, VRF key and account must be three different keys"
+        )
     split_address(member.address, f"{place}.address")
     try:
         certificate = x509.load_der_x509_certificate(member.certificate)
@@ -167,7 +181,9 @@ def _check_validator(member: GenesisValidator) -> None:
         raise GenesisError(f"{place}.certificate is no X.509 certificate: {error}") from error
     if canonical != member.certificate:
         raise GenesisError(f"{place}.certificate has bytes after the certificate")
-    if not signatures.verify(member.signing_key, binding_message(member.certificate), member.binding):
+    if not signatures.verify(
+        member.signing_key, binding_message(member.certificate), member.binding
+    ):
         raise GenesisError(
             f"{place}.binding is not signing_key's signature over this certificate: "
             "ask its operator for a new declaration"
@@ -178,7 +194,7 @@ def _check_accounts(accounts: tuple[GenesisAccount, ...]) -> None:
     if len(accounts) > ACCOUNTS_MAX:
         raise GenesisError(f"{len(accounts)} accounts, allowed are {ACCOUNTS_MAX}")
     keys = [account.key for account in accounts]
-    if any(left >= right for left, right in zip(keys, keys[1:], strict=False)):
+    if any(left >= right for left, right in pairwise(keys)):
         raise GenesisError("accounts must be in rising order of public key, each once")
     supply = sum(account.balance for account in accounts)
     if supply > SUPPLY_MAX:
@@ -190,7 +206,9 @@ def split_address(address: str, place: str = "address") -> tuple[str, int]:
     host, separator, port = address.rpartition(":")
     if not separator or not host or any(character.isspace() for character in address):
         raise GenesisError(f"{place} is {address!r}: give HOST:PORT")
-    if not (port.isascii() and port.isdigit() and str(int(port)) == port and 1 <= int(port) <= 65_535):
+    if not (
+        port.isascii() and port.isdigit() and str(int(port)) == port and 1 <= int(port) <= 65_535
+    ):
         raise GenesisError(f"{place} has port {port!r}: give 1 to 65535")
     return host, int(port)
 
@@ -209,7 +227,7 @@ def make_genesis(
 
 
 def to_json(genesis: Genesis) -> dict[str, Any]:
-    """What the genesis file holds: accounts as addresses, certificates as PEM, keys as hexadecimal."""
+    """What the genesis file holds: accounts as addresses, certificates as PEM, keys as hex."""
     return {
         "version": genesis.version,
         "name": genesis.name,
@@ -244,8 +262,20 @@ def _account(data: Any, place: str) -> bytes:
 
 
 def validator_from_json(data: Any, place: str) -> GenesisValidator:
-    """The validator that `validator_to_json` shows. Raises ReadableError; bindings are checked later."""
-    names = ("index", "signing_key", "vrf_key", "account", "stake", "address", "certificate", "binding")
+    """The validator that `validator_to_json` shows.
+
+    Raises ReadableError; bindings are checked later.
+    """
+    names = (
+        "index",
+        "signing_key",
+        "vrf_key",
+        "account",
+        "stake",
+        "address",
+        "certificate",
+        "binding",
+    )
     values = readable.take_fields(data, names, place)
     pem = readable.take_text(values["certificate"], f"{place}.certificate")
     try:
@@ -267,7 +297,15 @@ def validator_from_json(data: Any, place: str) -> GenesisValidator:
 def from_json(data: Any) -> Genesis:
     """The genesis in parsed JSON, wholly checked. Raises GenesisError."""
     place = "genesis"
-    names = ("version", "name", "genesis_time_ms", "treasury", "parameters", "validators", "accounts")
+    names = (
+        "version",
+        "name",
+        "genesis_time_ms",
+        "treasury",
+        "parameters",
+        "validators",
+        "accounts",
+    )
     try:
         values = readable.take_fields(data, names, place)
         validators = readable.take_list(values["validators"], f"{place}.validators")

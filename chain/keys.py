@@ -1,11 +1,13 @@
 """Ed25519 key pairs, their roles, and how all of them grow from one list of words.
 
-A person or a validator keeps 24 words (BIP-39). The words give BIP-39's 64-byte seed, and each key is
+A person or a validator keeps 24 words (BIP-39). The words give BIP-39's 64-byte seed, and each key
+is
 
     key seed = H("key", bip39_seed, role, index as u32-LE)
 
-so one backup restores the account key, the signing key and the VRF key, and knowing one of them tells
-nothing about the others. There is no BIP-32 path and no derivation of public keys from public keys.
+so one backup restores the account key, the signing key and the VRF key, and knowing one of them
+tells nothing about the others. There is no BIP-32 path and no derivation of public keys from public
+keys.
 """
 
 import enum
@@ -53,7 +55,9 @@ class KeyPair:
 
     @classmethod
     def generate(cls, random_bytes: Callable[[int], bytes] = urandom) -> "KeyPair":
-        """A fresh key pair; `random_bytes(size)` is the operating system's unless a test gives its own."""
+        """A fresh key pair; `random_bytes(size)` is the operating system's unless a test gives its
+        own.
+        """
         return cls(random_bytes(SEED_BYTES))
 
     @property
@@ -90,7 +94,10 @@ def new_mnemonic(random_bytes: Callable[[int], bytes] = urandom) -> str:
 
 
 def derive_key(words: str, role: Role, index: int = 0) -> KeyPair:
-    """The key pair of one role and index from BIP-39 words. Raises MnemonicError for wrong words."""
+    """The key pair of one role and index from BIP-39 words.
+
+    Raises MnemonicError for wrong words.
+    """
     if not 0 <= index <= KEY_INDEX_MAX:
         raise ValueError(f"key index {index}, allowed are 0 to {KEY_INDEX_MAX}")
     normal = " ".join(words.split())

@@ -1,8 +1,9 @@
 """Values of `consensus.wire` as JSON people can read, and back: no more and no less than the value.
 
-Byte strings are lower-case hexadecimal, enumerations their names, integers plain JSON numbers (a reader in
-JavaScript needs big integers), tuples lists, absent values null. Reading is strict: a missing field, a field
-nobody knows, a name twice, a boolean where a number belongs are all refused with the place where they stand.
+Byte strings are lower-case hexadecimal, enumerations their names, integers plain JSON numbers (a
+reader in JavaScript needs big integers), tuples lists, absent values null. Reading is strict: a
+missing field, a field nobody knows, a name twice, a boolean where a number belongs are all refused
+with the place where they stand.
 """
 
 import enum

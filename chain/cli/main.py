@@ -38,7 +38,7 @@ def build_app() -> typer.Typer:
 
 
 def add_plugins(app: typer.Typer) -> None:
-    """Mount every typer application that another package names; a broken one is told and left out."""
+    """Mount the typer applications of other packages; a broken one is told and left out."""
     for entry in sorted(metadata.entry_points(group=PLUGIN_GROUP), key=lambda entry: entry.name):
         try:
             plugin = entry.load()
@@ -46,7 +46,9 @@ def add_plugins(app: typer.Typer) -> None:
             stderr.print(f"assay {entry.name} is not available: {error}", markup=False)
             continue
         if not isinstance(plugin, typer.Typer):
-            stderr.print(f"assay {entry.name} is not available: {entry.value} is no typer app", markup=False)
+            stderr.print(
+                f"assay {entry.name} is not available: {entry.value} is no typer app", markup=False
+            )
             continue
         app.add_typer(plugin, name=entry.name)
 

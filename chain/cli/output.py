@@ -38,7 +38,9 @@ def emit(as_json: bool, value: Any, text: Any = None) -> None:
 def fail(as_json: bool, reason: str, detail: str, code: int = EXIT_FAILED) -> NoReturn:
     """End the command with a reason on standard error."""
     if as_json:
-        sys.stderr.write(json.dumps({"reason": reason, "detail": detail}, ensure_ascii=False) + "\n")
+        sys.stderr.write(
+            json.dumps({"reason": reason, "detail": detail}, ensure_ascii=False) + "\n"
+        )
     else:
         stderr.print(f"error: {reason}: {detail}", markup=False)
     raise typer.Exit(code)
