@@ -35,6 +35,7 @@ CYTHON_DIRECTIVES = {
 NATIVE_SOURCES = {
     "hashing": ["sha256"],
     "merkle": ["sha256", "merkle"],
+    "transactions": ["sha256", "transactions"],
 }
 
 

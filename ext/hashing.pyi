@@ -1,7 +1,7 @@
 """SHA-256 (FIPS 180-4) and the chain's one domain-separated hash.
 
-Two paths, the processor's SHA instructions and portable C, chosen when the module is loaded; both give
-hashlib's bytes. Large inputs are hashed without the interpreter lock.
+Two paths, the processor's SHA instructions and portable C, chosen when the module is loaded; both
+give hashlib's bytes. Large inputs are hashed without the interpreter lock.
 """
 
 from typing import Final, TypeAlias
@@ -30,6 +30,6 @@ def implementations() -> tuple[str, ...]:
 def tagged_hash(tag: bytes, *fields: Buffer) -> bytes:
     """SHA-256( u8 len(tag) | tag | for each field: u32-LE length | field ), 32 bytes.
 
-    Length prefixes make the encoding injective: no two (tag, fields) share an input. Raises ValueError
-    when the tag is longer than TAG_BYTES_MAX or a field longer than FIELD_BYTES_MAX.
+    Length prefixes make the encoding injective: no two (tag, fields) share an input. Raises
+    ValueError when the tag is longer than TAG_BYTES_MAX or a field longer than FIELD_BYTES_MAX.
     """

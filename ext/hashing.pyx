@@ -87,6 +87,8 @@ def tagged_hash(bytes tag not None, *fields):
             if length < UNLOCK_BYTES_MIN:
                 assay_tagged_field(&context, <const uint8_t *>PyBytes_AS_STRING(field), length)
                 continue
+        if field is None:
+            raise TypeError("a field must be bytes or another contiguous buffer, not None")
         data = field
         length = data.shape[0]
         if <unsigned long long>length > 0xFFFFFFFFULL:

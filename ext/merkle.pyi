@@ -1,7 +1,7 @@
 """Merkle trees in the shape of RFC 6962, section 2.1, over SHA-256.
 
-leaf = SHA-256(0x00 | data), node = SHA-256(0x01 | left | right), empty root = SHA-256(""). Leaves and
-nodes differ in their first byte, so neither can pass for the other. Hashing runs without the
+leaf = SHA-256(0x00 | data), node = SHA-256(0x01 | left | right), empty root = SHA-256(""). Leaves
+and nodes differ in their first byte, so neither can pass for the other. Hashing runs without the
 interpreter lock.
 """
 
@@ -25,6 +25,6 @@ def proof(leaf_hashes: list[bytes], index: int) -> list[bytes]:
 def verify_proof(leaf_hash: bytes, index: int, size: int, path: list[bytes], root: bytes) -> bool:
     """Whether ``path`` leads from leaf ``index`` of a tree of ``size`` leaves to ``root``.
 
-    Total: a path, hash, index or size of the wrong shape is False, not an error. The size is part of
-    what is proven only if the caller takes it from a signed place. Algorithm: RFC 9162, 2.1.3.2.
+    Total: a path, hash, index or size of the wrong shape is False, not an error. The size is part
+    of what is proven only if the caller takes it from a signed place. Algorithm: RFC 9162, 2.1.3.2.
     """
