@@ -9,6 +9,7 @@ import pytest
 from runtime.engine import RequestError, RequestReason
 from runtime.scheduler import (
     BUFFERED_ITEMS_MAX,
+    Job,
     JobCancelledError,
     JobExpiredError,
     JobFailedError,
@@ -178,11 +179,12 @@ async def test_a_failing_job_fails_alone() -> None:
 async def test_a_refused_request_keeps_its_reason() -> None:
     scheduler = make_scheduler()
 
-    def refusing() -> Generator[str, None, None]:
-        raise RequestError(RequestReason.EMPTY_INPUT, "nothing to say")
-        yield ""
+    def refusing(text: str) -> Generator[str, None, None]:
+        if not text:
+            raise RequestError(RequestReason.EMPTY_INPUT, "nothing to say")
+        yield text
 
-    job = scheduler.submit(Workload.GENERATE, refusing(), FAR_S)
+    job = scheduler.submit(Workload.GENERATE, refusing(""), FAR_S)
     scheduler.run_step()
     with pytest.raises(RequestError) as refused:
         await job.result()
@@ -231,7 +233,7 @@ async def test_a_caller_is_freed_at_its_deadline_even_when_the_step_hangs() -> N
         yield None
 
     scheduler.start()
-    job = scheduler.submit(Workload.GENERATE, hanging(), scheduler.now_s() + 0.05)
+    job: Job[None, None] = scheduler.submit(Workload.GENERATE, hanging(), scheduler.now_s() + 0.05)
     with pytest.raises(JobExpiredError):
         await asyncio.wait_for(job.result(), 5)
     assert scheduler.step_age_s() > 0
