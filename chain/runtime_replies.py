@@ -162,15 +162,16 @@ class GenerationChecker:
 
     def accept(self, reply: runtime_pb2.GenerateReply) -> GenerationEvent:
         """Check the next reply of the stream."""
-        kind = reply.WhichOneof("kind")
-        expected = self._token_ids or kind != "finished"
-        if self.finished or (kind == "started") == (self.started is not None) or not expected:
-            _fault(ReplyFault.OUT_OF_ORDER, f"{kind or 'an empty reply'} came out of order")
-        if kind == "started":
-            return self._accept_started(reply.started)
-        if kind == "chunk":
-            return self._accept_chunk(reply.chunk)
-        return self._accept_finished(reply.finished)
+        running = self.started is not None and not self.finished
+        match reply.WhichOneof("kind"):
+            case "started" if self.started is None:
+                return self._accept_started(reply.started)
+            case "chunk" if running:
+                return self._accept_chunk(reply.chunk)
+            case "finished" if running and self._token_ids:
+                return self._accept_finished(reply.finished)
+            case kind:
+                _fault(ReplyFault.OUT_OF_ORDER, f"{kind or 'an empty reply'} came out of order")
 
     def end(self) -> None:
         """The stream ended: it must have finished."""

@@ -1,0 +1,424 @@
+"""The node's client and an honest runtime, an absent one, one that says what can't be true."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from assay.v1 import inference_pb2, runtime_pb2, runtime_pb2_grpc
+from chain.runtime_client import (
+    RETRY_DELAY_MAX_S,
+    RuntimeClient,
+    RuntimeRefusedError,
+    RuntimeUnavailableError,
+)
+from chain.runtime_replies import (
+    Chunk,
+    Finished,
+    GenerationChecker,
+    GenerationEvent,
+    ModelInfo,
+    ReplyFault,
+    RuntimeReplyError,
+    Started,
+    check_verification,
+)
+from tests.runtime.serving import LOOPBACK, generate_request, limits, serving
+from tests.runtime.tiny_engine import TinyEngine
+
+MODEL = bytes(range(32))
+REQUEST = runtime_pb2.GenerateRequest(
+    model=MODEL,
+    input=inference_pb2.InferenceInput(text="x"),
+    sampling=inference_pb2.Sampling(max_output_tokens=4),
+    seed=bytes(32),
+)
+CLAIM = inference_pb2.InferenceResult(
+    token_ids=[1, 2, 3],
+    logprobs=[-1, -2, 0],
+    finish_reason=inference_pb2.FINISH_REASON_LENGTH,
+    input_tokens=1,
+    text="abc",
+    engine_profile="exact",
+)
+INFO = runtime_pb2.ModelInfo(
+    model=MODEL, name="m", engine_profile="exact", context_tokens=16, vocabulary=10
+)
+Change = Callable[[list[runtime_pb2.GenerateReply]], object]
+
+
+def honest_replies() -> list[runtime_pb2.GenerateReply]:
+    """Started, two chunks, a rest of text, finished."""
+    reply = runtime_pb2.GenerateReply
+    return [
+        reply(started=reply.Started(input_tokens=1, engine_profile="exact")),
+        reply(chunk=reply.Chunk(token_ids=[1, 2], logprobs=[-1, -2], text="a")),
+        reply(chunk=reply.Chunk(token_ids=[3], logprobs=[0], text="b")),
+        reply(chunk=reply.Chunk(text="c")),
+        reply(finished=CLAIM),
+    ]
+
+
+def honest_verification() -> runtime_pb2.VerifyReply:
+    scores = inference_pb2.Scores(
+        positions=3, input_tokens=1, finish_plausible=True, text_matches=True
+    )
+    return runtime_pb2.VerifyReply(scores=scores, fingerprint=[-5], engine_profile="exact")
+
+
+class ScriptedRuntime(runtime_pb2_grpc.RuntimeServicer):
+    """Says what it is told to say."""
+
+    def __init__(self) -> None:
+        self.replies = honest_replies()
+        self.verification = honest_verification()
+        self.models = [INFO]
+        self.token_ids = [1, 2]
+        self.silent = False
+        self.unavailable = 0
+        self.calls = 0
+
+    async def Generate(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        await self._answer(context)
+        for reply in self.replies:
+            yield reply
+
+    async def Verify(self, request: Any, context: Any) -> runtime_pb2.VerifyReply:  # noqa: N802
+        await self._answer(context)
+        return self.verification
+
+    async def Tokenize(self, request: Any, context: Any) -> runtime_pb2.TokenizeReply:  # noqa: N802
+        return runtime_pb2.TokenizeReply(token_ids=self.token_ids)
+
+    async def Models(self, request: Any, context: Any) -> runtime_pb2.ModelsReply:  # noqa: N802
+        return runtime_pb2.ModelsReply(models=self.models)
+
+    async def _answer(self, context: Any) -> None:
+        self.calls += 1
+        if self.unavailable:
+            self.unavailable -= 1
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "starting")
+        if self.silent:
+            await asyncio.sleep(60)
+
+
+@asynccontextmanager
+async def client_of(scripted: ScriptedRuntime) -> AsyncIterator[RuntimeClient]:
+    server = grpc.aio.server()
+    runtime_pb2_grpc.add_RuntimeServicer_to_server(scripted, server)
+    port = server.add_insecure_port(f"{LOOPBACK}:0")
+    await server.start()
+    try:
+        async with RuntimeClient(f"{LOOPBACK}:{port}", jitter=random.Random(1)) as client:
+            yield client
+    finally:
+        await server.stop(0)
+
+
+async def collect(
+    client: RuntimeClient, request: runtime_pb2.GenerateRequest = REQUEST, deadline_s: float = 10
+) -> list[GenerationEvent]:
+    return [event async for event in client.generate(request, deadline_s)]
+
+
+async def fault_of(call: Awaitable[object]) -> ReplyFault:
+    with pytest.raises(RuntimeReplyError) as refused:
+        await call
+    return refused.value.reason
+
+
+async def test_an_honest_stream_comes_through_as_it_was_sent() -> None:
+    async with client_of(ScriptedRuntime()) as client:
+        assert await collect(client) == [
+            Started(1, "exact"),
+            Chunk((1, 2), (-1, -2), "a"),
+            Chunk((3,), (0,), "b"),
+            Chunk((), (), "c"),
+            Finished(CLAIM),
+        ]
+
+
+def _repeat_tokens(replies: list[runtime_pb2.GenerateReply]) -> None:
+    replies[1].chunk.token_ids.extend([1, 1, 1])
+    replies[1].chunk.logprobs.extend([0, 0, 0])
+
+
+LIES: dict[str, tuple[Change, ReplyFault]] = {
+    "no start": (lambda r: r.pop(0), ReplyFault.OUT_OF_ORDER),
+    "two starts": (lambda r: r.insert(1, r[0]), ReplyFault.OUT_OF_ORDER),
+    "an empty reply": (
+        lambda r: r.insert(1, runtime_pb2.GenerateReply()),
+        ReplyFault.OUT_OF_ORDER,
+    ),
+    "finished without a token": (lambda r: r.__delitem__(slice(1, 4)), ReplyFault.OUT_OF_ORDER),
+    "more after the end": (lambda r: r.append(r[1]), ReplyFault.OUT_OF_ORDER),
+    "no end": (lambda r: r.pop(), ReplyFault.ENDED_EARLY),
+    "nothing at all": (lambda r: r.clear(), ReplyFault.ENDED_EARLY),
+    "an empty chunk": (
+        lambda r: r.insert(1, runtime_pb2.GenerateReply(chunk=runtime_pb2.GenerateReply.Chunk())),
+        ReplyFault.EMPTY_CHUNK,
+    ),
+    "two rests of text": (lambda r: r.insert(3, r[3]), ReplyFault.EMPTY_CHUNK),
+    "a log-probability too few": (
+        lambda r: r[1].chunk.logprobs.pop(),
+        ReplyFault.LENGTHS_DIFFER,
+    ),
+    "a token outside the vocabulary": (
+        lambda r: r[1].chunk.token_ids.__setitem__(0, 10),
+        ReplyFault.TOKEN_OUTSIDE_VOCABULARY,
+    ),
+    "a probability above one": (
+        lambda r: r[1].chunk.logprobs.__setitem__(0, 1),
+        ReplyFault.POSITIVE_LOGPROB,
+    ),
+    "more tokens than asked for": (_repeat_tokens, ReplyFault.TOO_MANY_TOKENS),
+    "a novel from three tokens": (
+        lambda r: setattr(r[2].chunk, "text", "x" * 4000),
+        ReplyFault.TOO_MUCH_TEXT,
+    ),
+    "no input tokens": (
+        lambda r: setattr(r[0].started, "input_tokens", 0),
+        ReplyFault.BAD_INPUT_TOKENS,
+    ),
+    "input over the context": (
+        lambda r: setattr(r[0].started, "input_tokens", 16),
+        ReplyFault.BAD_INPUT_TOKENS,
+    ),
+    "a profile without a name": (
+        lambda r: setattr(r[0].started, "engine_profile", ""),
+        ReplyFault.BAD_PROFILE,
+    ),
+    "a finish nobody defined": (
+        lambda r: r[4].finished.MergeFromString(b"\x18\x63"),
+        ReplyFault.BAD_FINISH,
+    ),
+    "other tokens at the end": (
+        lambda r: r[4].finished.token_ids.__setitem__(1, 9),
+        ReplyFault.FINISHED_DIFFERS,
+    ),
+    "other log-probabilities at the end": (
+        lambda r: r[4].finished.logprobs.__setitem__(1, -9),
+        ReplyFault.FINISHED_DIFFERS,
+    ),
+    "another text at the end": (
+        lambda r: setattr(r[4].finished, "text", "abd"),
+        ReplyFault.FINISHED_DIFFERS,
+    ),
+    "another input at the end": (
+        lambda r: setattr(r[4].finished, "input_tokens", 2),
+        ReplyFault.FINISHED_DIFFERS,
+    ),
+    "another profile at the end": (
+        lambda r: setattr(r[4].finished, "engine_profile", "other"),
+        ReplyFault.FINISHED_DIFFERS,
+    ),
+    "a reply of five megabytes": (
+        lambda r: setattr(r[1].chunk, "text", "x" * (5 << 20)),
+        ReplyFault.TOO_LARGE,
+    ),
+}
+
+
+async def test_a_stream_that_cannot_be_true_is_refused_with_its_reason() -> None:
+    scripted, seen = ScriptedRuntime(), {}
+    async with client_of(scripted) as client:
+        for name, (change, _) in LIES.items():
+            scripted.replies = honest_replies()
+            change(scripted.replies)
+            seen[name] = await fault_of(collect(client))
+    assert seen == {name: fault for name, (_, fault) in LIES.items()}
+
+
+async def test_output_past_the_models_context_is_refused() -> None:
+    scripted = ScriptedRuntime()
+    scripted.replies[0].started.input_tokens = 14  # of 16, so two tokens may come
+    async with client_of(scripted) as client:
+        assert await fault_of(collect(client)) is ReplyFault.TOO_MANY_TOKENS
+
+
+reply_bytes = st.binary(max_size=64)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(reply_bytes, max_size=4))
+def test_arbitrary_replies_never_finish_and_raise_nothing_else(messages: list[bytes]) -> None:
+    info = ModelInfo(MODEL, "m", "", "exact", 16, 10, 0, 0, 0, 0)
+    checker = GenerationChecker(info, 4)
+    try:
+        for message in messages:
+            try:
+                reply = runtime_pb2.GenerateReply.FromString(message)
+            except Exception as error:  # noqa: BLE001 - protobuf's DecodeError, as gRPC meets it
+                assert type(error).__name__ == "DecodeError"
+                return
+            checker.accept(reply)
+        checker.end()
+    except RuntimeReplyError:
+        return
+    assert len(messages) >= 3, "an accepted stream has a start, tokens and an end"
+
+
+Reply = runtime_pb2.VerifyReply
+SCORE_LIES: dict[str, tuple[Callable[[Reply], object], ReplyFault]] = {
+    "no scores": (lambda r: r.ClearField("scores"), ReplyFault.BAD_SCORES),
+    "positions": (lambda r: setattr(r.scores, "positions", 4), ReplyFault.BAD_SCORES),
+    "mismatches": (lambda r: setattr(r.scores, "replay_mismatches", 4), ReplyFault.BAD_SCORES),
+    "outside": (lambda r: setattr(r.scores, "outside_candidates", 4), ReplyFault.BAD_SCORES),
+    "max without sum": (lambda r: setattr(r.scores, "margin_max", 1), ReplyFault.BAD_SCORES),
+    "sum without max": (lambda r: setattr(r.scores, "distance_sum", 1), ReplyFault.BAD_SCORES),
+    "input": (lambda r: setattr(r.scores, "input_tokens", 16), ReplyFault.BAD_SCORES),
+    "fingerprint": (lambda r: r.fingerprint.append(-1), ReplyFault.BAD_FINGERPRINT),
+    "positive": (lambda r: r.fingerprint.__setitem__(0, 1), ReplyFault.POSITIVE_LOGPROB),
+    "profile": (lambda r: setattr(r, "engine_profile", "x" * 129), ReplyFault.BAD_PROFILE),
+}
+
+
+@pytest.mark.parametrize("name", SCORE_LIES)
+def test_scores_that_cannot_be_true_are_refused(name: str) -> None:
+    change, fault = SCORE_LIES[name]
+    info = ModelInfo(MODEL, "m", "", "exact", 16, 10, 0, 0, 0, 0)
+    reply = honest_verification()
+    assert check_verification(reply, info, CLAIM, [1]).fingerprint == (-5,)
+    change(reply)
+    with pytest.raises(RuntimeReplyError) as refused:
+        check_verification(reply, info, CLAIM, [1])
+    assert refused.value.reason is fault
+
+
+async def test_a_model_list_that_cannot_be_true_is_refused() -> None:
+    scripted = ScriptedRuntime()
+    async with client_of(scripted) as client:
+        assert [model.model for model in await client.models()] == [MODEL]
+        for models in (
+            [INFO, INFO],
+            [runtime_pb2.ModelInfo(model=b"short", engine_profile="exact")],
+            [
+                runtime_pb2.ModelInfo(
+                    model=MODEL, engine_profile="exact", context_tokens=2**31, vocabulary=5
+                )
+            ],
+        ):
+            scripted.models = models
+            assert await fault_of(client.models()) is ReplyFault.BAD_MODEL
+
+
+async def test_tokenize_refuses_ids_outside_the_vocabulary() -> None:
+    scripted = ScriptedRuntime()
+    async with client_of(scripted) as client:
+        assert await client.tokenize(MODEL, REQUEST.input, 5) == (1, 2)
+        scripted.token_ids = [10]
+        fault = await fault_of(client.tokenize(MODEL, REQUEST.input, 5))
+        assert fault is ReplyFault.TOKEN_OUTSIDE_VOCABULARY
+        scripted.token_ids = []
+        fault = await fault_of(client.tokenize(MODEL, REQUEST.input, 5))
+        assert fault is ReplyFault.BAD_INPUT_TOKENS
+
+
+async def test_no_runtime_is_unavailable_and_not_a_verdict() -> None:
+    async with RuntimeClient(f"{LOOPBACK}:1") as client:
+        assert not await client.ready()
+        with pytest.raises(RuntimeUnavailableError):
+            await client.verify(REQUEST, CLAIM, [], deadline_s=0.5)
+
+
+async def test_a_silent_runtime_is_unavailable_at_the_deadline() -> None:
+    scripted = ScriptedRuntime()
+    scripted.silent = True
+    async with client_of(scripted) as client:
+        with pytest.raises(RuntimeUnavailableError, match="DEADLINE_EXCEEDED"):
+            await collect(client, deadline_s=0.3)
+        with pytest.raises(RuntimeUnavailableError, match="DEADLINE_EXCEEDED"):
+            await client.verify(REQUEST, CLAIM, [], deadline_s=0.3)
+
+
+async def test_a_runtime_that_is_starting_is_asked_again_until_it_answers() -> None:
+    scripted = ScriptedRuntime()
+    scripted.unavailable = 2
+    async with client_of(scripted) as client:
+        assert (await client.verify(REQUEST, CLAIM, [1], deadline_s=20)).fingerprint == (-5,)
+        assert scripted.calls == 3
+        scripted.unavailable = 1
+        assert isinstance((await collect(client))[-1], Finished)
+
+
+async def test_a_runtime_that_comes_back_on_its_port_is_found_again() -> None:
+    engine = TinyEngine()
+    async with serving(engine) as target, RuntimeClient(target) as client:
+        assert await client.ready()
+        request = generate_request(engine)
+        assert isinstance((await collect(client, request))[-1], Finished)
+        port = int(target.rsplit(":", 1)[1])
+    async with RuntimeClient(target) as client:
+        waiting = asyncio.create_task(collect(client, request, deadline_s=30))
+        await asyncio.sleep(0.3)
+        server = grpc.aio.server()
+        scripted = ScriptedRuntime()
+        scripted.models = [
+            runtime_pb2.ModelInfo(
+                model=request.model, engine_profile="exact", context_tokens=16, vocabulary=10
+            )
+        ]
+        runtime_pb2_grpc.add_RuntimeServicer_to_server(scripted, server)
+        assert server.add_insecure_port(f"{LOOPBACK}:{port}") == port
+        await server.start()
+        events = await asyncio.wait_for(waiting, 10 * RETRY_DELAY_MAX_S)
+        assert isinstance(events[-1], Finished)
+        await server.stop(0)
+
+
+async def test_a_refusal_keeps_the_runtimes_reason() -> None:
+    engine = TinyEngine()
+    async with serving(engine) as target, RuntimeClient(target) as client:
+        request = generate_request(engine)
+        request.sampling.temperature_milli = 9000
+        with pytest.raises(RuntimeRefusedError) as refused:
+            await collect(client, request)
+        assert refused.value.reason == "TEMPERATURE_TOO_HIGH"
+        request.model = bytes(32)
+        with pytest.raises(RuntimeRefusedError) as refused:
+            await collect(client, request)
+        assert refused.value.reason == "UNKNOWN_MODEL"
+
+
+async def test_a_busy_runtime_is_unavailable_with_the_time_to_come_back() -> None:
+    engine = TinyEngine()
+    one = limits(queue_limit=0, running_limit=1)
+    async with serving(engine, service_limits=one) as target, RuntimeClient(target) as client:
+        engine.hold()
+        busy = asyncio.create_task(collect(client, generate_request(engine)))
+        await asyncio.to_thread(engine.held.wait, 10)
+        with pytest.raises(RuntimeUnavailableError, match="QUEUE_FULL") as refused:
+            await collect(client, generate_request(engine), deadline_s=0.2)
+        assert refused.value.retry_after_s is not None
+        engine.release()
+        assert isinstance((await busy)[-1], Finished)
+
+
+async def test_the_honest_runtime_verifies_its_own_generation() -> None:
+    engine = TinyEngine()
+    async with serving(engine) as target, RuntimeClient(target) as client:
+        request = generate_request(engine)
+        finished = (await collect(client, request))[-1]
+        assert isinstance(finished, Finished)
+        verified = await client.verify(request, finished.result, [0, 1], deadline_s=10)
+        assert verified.scores.replay_mismatches == 0
+        assert len(verified.fingerprint) == 2
+
+
+async def test_closing_the_iterator_cancels_the_work() -> None:
+    engine = TinyEngine(step_s=0.005)
+    async with serving(engine) as target, RuntimeClient(target) as client:
+        events = client.generate(generate_request(engine, max_output_tokens=4000), 60)
+        assert isinstance(await anext(events), Started)
+        await events.aclose()  # type: ignore[attr-defined]
+        for _ in range(200):
+            if engine.closed:
+                break
+            await asyncio.sleep(0.02)
+        assert engine.closed == 1
