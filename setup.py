@@ -142,6 +142,7 @@ def extensions() -> list[Extension]:
 
 def packages() -> list[str]:
     """Every package of the distribution; ``assay.v1`` is named because it may not exist yet."""
+    (ROOT / STUBS).mkdir(parents=True, exist_ok=True)  # egg_info wants each directory to be there
     sources = find_packages(
         include=["chain*", "consensus*", "ext*", "runtime*"], exclude=["*.native*"]
     )

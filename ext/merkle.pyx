@@ -67,7 +67,6 @@ def proof(list leaf_hashes not None, Py_ssize_t index):
     cdef uint8_t path[32 * 64]
     cdef uint8_t *hashes
     cdef size_t steps
-    cdef Py_ssize_t position
     if not 0 <= index < count:
         raise IndexError(f"leaf {index} is not in a tree of {count} leaves")
     hashes = gather(leaf_hashes)
