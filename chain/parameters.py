@@ -58,7 +58,7 @@ class Parameters:
     royalty_bps_max: U16 = 1_000
     treasury_bps: U16 = 300
     burn_bps: U16 = 200
-    """Royalty, treasury and burn are shares of the price of the tokens; the provider has the rest."""
+    """Royalty, treasury and burn are shares of the tokens' price; the provider has the rest."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

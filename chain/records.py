@@ -8,13 +8,14 @@ import enum
 from dataclasses import dataclass
 from typing import Annotated
 
-from consensus.values import Scores, Verdict
-from consensus.wire import U8, U16, U32, U64, Count, Hash, PublicKey, Size, encode
+from consensus.values import FINGERPRINT_VALUES_MAX, Scores, Verdict
+from consensus.wire import I32, U8, U16, U32, U64, Count, Hash, PublicKey, Size, encode
 from ext.hashing import tagged_hash
 
 COMMITTEE_MAX = 31
 NAME_BYTES_MAX = 64
 PROFILE_BYTES_MAX = 128
+INCLUDED_BYTES_MAX = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,8 @@ class Job:
     result_digest: Hash | None
     """H("result", the operation's InferenceResult bytes)."""
     answered_height: U64
+    draw_height: U64
+    """The first height whose beacon may draw the current round's committee."""
     input_tokens: U32
     output_tokens: U32
     round: U8
@@ -140,6 +143,42 @@ class Job:
     committee: Annotated[tuple[CommitteeSeat, ...], Count(COMMITTEE_MAX)]
     tried: Annotated[tuple[PublicKey, ...], Count(8)]
     """Providers that missed this job's deadline."""
+    escalated: bool
+    """A FAIL was said and a larger committee asked, which happens once."""
+    redrawn: bool
+    """Too few spoke and new verifiers were asked, which happens once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verifier:
+    """A validator's word that it serves a model; the table's key is model ‖ u16-BE index."""
+
+    since_height: U64
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """The money outside of accounts and escrow."""
+
+    issued: U64
+    """At genesis; nothing is minted later."""
+    burned: U64
+    treasury: PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class IncludedIds:
+    """Transaction ids of one block, so that none is included twice; the key is u64-BE height."""
+
+    ids: Annotated[bytes, Size(INCLUDED_BYTES_MAX)]
+    """32 bytes each, in order of inclusion."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """A revealed fingerprint, kept until the round is counted; key: job ‖ u16-BE validator."""
+
+    values: Annotated[tuple[I32, ...], Count(FINGERPRINT_VALUES_MAX)]
 
 
 @dataclass(frozen=True, slots=True)

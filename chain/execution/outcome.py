@@ -40,7 +40,7 @@ class LaneBatch:
 
 @dataclass(frozen=True, slots=True)
 class LedgerMeta:
-    """What a restart needs beside the tables. Lies outside the state root, which it follows from."""
+    """What a restart needs beside the tables; the state root does not cover it."""
 
     height: U64
     timestamp_ms: U64

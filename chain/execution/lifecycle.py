@@ -1,0 +1,166 @@
+"""What time and beacons do to open jobs: assignment, missed deadlines, the draw of committees.
+
+This runs at the start of a block, before its transactions: a step sees the state its beacon was
+not yet known to. Every open status has a deadline, and every deadline leads on, so no escrow
+stays stuck.
+"""
+
+from dataclasses import replace
+
+from chain.execution.market import eligible_verifiers, live_offers, price_floor, seats_to_draw
+from chain.execution.ruling import count_round, start_reveals
+from chain.execution.scope import Scope
+from chain.execution.settlement import refund
+from chain.records import CommitteeSeat, Job, JobStatus, Offer
+from consensus.committees import Candidate, committee_seed, draw
+from ext.hashing import tagged_hash
+
+FACTOR_SCALE = 1_000
+"""Price and record count as whole thousandths, at least one."""
+
+
+def advance(scope: Scope, job_id: bytes) -> None:
+    """Take an open job as far as this block's time and beacon allow."""
+    job = scope.job(job_id)
+    late = scope.timestamp_ms > job.deadline_ms
+    if job.status is JobStatus.REQUESTED:
+        if not assign(scope, job_id, job) and late:
+            refund(scope, job_id, job)
+    elif job.status is JobStatus.ASSIGNED:
+        if late:
+            miss(scope, job_id, job)
+    elif job.status is JobStatus.ANSWERED:
+        if scope.height >= job.draw_height:
+            draw_committee(scope, job_id, job, late)
+    elif job.status is JobStatus.COMMITTING and late:
+        if any(seat.commitment for seat in job.committee if seat.round == job.round):
+            start_reveals(scope, job_id, job)
+        else:
+            count_round(scope, job_id, job)
+    elif job.status is JobStatus.REVEALING and late:
+        count_round(scope, job_id, job)
+
+
+def available_offers(scope: Scope, job: Job) -> list[tuple[bytes, Offer]]:
+    """(provider, offer) that could take the job now: free, affordable, not tried before."""
+    return [
+        (provider, offer)
+        for provider, offer in live_offers(scope, job.model, job.pinned_provider)
+        if offer.open_jobs < offer.capacity
+        and provider not in job.tried
+        and price_floor(scope, offer, job.model, job.tier, job.max_output_tokens) <= job.escrow
+    ]
+
+
+def assignment_weights(scope: Scope, offers: list[tuple[bytes, Offer]]) -> list[Candidate]:
+    """Weights: capped stake x free capacity x price x record, in integers.
+
+    The price factor is the cheapest offer's price over this one's; the record factor is the share
+    of completed jobs, counting one more completed than there were.
+    """
+    if not offers:
+        return []
+    cheapest = min(offer.input_price + offer.output_price for _, offer in offers)
+    candidates = []
+    for index, (provider, offer) in enumerate(offers):
+        stake = min(scope.account(provider).stake, scope.parameters.stake_weight_cap)
+        price = offer.input_price + offer.output_price
+        price_factor = max(1, FACTOR_SCALE * (cheapest + 1) // (price + 1))
+        done = offer.completed + 1
+        record_factor = max(1, FACTOR_SCALE * done // (done + offer.failed))
+        free = offer.capacity - offer.open_jobs
+        # One more, so that a chain without required stake can assign, too.
+        candidates.append(Candidate(index, (stake + 1) * free * price_factor * record_factor))
+    return candidates
+
+
+def assign(scope: Scope, job_id: bytes, job: Job) -> bool:
+    """Draw a provider by this block's beacon; False if nobody could take the job."""
+    offers = available_offers(scope, job)
+    seed = tagged_hash(b"assign", scope.beacon, job_id, job.attempts.to_bytes(1, "little"))
+    drawn = draw(seed, assignment_weights(scope, offers), 1)
+    if not drawn:
+        return False
+    provider, offer = offers[drawn[0]]
+    scope.put_offer(job.model, provider, replace(offer, open_jobs=offer.open_jobs + 1))
+    assigned = replace(
+        job,
+        status=JobStatus.ASSIGNED,
+        attempts=job.attempts + 1,
+        provider=provider,
+        operator=offer.operator,
+        input_price=offer.input_price,
+        output_price=offer.output_price,
+        seed=job.seed or tagged_hash(b"seed", scope.beacon, job_id),
+        deadline_ms=scope.timestamp_ms + job.answer_within_ms,
+    )
+    scope.put_job(job_id, assigned, before=job.status)
+    return True
+
+
+def miss(scope: Scope, job_id: bytes, job: Job) -> None:
+    """The provider did not answer: mark its record; another one is drawn in the next block."""
+    if job.provider is None:
+        raise RuntimeError(f"job {job_id.hex()} is assigned to nobody")
+    offer = scope.offer(job.model, job.provider)
+    missed = replace(offer, open_jobs=offer.open_jobs - 1, failed=offer.failed + 1)
+    scope.put_offer(job.model, job.provider, missed)
+    waiting = replace(
+        job,
+        status=JobStatus.REQUESTED,
+        provider=None,
+        operator=0,
+        input_price=0,
+        output_price=0,
+        tried=(*job.tried, job.provider),
+        deadline_ms=scope.timestamp_ms + scope.parameters.assign_within_ms,
+    )
+    if job.attempts >= scope.parameters.attempts_max or pinned_is_gone(waiting):
+        refund(scope, job_id, replace(waiting, status=job.status))
+    else:
+        scope.put_job(job_id, waiting, before=job.status)
+
+
+def pinned_is_gone(job: Job) -> bool:
+    """Whether the only provider allowed has missed its chance."""
+    return job.pinned_provider is not None and job.pinned_provider in job.tried
+
+
+def draw_committee(scope: Scope, job_id: bytes, job: Job, late: bool) -> None:
+    """Seat the current round's verifiers by this block's beacon, weighted by stake.
+
+    The first round waits until enough verifiers serve the model, then refunds. A later round that
+    finds nobody new is counted as it stands.
+    """
+    eligible = eligible_verifiers(scope, job, scope.height)
+    if job.round == 0 and len(eligible) < scope.parameters.reveal_quorum:
+        if late:
+            refund(scope, job_id, job)
+        return
+    candidates = [Candidate(index, scope.validators.members[index].stake) for index in eligible]
+    seed = committee_seed(scope.beacon, job_id, job.round)
+    drawn = draw(seed, candidates, seats_to_draw(scope, job))
+    if not drawn:
+        count_round(scope, job_id, job)
+        return
+    seats = tuple(CommitteeSeat(index, job.round, None, None, None, None) for index in drawn)
+    committing = replace(
+        job,
+        status=JobStatus.COMMITTING,
+        audit_beacon=scope.beacon,
+        committee=job.committee + seats,
+        deadline_ms=scope.timestamp_ms + scope.parameters.commit_within_ms,
+    )
+    scope.put_job(job_id, committing, before=job.status)
+
+
+def wants_block(scope: Scope, job: Job) -> bool:
+    """Whether the next block, whatever its time, moves this job on."""
+    if job.status is JobStatus.REQUESTED:
+        return bool(available_offers(scope, job))
+    if job.status is not JobStatus.ANSWERED:
+        return False
+    if job.round > 0 or scope.height + 1 < job.draw_height:
+        return True
+    soon = scope.height + 1 + scope.parameters.audit_delay_blocks
+    return len(eligible_verifiers(scope, job, soon)) >= scope.parameters.reveal_quorum

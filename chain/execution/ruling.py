@@ -1,0 +1,218 @@
+"""From attestations to a ruling: commits, reveals, and the count of a round.
+
+Commits are taken while a job is COMMITTING, once a seat; reveals while it is REVEALING, and only
+if they open the commitment and their verdict follows from their own scores. A reveal that is
+refused counts as missing: the seat said nothing. A round ends when all have spoken, or at its
+deadline.
+"""
+
+from dataclasses import replace
+
+from chain.execution.market import eligible_verifiers, seats_to_draw
+from chain.execution.scope import Scope
+from chain.execution.settlement import refund, reject, settle
+from chain.records import CommitteeSeat, Fingerprint, Job, JobStatus
+from chain.rejections import Rejection, RejectionReason
+from chain.state import ID_BYTES
+from consensus.values import (
+    AttestationKind,
+    JobCommit,
+    JobReveal,
+    ValidatorSet,
+    Verdict,
+)
+from consensus.verdicts import (
+    NO_SCORES,
+    Remedies,
+    Ruling,
+    fingerprint_positions,
+    judge,
+    outliers,
+    rule,
+)
+from consensus.wire import DecodeError, decode
+from ext.hashing import sha256
+
+ATTESTATION_BYTES_MAX = 2_048
+INDEX_BYTES = 2
+
+
+def attest(scope: Scope, validator: int, data: bytes) -> None:
+    """Apply one attestation by the owner of the lane it came in. Raises Rejection."""
+    if not 1 <= len(data) <= ATTESTATION_BYTES_MAX:
+        raise _bad(f"an attestation has 1 to {ATTESTATION_BYTES_MAX} bytes, this has {len(data)}")
+    try:
+        if data[0] == AttestationKind.COMMIT:
+            commit(scope, validator, decode(JobCommit, data))
+        elif data[0] == AttestationKind.REVEAL:
+            reveal(scope, validator, decode(JobReveal, data), sha256(data))
+        else:
+            raise _bad(f"kind {data[0]} is unknown")
+    except DecodeError as error:
+        raise _bad(str(error)) from error
+
+
+def commit(scope: Scope, validator: int, message: JobCommit) -> None:
+    """Bind a seat to a verdict not yet shown."""
+    job = _job_in(scope, message.job, message.round, JobStatus.COMMITTING)
+    position = _seat_of(job, validator)
+    if job.committee[position].commitment is not None:
+        raise _bad(f"validator {validator} has committed already")
+    seat = replace(job.committee[position], commitment=message.commitment)
+    job = _with_seat(job, position, seat)
+    scope.put_job(message.job, job, before=job.status)
+    if all(seat.commitment for seat in job.committee if seat.round == job.round):
+        start_reveals(scope, message.job, job)
+
+
+def reveal(scope: Scope, validator: int, message: JobReveal, digest: bytes) -> None:
+    """Open a seat's commitment. `digest` is SHA-256 of the encoded message."""
+    job = _job_in(scope, message.job, message.round, JobStatus.REVEALING)
+    position = _seat_of(job, validator)
+    seat = job.committee[position]
+    if seat.verdict is not None:
+        raise _bad(f"validator {validator} has revealed already")
+    account = scope.validators.members[validator].account
+    if seat.commitment is None or message.commitment(account) != seat.commitment:
+        raise _bad(f"the reveal does not open what validator {validator} committed to")
+    _check_reveal(scope, job, message)
+    if message.fingerprint:
+        scope.state.put(
+            scope.state.fingerprints,
+            _fingerprint_key(message.job, validator),
+            Fingerprint(message.fingerprint),
+        )
+    seat = replace(seat, verdict=message.verdict, scores=message.scores, reveal_digest=digest)
+    job = _with_seat(job, position, seat)
+    scope.put_job(message.job, job, before=job.status)
+    committed = [seat for seat in job.committee if seat.round == job.round and seat.commitment]
+    if all(seat.verdict is not None for seat in committed):
+        count_round(scope, message.job, job)
+
+
+def start_reveals(scope: Scope, job_id: bytes, job: Job) -> None:
+    """Nobody can commit any more, so everybody may show."""
+    revealing = replace(
+        job,
+        status=JobStatus.REVEALING,
+        deadline_ms=scope.timestamp_ms + scope.parameters.reveal_within_ms,
+    )
+    scope.put_job(job_id, revealing, before=job.status)
+
+
+def round_positions(job: Job, validators: ValidatorSet) -> tuple[int, ...]:
+    """Output positions that the current round fingerprints. ValueError before a draw."""
+    if job.audit_beacon is None:
+        raise ValueError("the job has no committee yet, so no positions")
+    members = [
+        validators.members[seat.validator].account
+        for seat in job.committee
+        if seat.round == job.round
+    ]
+    return fingerprint_positions(job.audit_beacon, members, job.output_tokens)
+
+
+def count_round(scope: Scope, job_id: bytes, job: Job) -> None:
+    """End a round: void the words of outliers, then rule."""
+    job = _without_outliers(scope, job_id, job)
+    somebody_new = bool(eligible_verifiers(scope, job, scope.height))
+    room_to_escalate = seats_to_draw(scope, replace(job, escalated=True)) > 0
+    room_to_redraw = seats_to_draw(scope, job) > 0
+    remedies = Remedies(
+        escalate=somebody_new and room_to_escalate and not job.escalated,
+        redraw=somebody_new and room_to_redraw and not job.escalated and not job.redrawn,
+    )
+    verdicts = [seat.verdict for seat in job.committee if seat.verdict is not None]
+    ruling = rule(verdicts, scope.parameters.reveal_quorum, remedies)
+    if ruling is Ruling.ACCEPT:
+        settle(scope, job_id, job)
+    elif ruling in (Ruling.REJECT, Ruling.REJECT_AND_SLASH):
+        reject(scope, job_id, job, with_slash=ruling is Ruling.REJECT_AND_SLASH)
+    elif ruling is Ruling.NO_RULING:
+        refund(scope, job_id, job)
+    else:
+        _ask_more(scope, job_id, job, escalate=ruling is Ruling.ESCALATE)
+
+
+def _ask_more(scope: Scope, job_id: bytes, job: Job, escalate: bool) -> None:
+    """Open another round; its committee is drawn by a beacon that nobody knows yet."""
+    reopened = replace(
+        job,
+        status=JobStatus.ANSWERED,
+        round=job.round + 1,
+        draw_height=scope.height + scope.parameters.audit_delay_blocks,
+        deadline_ms=scope.timestamp_ms + scope.parameters.audit_within_ms,
+        escalated=job.escalated or escalate,
+        redrawn=job.redrawn or not escalate,
+    )
+    scope.put_job(job_id, reopened, before=job.status)
+
+
+def _without_outliers(scope: Scope, job_id: bytes, job: Job) -> Job:
+    """The job, with ABSTAIN for members whose fingerprint the round does not bear out."""
+    tolerance = scope.model(job.model).thresholds.fingerprint_tolerance
+    fingerprints = {
+        int.from_bytes(key[ID_BYTES:], "big"): record.values
+        for key, record in scope.state.fingerprints.scan(job_id)
+    }
+    for validator in sorted(fingerprints):
+        scope.state.put(scope.state.fingerprints, _fingerprint_key(job_id, validator), None)
+    voided = outliers(fingerprints, tolerance)
+    seats = tuple(
+        replace(seat, verdict=Verdict.ABSTAIN) if seat.validator in voided else seat
+        for seat in job.committee
+    )
+    return replace(job, committee=seats)
+
+
+def _check_reveal(scope: Scope, job: Job, message: JobReveal) -> None:
+    if message.verdict is Verdict.ABSTAIN:
+        if message.scores != NO_SCORES or message.fingerprint:
+            raise _bad("an abstaining verifier has neither scores nor a fingerprint")
+        return
+    thresholds = scope.model(job.model).thresholds
+    verdict = judge(message.scores, thresholds, job.input_tokens, job.output_tokens)
+    if message.verdict is not verdict:
+        raise _bad(f"the verdict is {message.verdict.name}, its own scores say {verdict.name}")
+    count = len(round_positions(job, scope.validators))
+    if len(message.fingerprint) != count:
+        raise _bad(f"the fingerprint has {len(message.fingerprint)} values, needs {count}")
+
+
+def _job_in(scope: Scope, job_id: bytes, round_number: int, status: JobStatus) -> Job:
+    job = scope.job(job_id)
+    if job.status is not status or job.round != round_number:
+        raise Rejection(
+            RejectionReason.JOB_NOT_OPEN,
+            f"job {job_id.hex()} is {job.status.name} in round {job.round}, "
+            f"this is for {status.name} in round {round_number}",
+        )
+    if scope.timestamp_ms > job.deadline_ms:
+        raise Rejection(
+            RejectionReason.JOB_NOT_OPEN,
+            f"the deadline {job.deadline_ms} was missed, the block's time is {scope.timestamp_ms}",
+        )
+    return job
+
+
+def _seat_of(job: Job, validator: int) -> int:
+    for position, seat in enumerate(job.committee):
+        if seat.validator == validator and seat.round == job.round:
+            return position
+    raise Rejection(
+        RejectionReason.NOT_ON_COMMITTEE,
+        f"validator {validator} has no seat in round {job.round}",
+    )
+
+
+def _with_seat(job: Job, position: int, seat: CommitteeSeat) -> Job:
+    seats = (*job.committee[:position], seat, *job.committee[position + 1 :])
+    return replace(job, committee=seats)
+
+
+def _fingerprint_key(job_id: bytes, validator: int) -> bytes:
+    return job_id + validator.to_bytes(INDEX_BYTES, "big")
+
+
+def _bad(detail: str) -> Rejection:
+    return Rejection(RejectionReason.BAD_ATTESTATION, detail)

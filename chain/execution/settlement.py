@@ -1,0 +1,147 @@
+"""How a job ends: paid, rejected or refunded. After this it holds no escrow.
+
+VERIFIED. price = min(escrow, input and output tokens at the offer's prices + verification), where
+verification is `verification_price` for each seat of the first round. The verifiers' pot is
+min(price, verification), in equal parts for all seats; the part of a seat that earned nothing,
+and what division leaves, goes to the treasury. Of the rest, royalty, treasury and burn take their
+shares rounded down, and the provider has what remains. The requester gets back escrow - price.
+Every grain of the escrow goes to exactly one place.
+
+REJECTED. The requester gets the whole escrow. The verification is paid out of the provider's
+collateral, as far as it reaches, and with two thirds saying FAIL a share of what is left is
+slashed.
+
+REFUNDED. The requester gets the whole escrow; nobody else is paid or blamed.
+
+A seat earns if its verdict was revealed, in tolerance, and the one that prevailed.
+"""
+
+from dataclasses import replace
+
+from chain.execution.scope import Scope
+from chain.execution.transfers import slash, take_collateral
+from chain.parameters import BASIS_POINTS
+from chain.records import Job, JobReceipt, JobStatus, Payment, VerdictRecord
+from consensus.values import Verdict
+
+
+class Payments:
+    """Credits made at one settlement; several to one account are shown as one."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._amounts: dict[bytes, int] = {}
+
+    def pay(self, account: bytes, amount: int) -> None:
+        """Credit the amount and note it."""
+        if amount:
+            self._scope.credit(account, amount)
+            self.note(account, amount)
+
+    def note(self, account: bytes, amount: int) -> None:
+        """Note an amount that was credited already."""
+        if amount:
+            self._amounts[account] = self._amounts.get(account, 0) + amount
+
+    def listed(self) -> tuple[Payment, ...]:
+        """All payments, in the order of each account's first."""
+        return tuple(Payment(account, amount) for account, amount in self._amounts.items())
+
+
+def settle(scope: Scope, job_id: bytes, job: Job) -> None:
+    """Pay everybody for a verified job."""
+    provider = _provider(job_id, job)
+    model = scope.model(job.model)
+    tokens_price = job.input_tokens * job.input_price + job.output_tokens * job.output_price
+    verification = verification_cost(scope, job)
+    price = min(job.escrow, tokens_price + verification)
+    pot = min(price, verification)
+    rest = price - pot
+    royalty = rest * model.royalty_bps // BASIS_POINTS
+    to_treasury = rest * scope.parameters.treasury_bps // BASIS_POINTS
+    burned = rest * scope.parameters.burn_bps // BASIS_POINTS
+    payments = Payments(scope)
+    payments.pay(provider, rest - royalty - to_treasury - burned)
+    pay_verifiers(scope, job, pot, Verdict.PASS, payments)
+    payments.pay(model.owner, royalty)
+    payments.pay(scope.treasury, to_treasury)
+    scope.burn(burned)
+    payments.pay(job.requester, job.escrow - price)
+    offer = scope.offer(job.model, provider)
+    scope.put_offer(job.model, provider, replace(offer, completed=offer.completed + 1))
+    _finish(scope, job_id, job, JobStatus.VERIFIED, payments)
+
+
+def reject(scope: Scope, job_id: bytes, job: Job, with_slash: bool) -> None:
+    """Refund a job whose result was found false, at the provider's cost."""
+    provider = _provider(job_id, job)
+    payments = Payments(scope)
+    payments.pay(job.requester, job.escrow)
+    pot = take_collateral(scope, provider, verification_cost(scope, job))
+    pay_verifiers(scope, job, pot, Verdict.FAIL, payments)
+    if with_slash:
+        payments.note(scope.treasury, slash(scope, provider, job_id))
+    offer = scope.offer(job.model, provider)
+    scope.put_offer(job.model, provider, replace(offer, failed=offer.failed + 1))
+    _finish(scope, job_id, job, JobStatus.REJECTED, payments)
+
+
+def refund(scope: Scope, job_id: bytes, job: Job) -> None:
+    """Give the escrow back where nobody can be held to anything."""
+    payments = Payments(scope)
+    payments.pay(job.requester, job.escrow)
+    _finish(scope, job_id, job, JobStatus.REFUNDED, payments)
+
+
+def verification_cost(scope: Scope, job: Job) -> int:
+    """The price of the first round's seats; later rounds share the same pot."""
+    first_round = sum(seat.round == 0 for seat in job.committee)
+    return first_round * scope.parameters.verification_price
+
+
+def pay_verifiers(
+    scope: Scope, job: Job, pot: int, prevailing: Verdict, payments: Payments
+) -> None:
+    """Share the pot among all seats; unearned parts and the remainder go to the treasury."""
+    seats = len(job.committee)
+    share = pot // seats if seats else 0
+    paid = 0
+    for seat in job.committee:
+        if seat.verdict is prevailing:
+            payments.pay(scope.validators.members[seat.validator].account, share)
+            paid += share
+    payments.pay(scope.treasury, pot - paid)
+
+
+def _finish(scope: Scope, job_id: bytes, job: Job, status: JobStatus, payments: Payments) -> None:
+    final = replace(job, status=status, escrow=0)
+    scope.put_job(job_id, final, before=job.status)
+    receipt = JobReceipt(
+        job=job_id,
+        requester=job.requester,
+        model=job.model,
+        provider=job.provider,
+        request_digest=job.request_digest,
+        result_digest=job.result_digest,
+        seed=job.seed,
+        status=status,
+        height=scope.height,
+        input_tokens=job.input_tokens,
+        output_tokens=job.output_tokens,
+        verdicts=tuple(
+            VerdictRecord(seat.validator, seat.verdict, seat.scores, seat.reveal_digest)
+            for seat in job.committee
+            if seat.verdict is not None
+            and seat.scores is not None
+            and seat.reveal_digest is not None
+        ),
+        payments=payments.listed(),
+    )
+    scope.job_receipts.append((len(scope.receipt_leaves), job_id, receipt))
+    scope.receipt_leaves.append(receipt.leaf())
+
+
+def _provider(job_id: bytes, job: Job) -> bytes:
+    if job.provider is None:
+        raise RuntimeError(f"job {job_id.hex()} is to be settled without a provider")
+    return job.provider

@@ -1,0 +1,115 @@
+"""Transfers, and the collateral of accounts: staking, unstaking, unbonding, slashing."""
+
+from dataclasses import replace
+
+from assay.v1 import transactions_pb2 as pb
+from chain.events import EventKind
+from chain.execution.scope import Scope
+from chain.parameters import BASIS_POINTS
+from chain.rejections import Rejection, RejectionReason
+from chain.state import ACCOUNT_BYTES
+
+
+def transfer(scope: Scope, sender: bytes, message: pb.Transfer) -> None:
+    """Move balance to another account, which need not exist yet."""
+    if len(message.to) != ACCOUNT_BYTES:
+        raise Rejection(
+            RejectionReason.BAD_ADDRESS,
+            f"the receiver has {len(message.to)} bytes, an account has {ACCOUNT_BYTES}",
+        )
+    _require_amount(message.amount)
+    scope.debit(sender, message.amount)
+    scope.credit(message.to, message.amount)
+    scope.emit(EventKind.TRANSFERRED, sender, other=message.to, amount=message.amount)
+
+
+def stake(scope: Scope, sender: bytes, message: pb.Stake) -> None:
+    """Move balance into the sender's stake."""
+    _require_amount(message.amount)
+    scope.debit(sender, message.amount)
+    account = scope.account(sender)
+    scope.put_account(sender, replace(account, stake=account.stake + message.amount))
+    scope.emit(EventKind.STAKED, sender, amount=message.amount)
+
+
+def unstake(scope: Scope, sender: bytes, message: pb.Unstake) -> None:
+    """Start unbonding. A second unstake restarts the time for all that is unbonding."""
+    _require_amount(message.amount)
+    account = scope.account(sender)
+    needed = stake_needed(scope, sender)
+    if account.stake < message.amount + needed:
+        raise Rejection(
+            RejectionReason.INSUFFICIENT_STAKE,
+            f"the stake is {account.stake} grain and open offers need {needed}: "
+            f"{message.amount} cannot leave; withdraw offers (capacity 0) first",
+        )
+    unbonding = replace(
+        account,
+        stake=account.stake - message.amount,
+        unbonding=account.unbonding + message.amount,
+        unbonding_until_ms=scope.timestamp_ms + scope.parameters.unbonding_ms,
+    )
+    scope.put_account(sender, unbonding)
+    scope.emit(EventKind.UNSTAKED, sender, amount=message.amount)
+
+
+def stake_needed(scope: Scope, provider: bytes) -> int:
+    """What the provider's open offers bind, over all models."""
+    count = sum(
+        offer.capacity > 0
+        for key, offer in scope.state.offers.scan()
+        if key[-ACCOUNT_BYTES:] == provider
+    )
+    return count * scope.parameters.stake_min_per_offer
+
+
+def release_unbonded(scope: Scope, key: bytes) -> None:
+    """Return unbonded stake, whose time has passed, to the balance."""
+    account = scope.account(key)
+    amount = account.unbonding
+    if not amount or account.unbonding_until_ms > scope.timestamp_ms:
+        return
+    scope.put_account(
+        key,
+        replace(account, balance=account.balance + amount, unbonding=0, unbonding_until_ms=0),
+    )
+    scope.emit(EventKind.UNBONDED, key, amount=amount)
+
+
+def take_collateral(scope: Scope, provider: bytes, amount: int) -> int:
+    """Take up to `amount` from stake, then from what is unbonding; how much was taken."""
+    account = scope.account(provider)
+    from_stake = min(amount, account.stake)
+    from_unbonding = min(amount - from_stake, account.unbonding)
+    scope.put_account(
+        provider,
+        replace(
+            account,
+            stake=account.stake - from_stake,
+            unbonding=account.unbonding - from_unbonding,
+        ),
+    )
+    return from_stake + from_unbonding
+
+
+def slash(scope: Scope, provider: bytes, job: bytes) -> int:
+    """Slash the governed share of a provider's collateral: part burned, the rest to the treasury.
+
+    Returns the treasury's part. The requester gets none of it: nobody who may bribe a
+    committee should gain by a FAIL.
+    """
+    account = scope.account(provider)
+    due = (account.stake + account.unbonding) * scope.parameters.slash_bps // BASIS_POINTS
+    taken = take_collateral(scope, provider, due)
+    if not taken:
+        return 0
+    burned = taken * scope.parameters.slash_burn_bps // BASIS_POINTS
+    scope.burn(burned)
+    scope.credit(scope.treasury, taken - burned)
+    scope.emit(EventKind.SLASHED, provider, other=job, amount=taken)
+    return taken - burned
+
+
+def _require_amount(amount: int) -> None:
+    if amount == 0:
+        raise Rejection(RejectionReason.AMOUNT_ZERO, "the amount is 0 grain, must be at least 1")

@@ -1,0 +1,56 @@
+"""Drawing by lot from a beacon: committees, and the provider of a job.
+
+A draw is a pure function of its seed and the candidates' weights, in integers, so that everybody
+who has the beacon draws the same. The seed is a fresh hash for each purpose; nobody can choose it
+who cannot choose the beacon.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ext.hashing import tagged_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One who may be drawn. A weight of 0 is never drawn."""
+
+    index: int
+    weight: int
+
+
+def committee_seed(beacon: bytes, job: bytes, round_number: int) -> bytes:
+    """The seed of one round's draw for one job."""
+    return tagged_hash(b"committee", beacon, job, round_number.to_bytes(1, "little"))
+
+
+def draw(seed: bytes, candidates: Sequence[Candidate], count: int) -> tuple[int, ...]:
+    """Indices of up to `count` distinct candidates, weighted, without replacement, in order drawn.
+
+    The order of `candidates` is part of the function: callers pass them in order of index. A
+    256-bit number modulo the remaining weight (below 2^128) is biased by less than 2^-128. Raises
+    ValueError for a negative weight or an index that occurs twice.
+    """
+    remaining = [candidate for candidate in candidates if candidate.weight != 0]
+    if any(candidate.weight < 0 for candidate in remaining):
+        raise ValueError("a candidate has a negative weight")
+    if len({candidate.index for candidate in candidates}) != len(candidates):
+        raise ValueError("a candidate occurs twice")
+    drawn: list[int] = []
+    total = sum(candidate.weight for candidate in remaining)
+    while remaining and len(drawn) < count:
+        number = tagged_hash(b"draw", seed, len(drawn).to_bytes(4, "little"))
+        position = _pick(remaining, int.from_bytes(number, "little") % total)
+        chosen = remaining.pop(position)
+        total -= chosen.weight
+        drawn.append(chosen.index)
+    return tuple(drawn)
+
+
+def _pick(candidates: Sequence[Candidate], point: int) -> int:
+    """Position of the candidate whose stretch of the weight line holds `point`."""
+    for position, candidate in enumerate(candidates):
+        if point < candidate.weight:
+            return position
+        point -= candidate.weight
+    raise ValueError(f"the point lies {point} beyond the total weight")

@@ -1,0 +1,151 @@
+"""How verdicts are reached, checked and counted. Pure functions over integers.
+
+- `judge` turns scores into PASS or FAIL; a reveal whose verdict is not what its own scores give
+  is void.
+- Fingerprints show that a verifier ran the model: the log-probabilities it found for the
+  runner-up tokens at positions nobody knew before the draw. Members are compared with each other
+  (`outliers`).
+- `rule` decides what the words of a committee amount to.
+"""
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from consensus.values import FINGERPRINT_VALUES_MAX, Scores, Verdict
+from ext.hashing import tagged_hash
+
+FINGERPRINT_POSITIONS_EACH = 4
+COMPARISON_MEMBERS_MIN = 3
+"""With two members who differ there is no telling which of them is wrong."""
+NO_SCORES = Scores(0, 0, 0, 0, 0, 0, 0, 0, False, False)
+"""What an abstaining verifier reveals."""
+
+
+class ScoreThresholds(Protocol):
+    """What an honest result may score at most (records.Thresholds)."""
+
+    @property
+    def replay_mismatches_max(self) -> int:
+        """Positions where the claimed token is not the replayed one."""
+
+    @property
+    def margin_max(self) -> int:
+        """The largest replay margin, in 2^-20 nats."""
+
+    @property
+    def distance_max(self) -> int:
+        """The largest distance of log-probabilities, in 2^-20 nats."""
+
+    @property
+    def distance_mean_max(self) -> int:
+        """Their mean over all positions, in 2^-20 nats."""
+
+    @property
+    def outside_candidates_max(self) -> int:
+        """Claimed tokens that were no candidates."""
+
+
+def judge(
+    scores: Scores, thresholds: ScoreThresholds, claimed_input_tokens: int, output_tokens: int
+) -> Verdict:
+    """PASS if every score is within its threshold and the counts are as claimed, else FAIL."""
+    honest = (
+        scores.positions == output_tokens
+        and scores.input_tokens == claimed_input_tokens
+        and scores.replay_mismatches <= thresholds.replay_mismatches_max
+        and scores.margin_max <= thresholds.margin_max
+        and scores.distance_max <= thresholds.distance_max
+        and scores.distance_sum <= thresholds.distance_mean_max * scores.positions
+        and scores.outside_candidates <= thresholds.outside_candidates_max
+        and scores.finish_plausible
+        and scores.text_matches
+    )
+    return Verdict.PASS if honest else Verdict.FAIL
+
+
+def fingerprint_positions(
+    audit_beacon: bytes, committee: Sequence[bytes], output_tokens: int
+) -> tuple[int, ...]:
+    """Output positions, rising and distinct, at which every member reveals its own numbers.
+
+    Each member (32-byte account) adds four positions of its own; all answer for the union, so
+    that there is something to compare at each of them. At most 256, and `output_tokens`.
+    """
+    if output_tokens < 1:
+        raise ValueError(f"output_tokens is {output_tokens}, must be at least 1")
+    positions: set[int] = set()
+    for verifier in committee:
+        digest = tagged_hash(b"fingerprint", audit_beacon, verifier)
+        for index in range(FINGERPRINT_POSITIONS_EACH):
+            word = int.from_bytes(digest[8 * index : 8 * index + 8], "little")
+            positions.add(word % output_tokens)
+    if len(positions) > FINGERPRINT_VALUES_MAX:
+        raise ValueError(f"{len(committee)} members ask for {len(positions)} positions")
+    return tuple(sorted(positions))
+
+
+def outliers(fingerprints: Mapping[int, Sequence[int]], tolerance: int) -> tuple[int, ...]:
+    """Members (rising) whose fingerprint is out of tolerance at more than half of the positions.
+
+    Each value is compared with the lower median of all members' values there, own included: with
+    three members two honest ones then hold the median between them, whatever the third says.
+    Empty if fewer than three members gave one: no blame without a majority. All fingerprints must
+    have one length (ValueError).
+    """
+    members = sorted(fingerprints)
+    lengths = {len(fingerprints[member]) for member in members}
+    if len(lengths) > 1:
+        raise ValueError(f"fingerprints of different lengths: {sorted(lengths)}")
+    if len(members) < COMPARISON_MEMBERS_MIN:
+        return ()
+    count = lengths.pop()
+    misses = dict.fromkeys(members, 0)
+    for position in range(count):
+        values = sorted(fingerprints[member][position] for member in members)
+        median = values[(len(values) - 1) // 2]
+        for member in members:
+            if abs(fingerprints[member][position] - median) > tolerance:
+                misses[member] += 1
+    return tuple(member for member in members if 2 * misses[member] > count)
+
+
+class Ruling(enum.Enum):
+    """What a committee's words amount to."""
+
+    ACCEPT = "accept"
+    REJECT = "reject"
+    REJECT_AND_SLASH = "reject and slash"
+    ESCALATE = "escalate"
+    REDRAW = "redraw"
+    NO_RULING = "no ruling"
+
+
+@dataclass(frozen=True, slots=True)
+class Remedies:
+    """What may still be done for this job: each once, and only if there is somebody new."""
+
+    escalate: bool
+    redraw: bool
+
+
+def rule(verdicts: Sequence[Verdict], quorum: int, remedies: Remedies) -> Ruling:
+    """Rule on the verdicts that were validly revealed (missing ones are left out).
+
+    ABSTAIN does not speak. Unanimous PASS by a quorum accepts; any FAIL escalates while it can;
+    too few words redraw while they can. After that: no ruling without a quorum or on a tie, else
+    the majority; at least two thirds FAIL slash.
+    """
+    passes = sum(verdict is Verdict.PASS for verdict in verdicts)
+    fails = sum(verdict is Verdict.FAIL for verdict in verdicts)
+    if fails and remedies.escalate:
+        return Ruling.ESCALATE
+    spoke = passes + fails
+    if spoke < quorum:
+        return Ruling.REDRAW if remedies.redraw else Ruling.NO_RULING
+    if 3 * fails >= 2 * spoke:
+        return Ruling.REJECT_AND_SLASH
+    if 2 * fails > spoke:
+        return Ruling.REJECT
+    return Ruling.ACCEPT if 2 * passes > spoke else Ruling.NO_RULING
