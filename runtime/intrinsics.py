@@ -1,0 +1,156 @@
+"""The few things numba cannot say itself: register tiles, bit casts and atomic counters, as LLVM code.
+
+A tile multiplies R rows of x with C panels of w, 16 columns each, keeping all R*C*16 sums in registers:
+sum[r, c] starts at +0 and takes x[r, i] * w[c, i] for i = 0, 1, 2, ... in this order. Multiplication and
+addition are rounded apart: the instructions carry no fast-math flag, so LLVM may neither fuse them nor
+reorder a sum. Hence a sum's bits do not depend on the tile's shape, the vector width of the CPU or on which
+thread computes it, and tiles may be chosen for speed alone.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+PANEL = 16
+"""Columns of a panel: one AVX-512 register, two AVX2 ones."""
+
+_FLOAT = ir.FloatType()
+_INDEX = ir.IntType(64)
+_VECTOR = ir.VectorType(_FLOAT, PANEL)
+_ALIGNMENT_BYTES = 4
+
+
+def _element(context: Any, builder: Any, kind: Any, array: Any, offset: Any) -> Any:
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.gep(data, [offset])
+
+
+def _load_vector(builder: Any, pointer: Any) -> Any:
+    vector = builder.load(builder.bitcast(pointer, _VECTOR.as_pointer()))
+    vector.align = _ALIGNMENT_BYTES
+    return vector
+
+
+def _broadcast(builder: Any, scalar: Any) -> Any:
+    lanes = ir.Constant(ir.VectorType(ir.IntType(32), PANEL), [0] * PANEL)
+    single = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), scalar, lanes.type.element(0))
+    return builder.shuffle_vector(single, ir.Constant(_VECTOR, ir.Undefined), lanes)
+
+
+def make_tile(rows: int, panels: int) -> Callable[..., None]:
+    """A tile of `rows` x `panels`, callable from numba code as
+
+    tile(x, x_offset, x_stride, w, w_offset, w_stride, depth, y, y_offset, y_stride)
+
+    with flat float32 arrays; strides are in elements from row to row of x and y, and from panel to panel of
+    w. Panel c of row r is written to y[y_offset + r * y_stride + c * 16 :][:16].
+    """
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        x, x_offset, x_stride, w, w_offset, w_stride, depth, y, y_offset, y_stride = arguments
+        x_kind, w_kind, y_kind = (signature.args[index] for index in (0, 3, 7))
+
+        def shifted(offset: Any, stride: Any, count: int) -> Any:
+            return builder.add(offset, builder.mul(stride, ir.Constant(_INDEX, count)))
+
+        x_rows = [
+            _element(context, builder, x_kind, x, shifted(x_offset, x_stride, row))
+            for row in range(rows)
+        ]
+        w_panels = [
+            _element(context, builder, w_kind, w, shifted(w_offset, w_stride, panel))
+            for panel in range(panels)
+        ]
+        zero = ir.Constant(_VECTOR, [0.0] * PANEL)
+        sums = [[cgutils.alloca_once_value(builder, zero) for _ in w_panels] for _ in x_rows]
+        for row_sums in sums:
+            for place in row_sums:
+                builder.store(zero, place)
+        with cgutils.for_range(builder, depth) as loop:
+            w_index = builder.mul(loop.index, ir.Constant(_INDEX, PANEL))
+            columns = [_load_vector(builder, builder.gep(w_row, [w_index])) for w_row in w_panels]
+            for x_row, row_sums in zip(x_rows, sums, strict=True):
+                factor = _broadcast(builder, builder.load(builder.gep(x_row, [loop.index])))
+                for column, place in zip(columns, row_sums, strict=True):
+                    product = builder.fmul(factor, column)
+                    builder.store(builder.fadd(builder.load(place), product), place)
+        for row, row_sums in enumerate(sums):
+            for panel, place in enumerate(row_sums):
+                offset = builder.add(
+                    shifted(y_offset, y_stride, row), ir.Constant(_INDEX, panel * PANEL)
+                )
+                pointer = _element(context, builder, y_kind, y, offset)
+                store = builder.store(
+                    builder.load(place), builder.bitcast(pointer, _VECTOR.as_pointer())
+                )
+                store.align = _ALIGNMENT_BYTES
+        return context.get_dummy_value()
+
+    @intrinsic
+    def tile(  # type: ignore[no-untyped-def]
+        typing_context,
+        x,
+        x_offset,
+        x_stride,
+        w,
+        w_offset,
+        w_stride,
+        depth,
+        y,
+        y_offset,
+        y_stride,
+    ):
+        arrays = types.Array(types.float32, 1, "C")
+        index = types.int64
+        signature = types.void(
+            arrays, index, index, arrays, index, index, index, arrays, index, index
+        )
+        return signature, build
+
+    return tile  # type: ignore[no-any-return]
+
+
+def _bit_cast(source: Any, target: Any) -> Callable[[Any], Any]:
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(signature.return_type))
+
+    @intrinsic
+    def cast(typing_context, value):  # type: ignore[no-untyped-def]
+        return target(source), build
+
+    return cast  # type: ignore[no-any-return]
+
+
+float_as_integer = _bit_cast(types.float32, types.int32)
+integer_as_float = _bit_cast(types.int32, types.float32)
+double_as_integer = _bit_cast(types.float64, types.int64)
+integer_as_double = _bit_cast(types.int64, types.float64)
+
+
+@intrinsic
+def atomic_add(typing_context, array, amount):  # type: ignore[no-untyped-def]
+    """Add `amount` to array[0] of an int64 array in one indivisible step; returns the value before."""
+    signature = types.int64(types.Array(types.int64, 1, "C"), types.int64)
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.atomic_rmw("add", pointer, arguments[1], "seq_cst")
+
+    return signature, build
+
+
+@intrinsic
+def yield_processor(typing_context):  # type: ignore[no-untyped-def]
+    """Let another thread of the system run: POSIX sched_yield."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.IntType(32), [])
+        function = cgutils.get_or_insert_function(builder.module, kind, "sched_yield")
+        builder.call(function, [])
+        return context.get_dummy_value()
+
+    return types.void(), build
