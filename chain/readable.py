@@ -46,6 +46,10 @@ def parse_object(text: str) -> dict[str, Any]:
         raise ReadableError("the file: nested too deeply") from error
     except json.JSONDecodeError as error:
         raise ReadableError(f"line {error.lineno}, column {error.colno}: {error.msg}") from error
+    except ReadableError:
+        raise
+    except ValueError as error:
+        raise ReadableError(f"the file: {error}") from error
     if not isinstance(data, dict):
         raise ReadableError("the file: expected one JSON object")
     return data

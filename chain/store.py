@@ -169,8 +169,9 @@ class Store:
     ) -> None:
         """Keep (block, beacon) in height order; `certificate` finalizes the last.
 
-        Durable on return. Blocks that are stored already may come again. Raises StoreError if a block contradicts a
-        stored one or leaves a gap: that breaks agreement, and the node must stop.
+        Durable on return. Blocks that are stored already may come again. Raises StoreError if a
+        block contradicts a stored one or leaves a gap: that breaks agreement, and the node must
+        stop.
         """
         changes = WriteBatch(raw_mode=True)
         with self._writing:

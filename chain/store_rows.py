@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from chain.records import ExecutionLink
+from chain.records import ExecutionLink, JobReceipt
 from consensus.values import Block, Certificate
-from consensus.wire import U8, U32, U64, Count, Hash, Size
+from consensus.wire import U8, U32, U64, Count, Hash, Size, decode
 
 LEAF_BYTES_MAX: Final = 1 << 20
 ROW_ENTRIES_MAX: Final = 1 << 24
 RECORD_KEY_BYTES_MAX: Final = 1024
-RECORD_BYTES_MAX: Final = 1 << 20
+RECORD_BYTES_MAX: Final = 1 << 30
 CHAIN_ID_BYTES_MAX: Final = 64
 
 Journal = Sequence[tuple[int, bytes, bytes | None]]
@@ -124,5 +124,5 @@ class LeavesRow:
 
 
 def job_of_leaf(leaf: bytes) -> bytes:
-    """The job id (32 bytes) in a job receipt's leaf: its first field after the tag byte."""
-    return leaf[1:33]
+    """The job id (32 bytes) in a job receipt's leaf."""
+    return decode(JobReceipt, leaf[1:]).job
