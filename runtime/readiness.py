@@ -79,12 +79,17 @@ class Readiness:
         last_s = self._last_token_s.get(model)
         return None if last_s is None else max(0.0, self._scheduler.now_s() - last_s)
 
-    def ready(self) -> bool:
-        """Whether every engine produced a token within the stall bound."""
-        if not self._engines:
-            return False
-        ages_s = (self.token_age_s(model) for model in self._engines)
-        return all(age_s is not None and age_s <= self._bounds.stall_s for age_s in ages_s)
+    def trouble(self) -> str:
+        """Why the runtime is not ready; empty when each engine produced within the stall bound."""
+        for model in self._engines:
+            age_s = self.token_age_s(model)
+            if age_s is None or age_s > self._bounds.stall_s:
+                since = "yet" if age_s is None else f"for {age_s:.1f} s"
+                return (
+                    f"model {model.hex()[:16]} produced no token {since}; the step under way has"
+                    f" taken {self._scheduler.step_age_s():.1f} s"
+                )
+        return ""
 
     def send_probes(self) -> None:
         """Send a probe to each engine that was silent for long and has none under way."""

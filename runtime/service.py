@@ -53,8 +53,8 @@ OVERALL_HEALTH = ""
 PROBES_RUNNING_MAX = 64
 """One probe an engine; a process does not hold more engines than this."""
 TOKENIZE_RUNNING_LIMIT = 4
-CONCURRENT_CALLS_PER_QUEUE_SLOT = 4
-"""Calls gRPC admits at once, for each one the queues could hold; it bounds memory, not work."""
+SPARE_CALLS = 256
+"""Calls gRPC admits beyond those the queues hold: health, Models, and calls about to be refused."""
 
 _log = logging.getLogger(__name__)
 
@@ -378,8 +378,8 @@ class RuntimeServer:
                 # Without this two runtimes could share a port, and callers would reach either.
                 ("grpc.so_reuseport", 0),
             ],
-            maximum_concurrent_rpcs=CONCURRENT_CALLS_PER_QUEUE_SLOT
-            * (self._limits.queue_limit + self._limits.running_limit),
+            maximum_concurrent_rpcs=SPARE_CALLS
+            + sum(s.running_limit + s.queue_limit for s in self._limits.shares().values()),
         )
         runtime_pb2_grpc.add_RuntimeServicer_to_server(self._service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -393,7 +393,7 @@ class RuntimeServer:
             raise OSError(f"cannot listen on {host}:{port}: {error}") from error
         if bound_port == 0:
             raise OSError(f"cannot listen on {host}:{port}: the port is in use")
-        await self._show(False)
+        await self._show(False, "starting")
         self.scheduler.start()
         await server.start()
         self._server = server
@@ -418,18 +418,21 @@ class RuntimeServer:
     async def _watch_readiness(self) -> None:
         while True:
             self.readiness.send_probes()
-            ready = self.readiness.ready()
-            await self._show(ready)
-            if ready:
+            trouble = self.readiness.trouble()
+            await self._show(not trouble, trouble)
+            if not trouble:
                 self._became_ready.set()
             await asyncio.sleep(self._limits.readiness.check_interval_s)
 
-    async def _show(self, ready: bool) -> None:
+    async def _show(self, ready: bool, reason: str) -> None:
         if ready == self._serving:
             return
-        self._serving = ready
+        starting, self._serving = self._serving is None, ready
         status = health_pb2.HealthCheckResponse.ServingStatus
         value = status.SERVING if ready else status.NOT_SERVING
         for name in (OVERALL_HEALTH, SERVICE_NAME):
             await self._health.set(name, value)
-        _log.info("runtime is %s", "ready" if ready else "not ready")
+        if ready:
+            _log.info("ready")
+        elif not starting:
+            _log.warning("not ready: %s", reason)

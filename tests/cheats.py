@@ -14,10 +14,10 @@ import argparse
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -25,6 +25,7 @@ from grpc_health.v1 import health_pb2_grpc
 from assay.v1 import runtime_pb2, runtime_pb2_grpc
 
 HOT_TEMPERATURE_MILLI = 2_000
+ReplyT = TypeVar("ReplyT")
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -105,11 +106,14 @@ class CheatingRuntime(runtime_pb2_grpc.RuntimeServicer):
     ) -> runtime_pb2.ModelsReply:
         return await self._forward(self._stub.Models, request, context)
 
-    async def _forward(self, method: Any, request: Any, context: Context) -> Any:
+    async def _forward(
+        self, method: Callable[..., Awaitable[ReplyT]], request: object, context: Context
+    ) -> ReplyT:
         try:
             return await method(request, timeout=_left_s(context))
         except grpc.aio.AioRpcError as error:
             await _pass_on(error, context)
+            raise
 
     async def _vocabulary(self, model: bytes) -> int:
         models = (await self._stub.Models(runtime_pb2.ModelsRequest())).models
