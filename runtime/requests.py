@@ -85,15 +85,15 @@ class Refusal(Exception):
 
     def __init__(
         self,
-        reason: RefusalReason,
+        reason: str,
         seen: str,
-        allowed: str,
-        remedy: str,
+        allowed: str = "",
+        remedy: str = "",
         code: grpc.StatusCode = grpc.StatusCode.INVALID_ARGUMENT,
         retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(f"{seen}; {allowed}; {remedy}")
-        self.reason: str = reason.value
+        super().__init__("; ".join(part for part in (seen, allowed, remedy) if part))
+        self.reason = str(reason)
         self.metadata = {"seen": seen, "allowed": allowed, "remedy": remedy}
         self.code = code
         self.retry_after_s = retry_after_s
@@ -118,11 +118,7 @@ def queue_full(error: QueueFullError) -> Refusal:
 
 def engine_refusal(error: RequestError) -> Refusal:
     """What an engine refused, under the engine's own reason."""
-    refusal = Refusal(RefusalReason.ENGINE_FAILED, error.detail, "", "change the request")
-    refusal.reason = error.reason.name
-    refusal.metadata = {"seen": error.detail}
-    refusal.args = (error.detail,)
-    return refusal
+    return Refusal(error.reason.name, error.detail)
 
 
 def trailing_metadata(refusal: Refusal) -> tuple[tuple[str, bytes], ...]:

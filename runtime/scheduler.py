@@ -418,10 +418,13 @@ class Scheduler:
                 self._end(job, JobExpiredError("the deadline passed"))
 
     def _end(self, job: AnyJob, error: BaseException) -> None:
-        if not job.ended:
-            job.end(error)
-            self._remove(job)
+        if job.ended:
+            return
+        job.end(error)
+        if job in self._running[job.workload]:
+            # Only what ran holds anything; so a hung engine thread leaves a bounded list behind.
             self._dropped.append(job)
+        self._remove(job)
 
     def _remove(self, job: AnyJob) -> None:
         for jobs in (self._waiting[job.workload], self._running[job.workload]):

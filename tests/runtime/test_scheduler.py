@@ -1,7 +1,9 @@
 """The scheduler, mostly without its thread: a test runs the steps by hand and owns the clock."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Generator
 
 import pytest
@@ -136,6 +138,30 @@ async def test_cancelling_frees_the_slot_and_closes_the_generator() -> None:
     assert closed == ["closed"]
     with pytest.raises(JobCancelledError):
         await job.result()
+
+
+async def test_cancelled_waiting_jobs_leave_nothing_behind_while_a_step_hangs() -> None:
+    scheduler = Scheduler(dict.fromkeys(Workload, Share(1, 1)))
+    entered, release, alive = threading.Event(), threading.Event(), list[weakref.ref[object]]()
+
+    def hanging() -> Generator[None, None, None]:
+        entered.set()
+        release.wait()
+        yield None
+
+    scheduler.start()
+    scheduler.submit(Workload.GENERATE, hanging(), FAR_S)
+    await asyncio.to_thread(entered.wait, 10)
+    for _ in range(100):
+        work = counting("a", 1)
+        alive.append(weakref.ref(work))
+        scheduler.submit(Workload.GENERATE, work, FAR_S).cancel()
+        del work
+    await asyncio.sleep(0)
+    gc.collect()
+    assert sum(reference() is not None for reference in alive) <= 1
+    release.set()
+    await asyncio.to_thread(scheduler.stop)
 
 
 async def test_leaving_the_block_cancels_the_job() -> None:
