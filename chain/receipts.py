@@ -333,7 +333,7 @@ def path_steps(leaf_hashes: list[bytes], index: int) -> tuple[PathStep, ...]:
     return tuple(steps)
 
 
-def build_receipt(store: Store, job: bytes, genesis: Genesis) -> Receipt:
+def build_receipt(store: Store, genesis: Genesis, job: bytes) -> Receipt:
     """The receipt of a finished job from a validator's store.
 
     Raises Rejection: UNKNOWN_JOB; NOT_READY while the job is open or no certified block vouches

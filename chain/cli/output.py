@@ -2,10 +2,21 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
 from rich.console import Console
+
+from chain.genesis import GenesisError
+from chain.keys import MnemonicError
+from chain.keystore import KeystoreError
+from chain.readable import ReadableError
+from chain.receipts import ReceiptInvalid
+from chain.rejections import Rejection
+from chain.store import StoreError
+from chain.tls import TlsError
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
@@ -16,6 +27,15 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value i
 stdout = Console(soft_wrap=True, highlight=False)
 stderr = Console(stderr=True, soft_wrap=True, highlight=False)
 
+_OPERATOR_ERRORS: Final = {
+    GenesisError: "BAD_GENESIS",
+    KeystoreError: "BAD_KEY",
+    MnemonicError: "BAD_MNEMONIC",
+    StoreError: "BAD_STORE",
+    TlsError: "BAD_CERTIFICATE",
+    ReadableError: "UNREADABLE",
+}
+
 
 def emit(as_json: bool, value: Any, text: Any = None) -> None:
     """Print `value` as JSON, or `text` (a string or anything rich can show) for people.
@@ -25,8 +45,10 @@ def emit(as_json: bool, value: Any, text: Any = None) -> None:
     if as_json:
         sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
         sys.stdout.flush()
+    elif isinstance(text, str):
+        stdout.print(text, markup=False)
     elif text is not None:
-        stdout.print(text, markup=False) if isinstance(text, str) else stdout.print(text)
+        stdout.print(text)
     elif isinstance(value, dict):
         width = max((len(name) for name in value), default=0)
         for name, item in value.items():
@@ -38,9 +60,22 @@ def emit(as_json: bool, value: Any, text: Any = None) -> None:
 def fail(as_json: bool, reason: str, detail: str, code: int = EXIT_FAILED) -> NoReturn:
     """End the command with a reason on standard error."""
     if as_json:
-        sys.stderr.write(
-            json.dumps({"reason": reason, "detail": detail}, ensure_ascii=False) + "\n"
-        )
+        report = {"reason": str(reason), "detail": detail}
+        sys.stderr.write(json.dumps(report, ensure_ascii=False) + "\n")
     else:
         stderr.print(f"error: {reason}: {detail}", markup=False)
     raise typer.Exit(code)
+
+
+@contextmanager
+def errors_reported(as_json: bool) -> Iterator[None]:
+    """End the command with one clear line for whatever the operator or a peer did wrong."""
+    try:
+        yield
+    except (Rejection, ReceiptInvalid) as error:
+        fail(as_json, error.reason, error.detail)
+    except tuple(_OPERATOR_ERRORS) as error:
+        fail(as_json, _OPERATOR_ERRORS[type(error)], str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        fail(as_json, "FILE", f"{where}{error.strerror or error}", EXIT_USAGE)
