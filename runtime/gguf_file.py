@@ -112,9 +112,7 @@ class GgufFile:
             raise PackageError(f"{self._name}: tensor {name} has unknown type {kind}") from error
         block_values, block_bytes = GGML_QUANT_SIZES[quantization]
         if shape[-1] % block_values:
-            raise PackageError(
-                f"{self._name}: rows of tensor {name} are no whole number of blocks"
-            )
+            raise PackageError(f"{self._name}: rows of tensor {name} are no whole number of blocks")
         size_bytes = math.prod(shape) // block_values * block_bytes
         if start + size_bytes > len(self._data):
             raise PackageError(f"{self._name}: tensor {name} reaches beyond the end of the file")

@@ -37,7 +37,9 @@ def _load_vector(builder: Any, pointer: Any) -> Any:
 
 def _broadcast(builder: Any, scalar: Any) -> Any:
     lanes = ir.Constant(ir.VectorType(ir.IntType(32), PANEL), [0] * PANEL)
-    single = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), scalar, lanes.type.element(0))
+    single = builder.insert_element(
+        ir.Constant(_VECTOR, ir.Undefined), scalar, lanes.type.element(0)
+    )
     return builder.shuffle_vector(single, ir.Constant(_VECTOR, ir.Undefined), lanes)
 
 

@@ -204,9 +204,7 @@ def margin_of(
     return min(np.floor(margin * _UNITS + 0.5), _CLIP)
 
 
-@kernel(
-    "void(float32[:, ::1], int64, uint64[::1], int64, int64, int64, int64[::1], int64[:, ::1])"
-)
+@kernel("void(float32[:, ::1], int64, uint64[::1], int64, int64, int64, int64[::1], int64[:, ::1])")
 def replay_rows(
     logits: np.ndarray,
     first_position: int,

@@ -189,7 +189,12 @@ def normalize(
 
 @helper
 def rotate(
-    values: np.ndarray, offset: int, half: int, cosines: np.ndarray, sines: np.ndarray, position: int
+    values: np.ndarray,
+    offset: int,
+    half: int,
+    cosines: np.ndarray,
+    sines: np.ndarray,
+    position: int,
 ) -> None:
     """Rotary embedding of one head in place: component i turns with component i + half."""
     for index in range(half):
@@ -401,9 +406,7 @@ def attention_stage(
         for column in range(first * PANEL, last * PANEL):
             scratch.projected[row * columns + column] += weights.qkv_bias[layer * columns + column]
     wait_for_others(barrier, parts)
-    store_keys_and_values(
-        layer, shape, weights, cache, scratch.projected, start, rows, part, parts
-    )
+    store_keys_and_values(layer, shape, weights, cache, scratch.projected, start, rows, part, parts)
     wait_for_others(barrier, parts)
     attend(layer, shape, cache, scratch, start, rows, part, parts)
     wait_for_others(barrier, parts)

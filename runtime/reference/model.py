@@ -39,9 +39,7 @@ class Model:
         self._weights = weights
         self._epsilon = np.float32(config.rms_epsilon)
         self._threads = threads
-        self._helpers = (
-            ThreadPoolExecutor(threads - 1, "reference-engine") if threads > 1 else None
-        )
+        self._helpers = ThreadPoolExecutor(threads - 1, "reference-engine") if threads > 1 else None
 
     @property
     def cache_bytes_per_token(self) -> int:

@@ -1,0 +1,231 @@
+"""The reference engine behind the engine protocol."""
+
+from collections.abc import Generator, Sequence
+
+import numpy as np
+
+from runtime.detokenizer import TextStream, ending_of
+from runtime.engine import (
+    MAX_FINGERPRINT_POSITIONS,
+    SEED_BYTES,
+    Completion,
+    FinishReason,
+    InferenceInput,
+    RequestError,
+    RequestReason,
+    SamplingRule,
+    Step,
+    TokenInput,
+    Verification,
+)
+from runtime.packages import REFERENCE_PROFILE, ModelPackage, PackageError, ProgressCallback
+from runtime.reference.model import Model
+from runtime.reference.weights import load_weights
+from runtime.sampling import replay_rows, sample_rows, seed_words
+from runtime.scoring import REPLAY_COLUMNS, claim_shape, fingerprint, score
+from runtime.sources import TEMPLATE_NAME, TOKENIZER_NAME
+from runtime.tokenizer import PackageTokenizer
+
+BLOCK_TOKENS = 48
+"""Tokens of one prefill step: what a scheduler waits for before another job has its turn."""
+
+
+class ReferenceEngine:
+    """One package in memory. Use from one thread; many generators may be under way, taking turns."""
+
+    def __init__(
+        self, package: ModelPackage, threads: int = 1, progress: ProgressCallback | None = None
+    ) -> None:
+        """Read the weights and get ready. Raises PackageError."""
+        if REFERENCE_PROFILE not in package.manifest.engine_profiles:
+            raise PackageError(
+                f"{package.manifest.name}: registered for {package.manifest.engine_profiles}, "
+                f"this engine is {REFERENCE_PROFILE}"
+            )
+        config = package.config()
+
+        def report(done: int, total: int) -> None:
+            if progress is not None:
+                progress("reading layers", done, total)
+
+        self._package = package
+        self._tokenizer = PackageTokenizer(
+            package.file_bytes(TOKENIZER_NAME), package.file_bytes(TEMPLATE_NAME).decode(), config
+        )
+        self._model = Model(config, load_weights(config, package.tensors(), report), threads)
+        self._end_ids = frozenset(config.end_token_ids)
+
+    @property
+    def package(self) -> ModelPackage:
+        return self._package
+
+    @property
+    def profile(self) -> str:
+        return REFERENCE_PROFILE
+
+    @property
+    def context_tokens(self) -> int:
+        return self._model.config.context_tokens
+
+    @property
+    def vocabulary(self) -> int:
+        return self._model.config.vocabulary
+
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """Memory one token of a running sequence takes."""
+        return self._model.cache_bytes_per_token
+
+    def close(self) -> None:
+        """End the engine's threads."""
+        self._model.close()
+
+    def tokenize(self, request: InferenceInput) -> list[int]:
+        """See `Engine.tokenize`."""
+        ids = self._tokenizer.encode(request)
+        self._check_length(len(ids))
+        return ids
+
+    def _check_length(self, input_tokens: int) -> None:
+        if input_tokens >= self.context_tokens:
+            raise RequestError(
+                RequestReason.OVER_CONTEXT,
+                f"the input has {input_tokens} tokens; this model's context of "
+                f"{self.context_tokens} leaves room for {self.context_tokens - 1}",
+            )
+
+    def _check(self, prompt_ids: Sequence[int], seed: bytes) -> list[int]:
+        if len(seed) != SEED_BYTES:
+            raise RequestError(
+                RequestReason.BAD_SEED, f"the seed has {len(seed)} bytes, must have {SEED_BYTES}"
+            )
+        return self.tokenize(TokenInput(tuple(prompt_ids)))
+
+    def _limit(self, input_tokens: int, sampling: SamplingRule) -> int:
+        return min(sampling.max_output_tokens, self.context_tokens - input_tokens)
+
+    def generate(
+        self, prompt_ids: Sequence[int], sampling: SamplingRule, seed: bytes
+    ) -> Generator[Step | None, None, Completion]:
+        """See `Engine.generate`."""
+        prompt = self._check(prompt_ids, seed)
+        limit = self._limit(len(prompt), sampling)
+        sequence = self._model.sequence(len(prompt) + limit)
+        words = seed_words(seed)
+        start = 0
+        while len(prompt) - start > BLOCK_TOKENS:
+            self._model.extend(sequence, prompt[start : start + BLOCK_TOKENS], BLOCK_TOKENS)
+            start += BLOCK_TOKENS
+            yield None
+        pending = prompt[start:]
+        stream = TextStream(self._tokenizer.token_bytes, sampling.stop)
+        token_ids: list[int] = []
+        logprobs: list[int] = []
+        pieces: list[str] = []
+        finish = FinishReason.UNSPECIFIED
+        while finish is FinishReason.UNSPECIFIED:
+            logits = self._model.extend(sequence, pending, len(pending) - 1)
+            token_id, logprob = _sample(logits, len(token_ids), words, sampling)
+            token_ids.append(token_id)
+            logprobs.append(logprob)
+            pending = [token_id]
+            text = ""
+            if token_id in self._end_ids:
+                finish = FinishReason.STOP
+            else:
+                text = stream.push(token_id)
+                if stream.stopped:
+                    finish = FinishReason.STOP_STRING
+                elif len(token_ids) >= limit:
+                    finish = FinishReason.LENGTH
+            pieces.append(text)
+            yield Step(token_id, logprob, text)
+        pieces.append(stream.finish())
+        return Completion(
+            tuple(token_ids),
+            tuple(logprobs),
+            finish,
+            len(prompt),
+            "".join(pieces),
+            self.profile,
+        )
+
+    def verify(
+        self,
+        prompt_ids: Sequence[int],
+        sampling: SamplingRule,
+        seed: bytes,
+        claim: Completion,
+        fingerprint_positions: Sequence[int],
+    ) -> Generator[None, None, Verification]:
+        """See `Engine.verify`."""
+        prompt = self._check(prompt_ids, seed)
+        limit = self._limit(len(prompt), sampling)
+        shape = claim_shape(claim, self.vocabulary, limit)
+        _check_positions(fingerprint_positions, len(claim.token_ids))
+        readable = claim.token_ids[: shape.readable]
+        replay = np.zeros((shape.readable, REPLAY_COLUMNS), np.int64)
+        # The logits after the last token of the input are those of output position 0.
+        inputs = [*prompt, *readable[:-1]]
+        first_scored = len(prompt) - 1
+        sequence = self._model.sequence(len(inputs))
+        words = seed_words(seed)
+        for start in range(0, len(inputs) if readable else 0, BLOCK_TOKENS):
+            block = inputs[start : start + BLOCK_TOKENS]
+            skipped = min(max(first_scored - start, 0), len(block))
+            logits = self._model.extend(sequence, block, skipped)
+            if len(logits):
+                position = start + skipped - first_scored
+                claimed = np.array(readable[position : position + len(logits)], np.int64)
+                replay_rows(
+                    logits,
+                    position,
+                    words,
+                    sampling.temperature_milli,
+                    sampling.top_k,
+                    sampling.top_p_milli,
+                    claimed,
+                    replay[position : position + len(logits)],
+                )
+            yield None
+        ending = ending_of(
+            readable, self._tokenizer.token_bytes, sampling.stop, self._end_ids, limit
+        )
+        whole = ending.tokens == len(claim.token_ids) == len(claim.logprobs)
+        ended = ending.finish_reason is not FinishReason.UNSPECIFIED
+        plausible = whole and ended and ending.finish_reason == claim.finish_reason
+        scores = score(
+            claim, shape, replay, len(prompt), plausible, whole and ending.text == claim.text
+        )
+        return Verification(scores, fingerprint(replay, fingerprint_positions), self.profile)
+
+
+def _sample(
+    logits: np.ndarray, position: int, words: np.ndarray, sampling: SamplingRule
+) -> tuple[int, int]:
+    token_ids, logprobs = np.empty(1, np.int64), np.empty(1, np.int64)
+    sample_rows(
+        logits,
+        position,
+        words,
+        sampling.temperature_milli,
+        sampling.top_k,
+        sampling.top_p_milli,
+        token_ids,
+        logprobs,
+    )
+    return int(token_ids[0]), int(logprobs[0])
+
+
+def _check_positions(positions: Sequence[int], claimed_tokens: int) -> None:
+    if len(positions) > MAX_FINGERPRINT_POSITIONS:
+        raise RequestError(
+            RequestReason.BAD_FINGERPRINT_POSITION,
+            f"{len(positions)} fingerprint positions, allowed are {MAX_FINGERPRINT_POSITIONS}",
+        )
+    for position in positions:
+        if not 0 <= position < claimed_tokens:
+            raise RequestError(
+                RequestReason.BAD_FINGERPRINT_POSITION,
+                f"fingerprint position {position} is outside the {claimed_tokens} claimed tokens",
+            )

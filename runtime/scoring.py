@@ -1,0 +1,99 @@
+"""Scores of a claimed result: integers that say how far it is from what the rule gives. Part of the protocol.
+
+Position i is scored against the verifier's own logits after the prompt and the claimed tokens before i.
+Let L = min(max_output_tokens, context - prompt tokens) be the most tokens an output may have.
+
+- Scored are the first min(claimed tokens, L) positions; `positions` is their number.
+- replay_mismatches: the rule of `runtime.sampling` gives another token here.
+- margin: best noisy score minus the claimed token's in 2^-20 units. A claimed token that did not survive top_k
+  or top_p counts also what its scaled logit lacks to the last survivor's, so that a token just beyond the edge
+  costs next to nothing. At temperature 0 it is the greatest logit minus the claimed one's.
+- distance: |claimed - own| raw log-probability of the claimed token; a missing claim counts the clip.
+- Each margin and distance is rounded (halves up) and clipped at 2^24 before max and sum.
+- outside_candidates: the claimed token is not among the 64 candidates.
+- An id outside the vocabulary can't be fed to the model: it and every position after it count the clip for
+  margin and distance, a mismatch, and outside candidates.
+- finish_plausible: the rules of `runtime.detokenizer` end the claimed tokens at the last one, for the claimed
+  reason, and there are as many log-probabilities as tokens. text_matches: its text is the claimed one.
+
+A claim by the same engine profile that followed the rule scores zero in all of replay_mismatches, margin,
+distance and outside_candidates, at every position.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from runtime.engine import Completion, Scores
+from runtime.sampling import LOGPROB_LOWEST, MARGIN_CLIP
+
+_TOKEN, _MARGIN, _OWN, _RUNNER_UP, _CANDIDATE = range(5)
+"""Columns that `runtime.sampling.replay_rows` fills."""
+REPLAY_COLUMNS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimShape:
+    """What of a claim is scored, and what of it can be fed to the model."""
+
+    scored: int
+    readable: int
+    """Leading scored positions whose ids are within the vocabulary."""
+
+
+def claim_shape(claim: Completion, vocabulary: int, limit: int) -> ClaimShape:
+    """`limit` is L above."""
+    scored = min(len(claim.token_ids), limit)
+    readable = 0
+    while readable < scored and 0 <= claim.token_ids[readable] < vocabulary:
+        readable += 1
+    return ClaimShape(scored, readable)
+
+
+def score(
+    claim: Completion,
+    shape: ClaimShape,
+    replay: np.ndarray,
+    input_tokens: int,
+    finish_plausible: bool,
+    text_matches: bool,
+) -> Scores:
+    """Scores from `replay`, int64[shape.readable, 5] as `replay_rows` fills it."""
+    unreadable = shape.scored - shape.readable
+    margins = [int(value) for value in replay[:, _MARGIN]] + [MARGIN_CLIP] * unreadable
+    distances = [
+        _distance(claim.logprobs, position, int(replay[position, _OWN]))
+        for position in range(shape.readable)
+    ] + [MARGIN_CLIP] * unreadable
+    mismatches = sum(
+        int(replay[position, _TOKEN]) != claim.token_ids[position]
+        for position in range(shape.readable)
+    )
+    outside = shape.readable - int(replay[:, _CANDIDATE].sum())
+    return Scores(
+        positions=shape.scored,
+        replay_mismatches=mismatches + unreadable,
+        margin_max=max(margins, default=0),
+        margin_sum=sum(margins),
+        distance_max=max(distances, default=0),
+        distance_sum=sum(distances),
+        outside_candidates=outside + unreadable,
+        input_tokens=input_tokens,
+        finish_plausible=finish_plausible,
+        text_matches=text_matches,
+    )
+
+
+def fingerprint(replay: np.ndarray, positions: Sequence[int]) -> tuple[int, ...]:
+    """Own log-probability of the runner-up at each position; the lowest where there was nothing to read."""
+    return tuple(
+        int(replay[position, _RUNNER_UP]) if position < len(replay) else LOGPROB_LOWEST
+        for position in positions
+    )
+
+
+def _distance(logprobs: Sequence[int], position: int, own: int) -> int:
+    if position >= len(logprobs):
+        return MARGIN_CLIP
+    return min(abs(logprobs[position] - own), MARGIN_CLIP)
