@@ -216,7 +216,9 @@ class RuntimeClient:
 
         async def attempt(left_s: float) -> Verification:
             reply = await self._stub.Verify(message, timeout=left_s)
-            return check_verification(reply, info, claim, fingerprint_positions)
+            return check_verification(
+                reply, info, request.sampling.max_output_tokens, claim, fingerprint_positions
+            )
 
         return await self._retrying(attempt, left_s)
 

@@ -245,10 +245,14 @@ class GenerationChecker:
         return Finished(result)
 
 
-def _check_scores(scores: inference_pb2.Scores, positions: int, context_tokens: int) -> None:
+def _check_scores(
+    scores: inference_pb2.Scores, claimed_tokens: int, max_output_tokens: int, context_tokens: int
+) -> None:
     count = scores.positions
+    # Of a claim that is too long only the tokens that could be asked for are scored.
+    room = min(max_output_tokens, context_tokens - scores.input_tokens)
     bounds = {
-        "positions": count == positions,
+        "positions": count == min(claimed_tokens, room),
         "replay_mismatches": scores.replay_mismatches <= count,
         "outside_candidates": scores.outside_candidates <= count,
         "margin": scores.margin_max <= min(SCORE_CLIP, scores.margin_sum)
@@ -259,19 +263,22 @@ def _check_scores(scores: inference_pb2.Scores, positions: int, context_tokens: 
     }
     for name, holds in bounds.items():
         if not holds:
-            _fault(ReplyFault.BAD_SCORES, f"{name} cannot be so with {positions} output tokens")
+            _fault(
+                ReplyFault.BAD_SCORES, f"{name} cannot be so with {claimed_tokens} output tokens"
+            )
 
 
 def check_verification(
     reply: runtime_pb2.VerifyReply,
     model: ModelInfo,
+    max_output_tokens: int,
     claim: inference_pb2.InferenceResult,
     fingerprint_positions: Sequence[int],
 ) -> Verification:
     """Check the shape of a verification against the claim and the positions asked for."""
     if not reply.HasField("scores"):
         _fault(ReplyFault.BAD_SCORES, "a verification without scores")
-    _check_scores(reply.scores, len(claim.token_ids), model.context_tokens)
+    _check_scores(reply.scores, len(claim.token_ids), max_output_tokens, model.context_tokens)
     if len(reply.fingerprint) != len(fingerprint_positions):
         _fault(
             ReplyFault.BAD_FINGERPRINT,

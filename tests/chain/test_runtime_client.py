@@ -284,11 +284,20 @@ def test_scores_that_cannot_be_true_are_refused(name: str) -> None:
     change, fault = SCORE_LIES[name]
     info = ModelInfo(MODEL, "m", "", "exact", 16, 10, 0, 0, 0, 0)
     reply = honest_verification()
-    assert check_verification(reply, info, CLAIM, [1]).fingerprint == (-5,)
+    assert check_verification(reply, info, 4, CLAIM, [1]).fingerprint == (-5,)
     change(reply)
     with pytest.raises(RuntimeReplyError) as refused:
-        check_verification(reply, info, CLAIM, [1])
+        check_verification(reply, info, 4, CLAIM, [1])
     assert refused.value.reason is fault
+
+
+def test_a_claim_longer_than_asked_for_is_scored_as_far_as_asked() -> None:
+    info = ModelInfo(MODEL, "m", "", "exact", 16, 10, 0, 0, 0, 0)
+    reply = honest_verification()
+    reply.scores.positions = 2
+    assert check_verification(reply, info, 2, CLAIM, [1]).scores.positions == 2
+    with pytest.raises(RuntimeReplyError):
+        check_verification(reply, info, 3, CLAIM, [1])
 
 
 async def test_a_model_list_that_cannot_be_true_is_refused() -> None:
