@@ -1,0 +1,601 @@
+"""The life of a job: assigned, answered, audited, ruled on, and always brought to an end."""
+
+from dataclasses import replace
+
+import pytest
+
+from assay.v1 import transactions_pb2 as pb
+from chain.execution import BlockOutcome
+from chain.execution.jobs import request_digest, result_digest
+from chain.parameters import Parameters
+from chain.records import Job, JobReceipt, JobStatus, Offer
+from chain.rejections import RejectionReason
+from consensus.values import AttestationKind, JobCommit, Verdict
+from consensus.wire import decode, encode
+from ext.hashing import tagged_hash
+from tests.chain.ledger_world import (
+    ALICE,
+    FUNDS,
+    MAX_PRICE,
+    MODEL,
+    OWNER,
+    PROVIDERS,
+    TREASURY,
+    World,
+    a_request,
+    a_result,
+    an_offer,
+    bad_scores,
+    receipt_of,
+    total_value,
+)
+
+PASS, FAIL, ABSTAIN = Verdict.PASS, Verdict.FAIL, Verdict.ABSTAIN
+
+
+def balance(world: World, key: bytes) -> int:
+    return world.ledger.account(key).balance
+
+
+def offer_of(world: World, provider: bytes | None) -> Offer:
+    offer = world.ledger.offer(MODEL, provider or b"")
+    assert offer is not None
+    return offer
+
+
+def receipt_for(outcome: BlockOutcome, job: bytes) -> JobReceipt:
+    for _, identifier, receipt in outcome.job_receipts:
+        if identifier == job:
+            return receipt
+    raise AssertionError("the job has no receipt in this block")
+
+
+def test_a_request_escrows_its_highest_price_and_is_assigned_in_the_next_block() -> None:
+    world = World()
+    world.open_market()
+    before = balance(world, ALICE)
+    transaction = world.send(ALICE, a_request())
+    outcome = world.block()
+    fee = receipt_of(outcome, transaction).fee
+    (job,) = [key for key, _ in world.ledger.open_jobs()]
+    assert world.job(job).status is JobStatus.REQUESTED
+    assert world.job(job).escrow == MAX_PRICE
+    assert balance(world, ALICE) == before - MAX_PRICE - fee
+    assert outcome.wants_blocks
+    assert outcome.payloads == ((request_digest(transaction.op_bytes[0]), transaction.op_bytes[0]),)
+    world.block()
+    assert world.job(job).status is JobStatus.ASSIGNED
+    assert world.job(job).provider == PROVIDERS[0]
+    assert world.job(job).seed is not None
+
+
+def test_the_requesters_seed_is_kept_and_else_the_beacon_gives_one() -> None:
+    world = World()
+    world.open_market()
+    chosen = tagged_hash(b"my seed")
+    mine, theirs = world.request(a_request(seed=chosen)), world.request()
+    world.block()
+    assert world.job(mine).seed == chosen
+    assert world.job(theirs).seed not in (None, chosen)
+
+
+def test_a_unanimous_committee_verifies_and_everybody_is_paid_to_the_grain() -> None:
+    world = World()
+    world.open_market()
+    before = {key: balance(world, key) for key in (ALICE, OWNER, PROVIDERS[0], TREASURY)}
+    spent_on_fees = 0
+    transaction = world.send(ALICE, a_request())
+    spent_on_fees += receipt_of(world.block(), transaction).fee
+    (job,) = [key for key, _ in world.ledger.open_jobs()]
+    world.block()
+    answer = world.send(PROVIDERS[0], pb.SubmitResult(job=job, result=a_result()))
+    provider_fee = receipt_of(world.block(), answer).fee
+    world.seat_committee(job)
+    seats = world.seats(job)
+    outcome = world.vote(job, [PASS, PASS, PASS])
+    receipt = receipt_for(outcome, job)
+    assert receipt.status is JobStatus.VERIFIED
+    assert [verdict.validator for verdict in receipt.verdicts] == list(seats)
+    # 6 input tokens at 1,000 grain, 8 output tokens at 2,000, three seats at 1,000,000.
+    tokens_price, pot = 22_000, 3_000_000
+    royalty, to_treasury, burned = 1_100, 660, 440
+    paid = {payment.account: payment.amount for payment in receipt.payments}
+    assert paid[PROVIDERS[0]] == tokens_price - royalty - to_treasury - burned
+    assert paid[OWNER] == royalty
+    assert paid[TREASURY] == to_treasury
+    assert paid[ALICE] == MAX_PRICE - tokens_price - pot
+    assert [paid[world.set.members[seat].account] for seat in seats] == [1_000_000] * 3
+    assert sum(paid.values()) + burned == MAX_PRICE
+    assert balance(world, ALICE) == before[ALICE] - spent_on_fees - tokens_price - pot
+    assert balance(world, PROVIDERS[0]) == before[PROVIDERS[0]] + paid[PROVIDERS[0]] - provider_fee
+    assert world.job(job).escrow == 0
+    assert offer_of(world, PROVIDERS[0]).completed == 1
+    assert total_value(world.ledger) == world.ledger.supply().issued
+
+
+def test_the_price_never_exceeds_the_escrow() -> None:
+    world = World()
+    world.open_market()
+    floor = 16 * 2_000 + 3 * world.parameters.verification_price
+    job = world.request(a_request(max_price=floor))
+    world.block()
+    result = a_result()
+    result.input_tokens = 500
+    world.answer(job, result)
+    world.seat_committee(job)
+    for seat in world.seats(job):
+        world.commit(job, seat, PASS)
+    world.block()
+    for seat in world.seats(job):
+        world.reveal(job, seat)
+    receipt = receipt_for(world.block(), job)
+    assert receipt.status is JobStatus.VERIFIED
+    paid = {payment.account: payment.amount for payment in receipt.payments}
+    assert ALICE not in paid
+    assert sum(paid.values()) == floor - 32_000 * world.parameters.burn_bps // 10_000
+
+
+def test_an_offer_dearer_than_the_escrow_is_not_drawn() -> None:
+    world = World()
+    world.open_market()
+    floor = 16 * 2_000 + 3 * world.parameters.verification_price
+    job_transaction = world.send(ALICE, a_request(max_price=floor))
+    world.send(PROVIDERS[0], an_offer(price=50_000))
+    assert receipt_of(world.block(), job_transaction).accepted
+    outcome = world.block()
+    (job,) = [key for key, _ in world.ledger.open_jobs()]
+    assert world.job(job).status is JobStatus.REQUESTED
+    assert not outcome.wants_blocks
+    world.block(after_ms=world.parameters.assign_within_ms + 1)
+    assert world.job(job).status is JobStatus.REFUNDED
+
+
+def test_the_committee_is_drawn_two_blocks_after_the_answer_without_the_operator() -> None:
+    world = World(validators=6)
+    job = world.answered_job()
+    assert world.job(job).status is JobStatus.ANSWERED
+    assert world.block().wants_blocks
+    assert world.job(job).status is JobStatus.ANSWERED
+    world.block()
+    record = world.job(job)
+    assert record.status is JobStatus.COMMITTING
+    assert len(world.seats(job)) == 3
+    assert record.operator not in world.seats(job)
+
+
+def test_a_provider_that_is_a_validator_is_not_on_its_own_committee() -> None:
+    world = World(validators=5)
+    world.open_market(providers=())
+    provider = world.set.members[3].account
+    stake = pb.Stake(amount=world.parameters.stake_min_per_offer)
+    world.do(provider, stake, an_offer(operator=1))
+    job = world.answered_job(a_request(tier=pb.TIER_CRITICAL))
+    world.seat_committee(job)
+    assert sorted(world.seats(job)) == [0, 2, 4]
+
+
+def test_a_critical_job_is_audited_by_every_other_verifier() -> None:
+    world = World(validators=7)
+    job = world.answered_job(a_request(tier=pb.TIER_CRITICAL))
+    world.seat_committee(job)
+    assert sorted(world.seats(job)) == [1, 2, 3, 4, 5, 6]
+
+
+def test_verifiers_that_join_after_the_answer_wait_for_the_audit_delay() -> None:
+    world = World()
+    world.open_market()
+    for member in world.set.members[:4]:
+        world.send(member.account, pb.SetVerifier(model=MODEL, serving=False))
+    job = world.answered_job()
+    for _ in range(3):
+        outcome = world.block()
+    assert world.job(job).status is JobStatus.ANSWERED
+    assert not outcome.wants_blocks
+    assert outcome.next_deadline_ms == world.job(job).deadline_ms
+    world.send(world.set.members[1].account, pb.SetVerifier(model=MODEL, serving=True))
+    joined = world.block()
+    assert joined.wants_blocks
+    world.block()
+    assert world.job(job).status is JobStatus.ANSWERED
+    world.block()
+    assert sorted(world.seats(job)) == [1, 4]
+
+
+def test_without_verifiers_an_answered_job_is_refunded_at_its_deadline() -> None:
+    world = World()
+    world.open_market()
+    for member in world.set.members:
+        world.send(member.account, pb.SetVerifier(model=MODEL, serving=False))
+    before = balance(world, ALICE)
+    transaction = world.send(ALICE, a_request())
+    fee = receipt_of(world.block(), transaction).fee
+    (job,) = [key for key, _ in world.ledger.open_jobs()]
+    world.block()
+    world.answer(job)
+    world.block()
+    world.block()
+    world.block(after_ms=world.parameters.audit_within_ms + 1)
+    assert world.job(job).status is JobStatus.REFUNDED
+    assert balance(world, ALICE) == before - fee
+
+
+def test_a_missed_deadline_reassigns_to_another_provider() -> None:
+    world = World()
+    world.open_market(providers=PROVIDERS)
+    job = world.request()
+    world.block()
+    first = world.job(job).provider
+    outcome = world.block(after_ms=60_001)
+    assert world.job(job).status is JobStatus.REQUESTED
+    assert outcome.wants_blocks
+    world.block()
+    assert world.job(job).status is JobStatus.ASSIGNED
+    assert world.job(job).provider not in (first, None)
+    assert world.job(job).tried == (first,)
+    assert offer_of(world, first).failed == 1
+    assert offer_of(world, first).open_jobs == 0
+
+
+def test_a_job_that_no_provider_answers_is_refunded_after_all_attempts() -> None:
+    world = World()
+    world.open_market(providers=PROVIDERS)
+    job = world.request()
+    for attempt in range(1, world.parameters.attempts_max + 1):
+        world.block()
+        assert world.job(job).attempts == attempt
+        outcome = world.block(after_ms=60_001)
+    assert receipt_for(outcome, job).status is JobStatus.REFUNDED
+    assert world.job(job).escrow == 0
+    assert outcome.next_deadline_ms is None
+
+
+def test_a_pinned_provider_that_stays_silent_is_not_replaced() -> None:
+    world = World()
+    world.open_market(providers=PROVIDERS)
+    job = world.request(a_request(provider=PROVIDERS[1]))
+    world.block()
+    assert world.job(job).provider == PROVIDERS[1]
+    world.block(after_ms=60_001)
+    assert world.job(job).status is JobStatus.REFUNDED
+
+
+def test_capacity_bounds_how_many_jobs_a_provider_holds() -> None:
+    world = World()
+    world.open_market()
+    for _ in range(3):
+        world.send(ALICE, a_request())
+    world.block()
+    world.block()
+    statuses = sorted(job.status for _, job in world.ledger.open_jobs())
+    assert statuses == [JobStatus.REQUESTED, JobStatus.ASSIGNED, JobStatus.ASSIGNED]
+    assigned = [key for key, job in world.ledger.open_jobs() if job.status is JobStatus.ASSIGNED]
+    world.answer(assigned[0])
+    world.block()
+    assert all(job.status is not JobStatus.REQUESTED for _, job in world.ledger.open_jobs())
+
+
+def test_a_result_counts_only_from_the_assigned_provider_before_the_deadline() -> None:
+    world = World()
+    world.open_market()
+    job = world.request()
+    world.block()
+    stranger = world.do(PROVIDERS[1], pb.SubmitResult(job=job, result=a_result()))
+    assert stranger.reason == RejectionReason.NOT_ASSIGNED_TO_YOU
+    transaction = world.send(PROVIDERS[0], pb.SubmitResult(job=job, result=a_result()))
+    outcome = world.block()
+    assert receipt_of(outcome, transaction).accepted
+    assert world.job(job).result_digest == result_digest(a_result().SerializeToString())
+    again = world.do(PROVIDERS[0], pb.SubmitResult(job=job, result=a_result()))
+    assert again.reason == RejectionReason.JOB_NOT_OPEN
+    unknown = world.do(PROVIDERS[0], pb.SubmitResult(job=bytes(32), result=a_result()))
+    assert unknown.reason == RejectionReason.UNKNOWN_JOB
+    late = world.request()
+    world.block()
+    world.send(PROVIDERS[0], pb.SubmitResult(job=late, result=a_result()))
+    world.block(after_ms=60_001)
+    assert world.job(late).status is not JobStatus.ANSWERED
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"token_ids": []},
+        {"token_ids": list(range(17)), "logprobs": [-1] * 17},
+        {"logprobs": [-5] * 7},
+        {"logprobs": [1] + [-5] * 7},
+        {"finish_reason": 0},
+        {"finish_reason": 9},
+        {"input_tokens": 0},
+        {"input_tokens": 512},
+        {"engine_profile": "another"},
+        {"text": "x" * 70_000},
+    ],
+)
+def test_an_ill_formed_result_is_refused_and_the_job_stays_assigned(
+    change: dict[str, object],
+) -> None:
+    world = World()
+    world.open_market()
+    job = world.request()
+    world.block()
+    result = a_result()
+    for name, value in change.items():
+        result.ClearField(name)  # type: ignore[arg-type]
+        if isinstance(value, list):
+            getattr(result, name).extend(value)
+        else:
+            setattr(result, name, value)
+    receipt = world.do(PROVIDERS[0], pb.SubmitResult(job=job, result=result))
+    assert receipt.reason == RejectionReason.BAD_RESULT
+    assert world.job(job).status is JobStatus.ASSIGNED
+
+
+def test_a_unanimous_fail_refunds_slashes_and_pays_the_verifiers_from_the_stake() -> None:
+    # Operator and three verifiers: nobody is left to escalate to.
+    world = World(validators=4)
+    world.open_market()
+    alice, stake = balance(world, ALICE), world.ledger.account(PROVIDERS[0]).stake
+    transaction = world.send(ALICE, a_request())
+    fee = receipt_of(world.block(), transaction).fee
+    (job,) = [key for key, _ in world.ledger.open_jobs()]
+    world.block()
+    world.answer(job)
+    receipt = receipt_for(world.vote(job, [FAIL, FAIL, FAIL]), job)
+    assert receipt.status is JobStatus.REJECTED
+    assert balance(world, ALICE) == alice - fee
+    paid = {payment.account: payment.amount for payment in receipt.payments}
+    assert [paid[world.set.members[seat].account] for seat in (1, 2, 3)] == [1_000_000] * 3
+    left = stake - 3_000_000
+    assert world.ledger.account(PROVIDERS[0]).stake == left - left // 10
+    assert offer_of(world, PROVIDERS[0]).failed == 1
+    assert total_value(world.ledger) == world.ledger.supply().issued
+
+
+def test_a_slashed_provider_gets_no_jobs_until_it_stakes_again() -> None:
+    world = World(validators=4)
+    job = world.answered_job()
+    world.vote(job, [FAIL, FAIL, FAIL])
+    refused = world.do(ALICE, a_request())
+    assert refused.reason == RejectionReason.NO_OFFER
+    world.do(PROVIDERS[0], pb.Stake(amount=world.parameters.stake_min_per_offer))
+    assert world.do(ALICE, a_request()).accepted
+
+
+def test_one_fail_escalates_to_all_others_and_the_majority_of_all_rules() -> None:
+    world = World(validators=8)
+    job = world.answered_job()
+    outcome = world.vote(job, [PASS, FAIL, PASS])
+    assert world.job(job).status is JobStatus.ANSWERED
+    assert world.job(job).escalated
+    assert outcome.wants_blocks
+    first = world.seats(job)
+    assert first == ()
+    receipt = receipt_for(world.vote(job, [PASS, PASS, PASS, PASS]), job)
+    assert receipt.status is JobStatus.VERIFIED
+    assert len(receipt.verdicts) == 7
+    dissenter = next(seat for seat in world.job(job).committee if seat.verdict is FAIL)
+    paid = {payment.account for payment in receipt.payments}
+    assert world.set.members[dissenter.validator].account not in paid
+
+
+def test_a_majority_below_two_thirds_rejects_without_a_slash() -> None:
+    world = World(validators=8)
+    job = world.answered_job()
+    stake = world.ledger.account(PROVIDERS[0]).stake
+    world.vote(job, [PASS, FAIL, PASS])
+    receipt = receipt_for(world.vote(job, [FAIL, FAIL, FAIL, PASS]), job)
+    assert receipt.status is JobStatus.REJECTED
+    assert world.ledger.account(PROVIDERS[0]).stake == stake - 3_000_000
+
+
+def test_a_tie_refunds_and_blames_nobody() -> None:
+    world = World(validators=4)
+    job = world.answered_job()
+    stake = world.ledger.account(PROVIDERS[0]).stake
+    receipt = receipt_for(world.vote(job, [PASS, FAIL, ABSTAIN]), job)
+    assert receipt.status is JobStatus.REFUNDED
+    assert world.ledger.account(PROVIDERS[0]).stake == stake
+
+
+def test_one_abstention_leaves_a_quorum_that_verifies_and_its_share_goes_to_the_treasury() -> None:
+    world = World()
+    job = world.answered_job()
+    receipt = receipt_for(world.vote(job, [PASS, ABSTAIN, PASS]), job)
+    assert receipt.status is JobStatus.VERIFIED
+    paid = {payment.account: payment.amount for payment in receipt.payments}
+    assert paid[TREASURY] == 1_000_000 + 660
+
+
+def test_one_dead_verifier_delays_a_job_but_does_not_stop_it() -> None:
+    world = World()
+    job = world.answered_job()
+    outcome = world.vote(job, [PASS, None, PASS])
+    receipt = receipt_for(outcome, job)
+    assert receipt.status is JobStatus.VERIFIED
+    assert len(receipt.verdicts) == 2
+
+
+def test_a_verifier_that_commits_but_never_reveals_counts_as_missing() -> None:
+    world = World()
+    job = world.answered_job()
+    world.seat_committee(job)
+    seats = world.seats(job)
+    for seat in seats:
+        world.commit(job, seat, PASS)
+    world.block()
+    for seat in seats[:2]:
+        world.reveal(job, seat)
+    world.block()
+    assert world.job(job).status is JobStatus.REVEALING
+    outcome = world.block(after_ms=world.parameters.reveal_within_ms + 1)
+    receipt = receipt_for(outcome, job)
+    assert receipt.status is JobStatus.VERIFIED
+    assert {verdict.validator for verdict in receipt.verdicts} == set(seats[:2])
+
+
+def test_a_silent_committee_is_redrawn_once_and_then_the_job_is_refunded() -> None:
+    world = World(validators=11)
+    job = world.answered_job()
+    world.seat_committee(job)
+    first = set(world.seats(job))
+    world.vote(job, [None, None, None])
+    assert world.job(job).redrawn
+    world.seat_committee(job)
+    assert len(world.seats(job)) == 3
+    assert not first & set(world.seats(job))
+    outcome = world.vote(job, [None, None, PASS])
+    assert receipt_for(outcome, job).status is JobStatus.REFUNDED
+
+
+def test_a_redrawn_committee_may_still_escalate() -> None:
+    world = World(validators=11)
+    job = world.answered_job()
+    world.vote(job, [None, None, None])
+    world.vote(job, [FAIL, PASS, PASS])
+    assert world.job(job).escalated
+    world.seat_committee(job)
+    outcome = world.vote(job, [PASS] * len(world.seats(job)))
+    assert receipt_for(outcome, job).status is JobStatus.VERIFIED
+
+
+def refusal(world: World) -> str:
+    (refused,) = world.block().refused_attestations
+    return refused.reason
+
+
+def test_commits_are_taken_once_from_seats_only() -> None:
+    world = World(validators=8)
+    job = world.answered_job()
+    world.seat_committee(job)
+    seats = world.seats(job)
+    outsider = next(index for index in range(8) if index not in seats)
+    commit = encode(JobCommit(AttestationKind.COMMIT, job, 0, bytes(32)))
+    world.attest(outsider, commit)
+    assert refusal(world) == RejectionReason.NOT_ON_COMMITTEE
+    world.attest(seats[0], encode(JobCommit(AttestationKind.COMMIT, job, 1, bytes(32))))
+    assert refusal(world) == RejectionReason.JOB_NOT_OPEN
+    world.attest(seats[0], commit)
+    assert not world.block().refused_attestations
+    world.attest(seats[0], commit)
+    assert refusal(world) == RejectionReason.BAD_ATTESTATION
+
+
+def test_reveals_wait_for_all_commits_and_must_open_them() -> None:
+    world = World()
+    job = world.answered_job()
+    world.seat_committee(job)
+    seats = world.seats(job)
+    world.commit(job, seats[0], PASS)
+    world.block()
+    world.reveal(job, seats[0])
+    assert refusal(world) == RejectionReason.JOB_NOT_OPEN
+    world.commit(job, seats[1], PASS)
+    world.commit(job, seats[2], PASS)
+    world.block()
+    mine = world.reveals[job, 0, seats[0]]
+    world.attest(seats[0], encode(replace(mine, salt=bytes(32))))
+    assert refusal(world) == RejectionReason.BAD_ATTESTATION
+    world.attest(seats[1], encode(mine))
+    assert refusal(world) == RejectionReason.BAD_ATTESTATION
+    world.reveal(job, seats[0])
+    assert not world.block().refused_attestations
+    world.reveal(job, seats[0])
+    assert refusal(world) == RejectionReason.BAD_ATTESTATION
+
+
+@pytest.mark.parametrize("fault", ["verdict", "fingerprint", "abstain with scores"])
+def test_a_reveal_that_contradicts_itself_counts_as_missing(fault: str) -> None:
+    world = World()
+    job = world.answered_job()
+    world.seat_committee(job)
+    seats = world.seats(job)
+    for seat in seats:
+        world.commit(job, seat, PASS)
+    liar = seats[0]
+    wrong = world.reveals[job, 0, liar]
+    if fault == "verdict":
+        wrong = replace(wrong, verdict=FAIL)
+    elif fault == "fingerprint":
+        wrong = replace(wrong, fingerprint=wrong.fingerprint[:-1])
+    else:
+        wrong = replace(wrong, verdict=ABSTAIN, scores=bad_scores(world.job(job)))
+    digest = wrong.commitment(world.set.members[liar].account)
+    world.attestations[liar] = [encode(JobCommit(AttestationKind.COMMIT, job, 0, digest))]
+    world.reveals[job, 0, liar] = wrong
+    world.block()
+    world.reveal(job, liar)
+    assert refusal(world) == RejectionReason.BAD_ATTESTATION
+    for seat in seats[1:]:
+        world.reveal(job, seat)
+    world.block()
+    world.block(after_ms=world.parameters.reveal_within_ms + 1)
+    assert world.job(job).status is JobStatus.VERIFIED
+    assert next(s for s in world.job(job).committee if s.validator == liar).verdict is None
+
+
+def test_a_fingerprint_out_of_tolerance_voids_the_word_and_the_fee() -> None:
+    world = World()
+    job = world.answered_job()
+    world.seat_committee(job)
+    lazy, *others = world.seats(job)
+    world.commit(job, lazy, PASS, fingerprint=500_000)
+    for seat in others:
+        world.commit(job, seat, PASS)
+    world.block()
+    for seat in (lazy, *others):
+        world.reveal(job, seat)
+    receipt = receipt_for(world.block(), job)
+    assert receipt.status is JobStatus.VERIFIED
+    words = {verdict.validator: verdict.verdict for verdict in receipt.verdicts}
+    assert words == {lazy: ABSTAIN, **dict.fromkeys(others, PASS)}
+    assert world.set.members[lazy].account not in {p.account for p in receipt.payments}
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00", b"\x01short", b"\x02" + bytes(60), bytes(5_000)])
+def test_bytes_that_are_no_attestation_change_nothing(data: bytes) -> None:
+    world = World()
+    world.answered_job()
+    world.attest(1, data)
+    assert refusal(world) == RejectionReason.BAD_ATTESTATION
+
+
+def test_waiting_jobs_name_their_deadline_and_final_ones_need_nothing() -> None:
+    world = World()
+    job = world.answered_job()
+    world.seat_committee(job)
+    outcome = world.block()
+    assert not outcome.wants_blocks
+    assert outcome.next_deadline_ms == world.job(job).deadline_ms
+    outcome = world.vote(job, [PASS, PASS, PASS])
+    assert not outcome.wants_blocks
+    assert outcome.next_deadline_ms is None
+    assert outcome.changed_jobs == ((job, world.job(job)),)
+
+
+def test_a_job_receipt_stands_at_its_leaf() -> None:
+    world = World()
+    job = world.answered_job()
+    outcome = world.vote(job, [PASS, PASS, PASS])
+    ((index, identifier, receipt),) = outcome.job_receipts
+    assert identifier == job
+    assert outcome.receipt_leaves[index] == receipt.leaf()
+    assert decode(JobReceipt, receipt.leaf()[1:]) == receipt
+
+
+def test_a_job_record_survives_its_encoding_at_every_step() -> None:
+    world = World()
+    job = world.answered_job()
+    world.seat_committee(job)
+    assert decode(Job, encode(world.job(job))) == world.job(job)
+
+
+def test_unstaking_below_what_a_job_may_cost_is_still_slashable() -> None:
+    world = World(validators=4, parameters=Parameters(unbonding_ms=10_000_000))
+    job = world.answered_job()
+    world.do(PROVIDERS[0], an_offer(capacity=0))
+    amount = world.parameters.stake_min_per_offer
+    assert world.do(PROVIDERS[0], pb.Unstake(amount=amount)).accepted
+    world.vote(job, [FAIL, FAIL, FAIL])
+    left = amount - 3_000_000
+    assert world.ledger.account(PROVIDERS[0]).unbonding == left - left // 10
+    assert balance(world, PROVIDERS[0]) < FUNDS - amount
