@@ -157,14 +157,7 @@ class Tick:
 
 
 Event = (
-    Start
-    | MessageReceived
-    | PeerConnected
-    | SealBatch
-    | BatchChecked
-    | Executed
-    | Demand
-    | Tick
+    Start | MessageReceived | PeerConnected | SealBatch | BatchChecked | Executed | Demand | Tick
 )
 
 
@@ -173,7 +166,8 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Persist:
-    """Append to the WAL; durable before any later Send or Broadcast."""
+    """Append to the WAL; durable before any later Send or Broadcast, and not before an earlier
+    StoreBatch."""
 
     record: bytes
 
@@ -286,6 +280,16 @@ class Misbehaviour:
     evidence: Evidence
 
 
+@dataclass(frozen=True, slots=True)
+class Diverged:
+    """The chain made another execution root final than ours: own execution or storage is broken.
+    Stop executing, say so; never sign on."""
+
+    height: int
+    own_root: bytes
+    final_root: bytes
+
+
 Effect = (
     Persist
     | Compact
@@ -299,6 +303,7 @@ Effect = (
     | LoadBlocks
     | LoadBatch
     | Misbehaviour
+    | Diverged
 )
 
 

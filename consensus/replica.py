@@ -1,43 +1,305 @@
 """The facade: one replica of the ordering core, driven by events and answering with effects."""
 
-from consensus.events import Effect, Event, Recovered, ReplicaConfig, Signer
+from typing import Final
+
+from consensus.blocktree import Node, genesis_node
+from consensus.catchup import CatchUp
+from consensus.certificates import Checks, RealChecks
+from consensus.context import Context
+from consensus.delivery import Delivery
+from consensus.events import (
+    BatchChecked,
+    Compact,
+    Demand,
+    Effect,
+    Event,
+    Executed,
+    Finalized,
+    MessageReceived,
+    PeerConnected,
+    Persist,
+    Recovered,
+    ReplicaConfig,
+    SealBatch,
+    Signer,
+    Start,
+    Tick,
+    WakeAt,
+)
+from consensus.executions import Executions
+from consensus.journal import decode_record, encode_record
+from consensus.lanes import Lanes
+from consensus.messages import (
+    Ack,
+    AvailabilityProof,
+    BatchMessage,
+    BatchRequest,
+    Blocks,
+    BlocksRequest,
+    Certificates,
+    CertificatesRequest,
+    Message,
+    ProofRequest,
+    Proposal,
+    ProposalRequest,
+    Status,
+)
+from consensus.simplex import VIEWS_AHEAD_MAX, Simplex
+from consensus.values import Block, Certificate, Tip, Vote, VoteKind
+
+COMPACT_AFTER_RECORDS: Final = 512
+"""WAL records since the last compaction before a finalization asks for the next one."""
+OWN_BATCHES_IN_FLIGHT_MAX: Final = 64
+"""Own batches that the WAL may name above the store's: sealed in the turn that was cut off."""
+
+
+class RecoveryConflict(Exception):
+    """WAL and store contradict each other; the validator must not sign until the operator looks."""
 
 
 class Replica:
     """A validator's (or observer's) ordering core. Owns no clock, socket, disk or thread."""
 
+    def __init__(
+        self,
+        context: Context,
+        lanes: Lanes,
+        delivery: Delivery,
+        executions: Executions,
+        simplex: Simplex,
+    ) -> None:
+        """Use `recover`."""
+        self._context = context
+        self._lanes = lanes
+        self._delivery = delivery
+        self._executions = executions
+        self._simplex = simplex
+        self._catch_up = CatchUp(context, simplex, lanes)
+        self._records = 0
+        self._wake_at_ms: int | None = None
+
     @classmethod
     def recover(
-        cls, config: ReplicaConfig, signer: Signer | None, recovered: Recovered, now_ms: int
+        cls,
+        config: ReplicaConfig,
+        signer: Signer | None,
+        recovered: Recovered,
+        now_ms: int,
+        checks: Checks | None = None,
     ) -> "Replica":
-        """The replica as it was when `recovered` was written. `signer` is None for an observer."""
-        raise NotImplementedError
+        """The replica as it was when `recovered` was written.
+
+        `signer` is None for an observer; `checks` is replaced only in simulation. Raises
+        RecoveryConflict if the parts of `recovered` contradict each other.
+        """
+        context = Context(config, signer, checks or RealChecks(), now_ms)
+        delivered, nodes = _recovered_chain(config, recovered)
+        root = nodes[-1] if nodes else delivered
+        lanes = Lanes(context, root.block.cut)
+        lanes.restore(list(recovered.headers))
+        roots = dict(recovered.executed) or {0: config.genesis_execution_root}
+        executions = Executions(context, roots)
+        delivery = Delivery(context, lanes, delivered)
+        simplex = Simplex(context, root, recovered.certificate, lanes, executions, delivery)
+        replica = cls(context, lanes, delivery, executions, simplex)
+        replica._replay(recovered)
+        for node in nodes:
+            executions.finalize(node.block)
+            delivery.add(node, recovered.certificate if node is root else None)
+        return replica
 
     def step(self, event: Event, now_ms: int) -> list[Effect]:
-        """What to do about `event`, in order."""
-        raise NotImplementedError
+        """What to do about `event`, in order. `now_ms` never goes back (an earlier time is taken
+        as the latest one seen). Raises LaneFull for a SealBatch without `lane_room`."""
+        context = self._context
+        context.now_ms = max(context.now_ms, now_ms)
+        self._handle(event)
+        self._simplex.advance()
+        effects = context.effects
+        context.effects = []
+        self._compact(effects)
+        self._wake(effects)
+        return effects
 
     @property
     def view(self) -> int:
         """The current view, from 1."""
-        raise NotImplementedError
+        return self._simplex.view
 
     @property
     def leader(self) -> int:
         """Validator index of the current view's leader."""
-        raise NotImplementedError
+        return self._simplex.leader(self._simplex.view)
+
+    @property
+    def finalized_block(self) -> Block:
+        """The newest final block (of genesis: a stand-in at height 0)."""
+        return self._simplex.tree.root.block
 
     @property
     def finalized_height(self) -> int:
         """Height of the newest final block."""
-        raise NotImplementedError
+        return self._simplex.tree.root.block.height
+
+    @property
+    def finalization(self) -> Certificate | None:
+        """The newest finalization known; its block may still be on its way."""
+        return self._simplex.ballots.finalization
 
     @property
     def delivered_height(self) -> int:
         """Height of the newest block handed to execution."""
-        raise NotImplementedError
+        return self._delivery.height
+
+    @property
+    def executed_height(self) -> int:
+        """Height of the newest block whose execution was reported."""
+        return self._executions.newest
 
     @property
     def lane_room(self) -> int:
         """How many batches SealBatch would take now."""
-        raise NotImplementedError
+        return self._lanes.room()
+
+    @property
+    def held_tips(self) -> tuple[Tip, ...]:
+        """For each lane that has one, the newest batch up to which all is held."""
+        return self._lanes.held_tips()
+
+    def _replay(self, recovered: Recovered) -> None:
+        own_index = self._context.own_index
+        own_tip = recovered.own_tip.sequence if recovered.own_tip is not None else 0
+        for data in recovered.wal_records:
+            record = decode_record(data)
+            if isinstance(record, Vote):
+                if record.signer != own_index:
+                    raise RecoveryConflict(
+                        f"the WAL holds a vote of validator {record.signer}, this is {own_index}"
+                    )
+                self._simplex.restore_vote(record)
+            elif isinstance(record, Certificate):
+                self._simplex.restore_certificate(record)
+            elif isinstance(record, Proposal):
+                self._simplex.restore_proposal(record)
+            elif record.header.sequence > own_tip + OWN_BATCHES_IN_FLIGHT_MAX:
+                raise RecoveryConflict(
+                    f"the WAL names own batch {record.header.sequence}, the store ends at "
+                    f"{own_tip}: the store is older than the WAL"
+                )
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, MessageReceived):
+            self._receive(event.peer, event.message)
+        elif isinstance(event, Tick):
+            self._simplex.tick()
+            self._lanes.tick()
+            self._delivery.tick()
+        elif isinstance(event, BatchChecked):
+            self._lanes.batch_checked(event.peer, event.header_digest, event.valid)
+        elif isinstance(event, SealBatch):
+            self._lanes.seal(event.payload)
+        elif isinstance(event, Executed):
+            self._executions.add(event.height, event.root)
+        elif isinstance(event, Demand):
+            self._simplex.demand = event
+        elif isinstance(event, PeerConnected):
+            self._context.send(event.peer, self._simplex.status())
+        elif isinstance(event, Start):
+            self._simplex.start()
+
+    def _receive(self, peer: int, message: Message) -> None:
+        if self._serve(peer, message) or not self._context.is_validator(peer):
+            return
+        if isinstance(message, Vote):
+            self._receive_vote(peer, message)
+        elif isinstance(message, Proposal):
+            self._simplex.receive_proposal(peer, message)
+        elif isinstance(message, Certificates):
+            for certificate in message.items:
+                self._simplex.receive_certificate(certificate)
+        elif isinstance(message, BatchMessage):
+            digest = self._lanes.receive_batch(peer, message)
+            if digest is not None:
+                self._delivery.stored(digest)
+        elif isinstance(message, Ack):
+            self._lanes.receive_ack(peer, message)
+        elif isinstance(message, AvailabilityProof):
+            self._lanes.receive_proof(message, self._simplex.awaits(message.body.tip))
+        elif isinstance(message, Blocks):
+            self._catch_up.receive_blocks(message)
+
+    def _serve(self, peer: int, message: Message) -> bool:
+        """Answer a request; False if the message is none."""
+        if isinstance(message, Status):
+            self._catch_up.receive_status(peer, message)
+        elif isinstance(message, BlocksRequest):
+            self._catch_up.serve_blocks(peer, message)
+        elif isinstance(message, BatchRequest):
+            self._catch_up.serve_batch(peer, message)
+        elif isinstance(message, CertificatesRequest):
+            self._catch_up.serve_certificates(peer, message)
+        elif isinstance(message, ProposalRequest):
+            self._catch_up.serve_proposal(peer, message)
+        elif isinstance(message, ProofRequest):
+            self._catch_up.serve_proof(peer, message)
+        else:
+            return False
+        return True
+
+    def _receive_vote(self, peer: int, vote: Vote) -> None:
+        view = vote.body.view
+        if vote.signer != peer:
+            return
+        if vote.body.kind is VoteKind.NULLIFY and view < self._simplex.view:
+            self._catch_up.behind(peer, view)
+        elif view > self._simplex.view + VIEWS_AHEAD_MAX:
+            self._catch_up.far_ahead(peer)
+        self._simplex.receive_vote(vote)
+
+    def _compact(self, effects: list[Effect]) -> None:
+        self._records += sum(isinstance(effect, Persist) for effect in effects)
+        finalized = any(isinstance(effect, Finalized) for effect in effects)
+        if not finalized or self._records < COMPACT_AFTER_RECORDS:
+            return
+        records = self._simplex.snapshot()
+        own_header = self._lanes.own_header()
+        if own_header is not None:
+            records.append(own_header)
+        effects.append(Compact(tuple(encode_record(record) for record in records)))
+        self._records = 0
+
+    def _wake(self, effects: list[Effect]) -> None:
+        if not self._simplex.started:
+            return
+        times = (
+            self._simplex.wake_at_ms(),
+            self._lanes.wake_at_ms(),
+            self._delivery.wake_at_ms(),
+        )
+        # Never in the past: a rule that cannot act yet must not spin the driver.
+        soonest = self._context.now_ms + 1
+        at_ms = max(soonest, min(time for time in times if time is not None))
+        if at_ms != self._wake_at_ms:
+            self._wake_at_ms = at_ms
+            effects.append(WakeAt(at_ms))
+
+
+def _recovered_chain(config: ReplicaConfig, recovered: Recovered) -> tuple[Node, list[Node]]:
+    """The newest executed block, and the final ones above it."""
+    executed_height = recovered.executed[-1][0] if recovered.executed else 0
+    nodes = [Node(final.block, final.block.digest(), final.beacon) for final in recovered.finalized]
+    if executed_height == 0:
+        delivered = genesis_node(config)
+    elif not nodes or nodes[0].block.height != executed_height:
+        raise RecoveryConflict(f"the store lacks the block of executed height {executed_height}")
+    else:
+        delivered = nodes.pop(0)
+    below = delivered
+    for node in nodes:
+        if node.block.parent != below.digest:
+            raise RecoveryConflict(f"stored block {node.block.height} does not follow its parent")
+        below = node
+    certificate = recovered.certificate
+    if below.block.height > 0 and (certificate is None or certificate.body.digest != below.digest):
+        raise RecoveryConflict(f"no certificate finalizes stored block {below.block.height}")
+    return delivered, nodes

@@ -1,0 +1,504 @@
+"""The view machine: propose, vote, certify, enter the next view, commit.
+
+Rules, for view v and this validator:
+- it leads at most one proposal, on the newest certified block below which every view is
+  nullified;
+- it votes to notarize at most once, in v only, never after giving v up, and only what `judge`
+  accepts;
+- it gives v up (nullify) when the clock says so, when the proposal is refused, or when f + 1
+  gave up;
+- seeing v notarized while not past it, it votes to finalize, unless it gave v up or the leader
+  was seen to equivocate; it then is in a later view and can give v up no more;
+- any certificate of view w >= v takes it to w + 1; a finalization commits its block and all
+  ancestors.
+
+Each vote is in the WAL before it is sent, and what the WAL holds binds after a restart.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from consensus.asking import Requests
+from consensus.ballots import Ballots
+from consensus.blocktree import BlockTree, Node
+from consensus.certificates import nullify_body, sign_vote
+from consensus.context import Context
+from consensus.delivery import Delivery
+from consensus.events import Demand, FinalBlock, Finalized
+from consensus.executions import Executions, executed_height_max
+from consensus.journal import Record
+from consensus.lanes import Lanes
+from consensus.leaders import LeaderSchedule
+from consensus.messages import (
+    BlocksRequest,
+    Certificates,
+    CertificatesRequest,
+    Proposal,
+    ProposalRequest,
+    Status,
+    proposal_message,
+)
+from consensus.pacing import Pacing
+from consensus.proposals import Judge, Opinion, Proposals
+from consensus.values import Block, Certificate, Tip, Vote, VoteBody, VoteKind
+
+VIEWS_AHEAD_MAX: Final = 64
+"""Votes and proposals further ahead are dropped; certificates are taken from any distance."""
+_ROUNDS_MAX: Final = 1_000
+"""Rounds of one step before it is called an endless loop."""
+
+
+@dataclass(slots=True)
+class OwnVotes:
+    """What this validator said in one view; never unsaid."""
+
+    notarized: VoteBody | None = None
+    nullified: bool = False
+    finalized: VoteBody | None = None
+
+
+class Simplex:
+    """The state of ordering. `advance` does whatever has become possible."""
+
+    def __init__(
+        self,
+        context: Context,
+        root: Node,
+        finalization: Certificate | None,
+        lanes: Lanes,
+        executions: Executions,
+        delivery: Delivery,
+    ) -> None:
+        self._context = context
+        self._lanes = lanes
+        self._executions = executions
+        self._delivery = delivery
+        self._schedule = LeaderSchedule(context.validators, context.config.genesis_digest)
+        self.requests = Requests(context)
+        self.tree = BlockTree(root)
+        self.ballots = Ballots(context)
+        self.ballots.finalization = finalization
+        self.proposals = Proposals(context, self.tree)
+        self._judge = Judge(context, self.tree, self.ballots, lanes, executions)
+        self.own_votes: dict[int, OwnVotes] = {}
+        self.sent_votes: dict[int, list[Vote]] = {}
+        self.demand = Demand(False)
+        self.view = root.block.view + 1
+        self.pacing = Pacing(context.config.timing, context.now_ms, context.now_ms)
+        self._resend_at_ms: int | None = None
+        self._retry_at_ms: int | None = None
+        self.started = False
+
+    # --- what comes in ----------------------------------------------------------------------
+
+    def leader(self, view: int) -> int:
+        """Validator index of a view's leader."""
+        return self._schedule.leader(view)
+
+    def receive_vote(self, vote: Vote) -> None:
+        """A vote of an authenticated peer, or our own."""
+        body = vote.body
+        in_window = self.tree.root.block.view < body.view <= self.view + VIEWS_AHEAD_MAX
+        if body.epoch != self._context.validators.epoch or not in_window:
+            return
+        certificate = self.ballots.add(vote, own=vote.signer == self._context.own_index)
+        if certificate is not None:
+            self._hold(certificate)
+            leads = self.leader(body.view) == self._context.own_index
+            if self._context.own_index is not None and (
+                body.kind is not VoteKind.FINALIZE or leads
+            ):
+                self._context.broadcast(Certificates((certificate,)))
+
+    def receive_certificate(self, certificate: Certificate) -> None:
+        """A certificate from anywhere."""
+        body = certificate.body
+        stale = body.view <= self.tree.root.block.view
+        if stale or self.ballots.knows(body) or not self.ballots.verified(certificate):
+            return
+        self._hold(certificate)
+
+    def receive_proposal(self, peer: int, proposal: Proposal) -> None:
+        """A proposal, from its leader or from somebody we asked."""
+        block = proposal.block
+        view = block.view
+        if not self.tree.root.block.view < view <= self.view + VIEWS_AHEAD_MAX:
+            return
+        notarization = self.ballots.notarizations.get(view)
+        digest = block.digest()
+        certified = notarization is not None and notarization.body.digest == digest
+        leader = self.leader(view)
+        if peer == leader or certified:
+            self.proposals.add(proposal, leader, certified)
+
+    def awaits(self, tip: Tip) -> bool:
+        """Whether a proposal of this view names the tip."""
+        return any(tip in proposal.block.cut for _, proposal in self.proposals.of_view(self.view))
+
+    def tick(self) -> None:
+        """Give the view up, or resend, if it is time."""
+        now_ms = self._context.now_ms
+        pacing = self.pacing
+        if self._retry_at_ms is not None and now_ms >= self._retry_at_ms:
+            self._retry_at_ms = None
+        waited = not self.proposals.of_view(self.view)
+        deadline = pacing.proposal_deadline_ms() if waited else pacing.view_deadline_ms()
+        if now_ms >= deadline:
+            self._nullify()
+        if self._resend_at_ms is not None and now_ms >= self._resend_at_ms:
+            self._resend()
+
+    def wake_at_ms(self) -> int:
+        """When `tick` has something to do."""
+        pacing = self.pacing
+        times = [self._resend_at_ms or pacing.due_ms() + pacing.resend_pace_ms()]
+        if self._may_propose() and pacing.due_ms() > self._context.now_ms:
+            times.append(pacing.due_ms())
+        if self._may_nullify():
+            waited = not self.proposals.of_view(self.view)
+            times.append(pacing.proposal_deadline_ms() if waited else pacing.view_deadline_ms())
+        if self._retry_at_ms is not None:
+            times.append(self._retry_at_ms)
+        request_ms = self.requests.wake_at_ms()
+        if request_ms is not None:
+            times.append(request_ms)
+        return min(times)
+
+    # --- what follows -----------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Do everything that has become possible, until nothing more is."""
+        if not self.started:
+            return
+        self.requests.begin_round()
+        for _ in range(_ROUNDS_MAX):
+            progress = self.proposals.attach()
+            progress |= self._finalize()
+            progress |= self._enter()
+            progress |= self._vote()
+            self._notice_work()
+            progress |= self._propose()
+            if not progress:
+                break
+        else:
+            raise RuntimeError("a step of the view machine does not end: this is a bug")
+        self.requests.end_round()
+        self._schedule_resend()
+
+    def commit(self, nodes: list[Node], certificate: Certificate) -> None:
+        """Make a chain of blocks above the final one final."""
+        context = self._context
+        last = nodes[-1]
+        self.tree.set_root(last)
+        self.ballots.prune(last.block.view)
+        self.proposals.prune(last.block.view)
+        for views in (self.own_votes, self.sent_votes):
+            for view in [view for view in views if view <= last.block.view]:
+                del views[view]
+        blocks = tuple(FinalBlock(node.block, node.beacon) for node in nodes)
+        context.emit(Finalized(blocks, certificate))
+        self._lanes.finalize(last.block.cut)
+        for node in nodes:
+            self._executions.finalize(node.block)
+            self._delivery.add(node, certificate if node is last else None)
+        self.pacing.nullified_in_row = 0
+
+    def take_final(self, nodes: list[Node], certificate: Certificate) -> None:
+        """Verified final blocks from a peer."""
+        for node in nodes:
+            if self.tree.get(node.digest) is None:
+                self.tree.insert(node)
+        self._hold(certificate)
+        self.commit(nodes, certificate)
+
+    def _hold(self, certificate: Certificate) -> None:
+        if self.ballots.hold(certificate):
+            self._context.persist(certificate)
+
+    def _finalize(self) -> bool:
+        certificate = self.ballots.finalization
+        if certificate is None or certificate.body.view <= self.tree.root.block.view:
+            return False
+        nodes = self.tree.path(certificate.body.digest)
+        if nodes is None:
+            request = BlocksRequest(self.tree.root.block.height + 1)
+            self.requests.want(request, certificate.signers[0], urgent=True)
+            return False
+        self.commit(nodes, certificate)
+        return True
+
+    def _enter(self) -> bool:
+        """Go past the newest certified view that is not behind us."""
+        ballots = self.ballots
+        views = [view for view in ballots.notarizations if view >= self.view]
+        views += [view for view in ballots.nullifications if view >= self.view]
+        if ballots.finalization is not None:
+            views.append(ballots.finalization.body.view)
+        past = max(views, default=0)
+        if past < self.view:
+            return False
+        now_ms = self._context.now_ms
+        notarization = ballots.notarizations.get(past)
+        if notarization is not None:
+            self._vote_to_finalize(notarization)
+        gave_up = past in ballots.nullifications and notarization is None
+        old = self.pacing
+        self.pacing = Pacing(
+            timing=old.timing,
+            entered_ms=now_ms,
+            block_seen_ms=old.block_seen_ms if gave_up else now_ms,
+            work_since_ms=old.work_since_ms if gave_up else None,
+            nullified_in_row=old.nullified_in_row + 1 if gave_up else old.nullified_in_row,
+        )
+        self.view = past + 1
+        self._resend_at_ms = None
+        self._retry_at_ms = None
+        return True
+
+    def _own(self, view: int) -> OwnVotes:
+        return self.own_votes.setdefault(view, OwnVotes())
+
+    def _vote_to_finalize(self, notarization: Certificate) -> None:
+        view = notarization.body.view
+        finalization = self.ballots.finalization
+        already_final = finalization is not None and finalization.body.view >= view
+        if self._context.own_index is None or already_final or view in self.proposals.equivocal:
+            return
+        own = self._own(view)
+        if own.nullified or own.finalized is not None:
+            return
+        given = notarization.body
+        own.finalized = VoteBody(
+            VoteKind.FINALIZE, given.epoch, given.view, given.parent_view, given.digest
+        )
+        self._send_vote(own.finalized)
+
+    def _may_nullify(self) -> bool:
+        if self._context.own_index is None:
+            return False
+        own = self.own_votes.get(self.view)
+        return own is None or (not own.nullified and own.finalized is None)
+
+    def _nullify(self) -> bool:
+        if not self._may_nullify():
+            return False
+        self._own(self.view).nullified = True
+        self._send_vote(nullify_body(self._context.validators.epoch, self.view))
+        return True
+
+    def _send_vote(self, body: VoteBody) -> None:
+        context = self._context
+        index, signer = context.seat()
+        vote = sign_vote(signer, context.chain_id, index, body)
+        context.persist(vote)
+        context.broadcast(vote)
+        self.sent_votes.setdefault(body.view, []).append(vote)
+        self.receive_vote(vote)
+
+    def _vote(self) -> bool:
+        """Judge the proposals of this view."""
+        view = self.view
+        ballots = self.ballots
+        honest_stake = self._context.validators.honest_stake
+        candidates = self.proposals.of_view(view)
+        gave_up = ballots.weight(view, VoteKind.NULLIFY) >= honest_stake
+        begun = candidates or gave_up or ballots.weight(view, VoteKind.NOTARIZE) >= honest_stake
+        if begun and self.pacing.awaited_since_ms is None:
+            self.pacing.awaited_since_ms = self._context.now_ms
+        if gave_up and self._nullify():
+            return True
+        self._ask_for_blocks()
+        own = self.own_votes.get(view)
+        if self._context.own_index is None or own is not None:
+            return False
+        refused = 0
+        for digest, proposal in candidates:
+            block = proposal.block
+            judgement = self._judge.judge(block, digest in self.proposals.unsound)
+            if judgement.opinion is Opinion.ACCEPT:
+                self._notarize(digest, proposal)
+                return True
+            if judgement.opinion is Opinion.REFUSE:
+                refused += 1
+                continue
+            self._retry_at_ms = judgement.retry_at_ms
+            for request in judgement.requests:
+                self.requests.want(request, block.proposer)
+        return bool(candidates) and refused == len(candidates) and self._nullify()
+
+    def _ask_for_blocks(self) -> None:
+        """Ask for blocks that others voted for, or certified, and that we do not hold."""
+        for view, certificate in self.ballots.notarizations.items():
+            digest = certificate.body.digest
+            if self.proposals.get(view, digest) is None:
+                self.requests.want(ProposalRequest(view, digest), certificate.signers[0])
+
+    def _notarize(self, digest: bytes, proposal: Proposal) -> None:
+        block = proposal.block
+        self._context.persist(proposal)
+        body = VoteBody(VoteKind.NOTARIZE, block.epoch, block.view, block.parent_view, digest)
+        self._own(block.view).notarized = body
+        self._send_vote(body)
+
+    # --- leading ----------------------------------------------------------------------------
+
+    def _certified_parent(self) -> Node | None:
+        """The block to build on: the newest certified one, all views above it nullified."""
+        root = self.tree.root
+        for view in range(self.view - 1, root.block.view, -1):
+            notarization = self.ballots.notarizations.get(view)
+            if notarization is not None:
+                return self.tree.get(notarization.body.digest)
+            if view not in self.ballots.nullifications:
+                return None
+        return root
+
+    def _notice_work(self) -> None:
+        """Tell the view's clock what there is to do."""
+        pacing = self.pacing
+        parent = self._certified_parent()
+        pacing.parent_final = parent is None or parent.digest == self.tree.root.digest
+        base = parent or self.tree.root
+        grows = self._lanes.grows(base.block.cut)
+        if not grows and not self.demand.blocks_wanted:
+            pacing.work_since_ms = None
+            return
+        pacing.work_interval_ms = 0 if grows else self.demand.interval_ms
+        if pacing.work_since_ms is None:
+            pacing.work_since_ms = self._context.now_ms
+
+    def _may_propose(self) -> bool:
+        own = self._context.own_index
+        if own is None or self.leader(self.view) != own or not self.started:
+            return False
+        return not self.proposals.of_view(self.view) and self._may_nullify()
+
+    def _propose(self) -> bool:
+        if not self._may_propose() or self._context.now_ms < self.pacing.due_ms():
+            return False
+        parent = self._certified_parent()
+        if parent is None:
+            # A restart or a jump left a view without its certificate.
+            request = CertificatesRequest(self.tree.root.block.view + 1, self.view)
+            self.requests.want(request, self.leader(self.view - 1))
+            return False
+        context = self._context
+        index, signer = context.seat()
+        height = parent.block.height + 1
+        executed = min(self._executions.newest, executed_height_max(height))
+        root = self._executions.root(executed)
+        if executed < parent.block.executed_height or root is None:
+            executed, root = parent.block.executed_height, parent.block.executed_root
+        block = Block(
+            epoch=context.validators.epoch,
+            view=self.view,
+            height=height,
+            parent_view=parent.block.view,
+            parent=parent.digest,
+            proposer=index,
+            timestamp_ms=max(context.now_ms, parent.block.timestamp_ms + 1),
+            cut=self._lanes.best_cut(parent.block.cut),
+            vrf_proof=signer.prove_vrf(parent.beacon),
+            executed_height=executed,
+            executed_root=root,
+        )
+        signature = signer.sign(proposal_message(context.chain_id, block.digest()))
+        proposal = Proposal(block, signature)
+        context.persist(proposal)
+        context.broadcast(proposal)
+        if not self.proposals.add(proposal, index):
+            raise RuntimeError("own proposal was refused: the signing key is not this validator's")
+        return True
+
+    # --- repeating --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin: what was said before a restart is said again if the view does not move on."""
+        self.started = True
+        self.pacing = Pacing(
+            self._context.config.timing, self._context.now_ms, self._context.now_ms
+        )
+        if self.view in self.sent_votes:
+            self.pacing.awaited_since_ms = self._context.now_ms
+
+    def restore_vote(self, vote: Vote) -> None:
+        """An own vote from the WAL: it binds."""
+        body = vote.body
+        if body.view <= self.tree.root.block.view:
+            return
+        own = self._own(body.view)
+        if body.kind is VoteKind.NOTARIZE:
+            own.notarized = body
+        elif body.kind is VoteKind.FINALIZE:
+            own.finalized = body
+        else:
+            own.nullified = True
+        self.sent_votes.setdefault(body.view, []).append(vote)
+        self.view = max(self.view, body.view + (body.kind is VoteKind.FINALIZE))
+        certificate = self.ballots.add(vote, own=True)
+        if certificate is not None:
+            self.ballots.hold(certificate)
+
+    def restore_certificate(self, certificate: Certificate) -> None:
+        """A certificate from the WAL; it was verified before it was written."""
+        if certificate.body.view > self.tree.root.block.view:
+            self.ballots.hold(certificate)
+
+    def restore_proposal(self, proposal: Proposal) -> None:
+        """A proposal from the WAL: our own, or one we voted for."""
+        view = proposal.block.view
+        if view > self.tree.root.block.view:
+            self.proposals.add(proposal, self.leader(view), certified=True)
+
+    def snapshot(self) -> list[Record]:
+        """What the WAL must still say, now that everything below the final view is settled."""
+        ballots = self.ballots
+        records: list[Record] = [] if ballots.finalization is None else [ballots.finalization]
+        for held in (ballots.notarizations, ballots.nullifications):
+            records += [held[view] for view in sorted(held)]
+        records += self.proposals.all()
+        for view in sorted(self.sent_votes):
+            records += self.sent_votes[view]
+        return records
+
+    def status(self) -> Status:
+        """Where we stand, for peers."""
+        root = self.tree.root.block
+        return Status(self.view, root.height, root.view, self._lanes.held_tips())
+
+    def _schedule_resend(self) -> None:
+        if self._resend_at_ms is not None:
+            return
+        due_ms = self.pacing.due_ms()
+        if self._context.now_ms >= due_ms:
+            self._resend_at_ms = self._context.now_ms + self.pacing.resend_pace_ms()
+
+    def _resend(self) -> None:
+        """Say everything of this view again: something was lost, or somebody is down."""
+        context = self._context
+        self._resend_at_ms = None
+        if context.own_index is None:
+            # An observer asks one validator after the other.
+            peer = context.now_ms % len(context.validators.members)
+            context.send(peer, self.status())
+            return
+        best = self._best_certificates()
+        if best:
+            context.broadcast(Certificates(best))
+        if self.leader(self.view) == context.own_index:
+            for _, proposal in self.proposals.of_view(self.view):
+                context.broadcast(proposal)
+        for view in sorted(self.sent_votes):
+            if view >= self.view - 1:
+                for vote in self.sent_votes[view]:
+                    context.broadcast(vote)
+        context.broadcast(self.status())
+
+    def _best_certificates(self) -> tuple[Certificate, ...]:
+        """What took us into this view."""
+        view = self.view - 1
+        finalization = self.ballots.finalization
+        if finalization is not None and finalization.body.view == view:
+            return (finalization,)
+        held = (self.ballots.notarizations.get(view), self.ballots.nullifications.get(view))
+        return tuple(certificate for certificate in held if certificate is not None)
