@@ -1,0 +1,235 @@
+"""Whatever happens, money is conserved, no escrow stays stuck, and a restart changes nothing.
+
+Hypothesis draws what people do in each block, how much time passes, and where the process restarts. Then
+the chain is driven as a node drives it: a block when the outcome wants one or a deadline has passed.
+"""
+
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from assay.v1 import transactions_pb2 as pb
+from chain.execution import BlockOutcome, Ledger
+from chain.parameters import Parameters
+from chain.records import Job, JobStatus
+from chain.state import Row
+from consensus.values import JobReveal, Verdict
+from consensus.wire import encode
+from ext.hashing import tagged_hash
+from tests.chain.ledger_world import (
+    ALICE,
+    CHAIN,
+    MODEL,
+    OWNER,
+    PROVIDERS,
+    World,
+    a_request,
+    a_result,
+    account,
+    an_offer,
+    total_value,
+)
+
+FINAL = (JobStatus.VERIFIED, JobStatus.REJECTED, JobStatus.REFUNDED)
+BLOCKS_TO_FINISH = 60
+PEOPLE = (ALICE, OWNER, *PROVIDERS, account("validator 1"), account("stranger"))
+STAKE = 100 * 10**9
+AMOUNTS = st.sampled_from([0, 1, 10**9, STAKE, 10**13, (1 << 64) - 1])
+PRICES = st.sampled_from([3_000_000, 3_032_000, 10**7, 10**10])
+
+
+@dataclass(frozen=True)
+class Send:
+    sender: bytes
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class Push:
+    """Somebody does something about an open job; `choice` picks the job and the seats."""
+
+    choice: int
+    verdict: Verdict
+    fingerprint: int
+    everybody: bool
+    honest: bool
+
+
+operations = st.one_of(
+    st.builds(pb.Transfer, to=st.sampled_from(PEOPLE), amount=AMOUNTS),
+    st.builds(pb.Stake, amount=AMOUNTS),
+    st.builds(pb.Unstake, amount=AMOUNTS),
+    st.builds(
+        an_offer,
+        capacity=st.integers(0, 3),
+        operator=st.integers(0, 4),
+        price=st.sampled_from([0, 1_000, 10**6]),
+    ),
+    st.builds(pb.SetVerifier, model=st.just(MODEL), serving=st.booleans()),
+)
+requests = st.builds(
+    a_request,
+    max_price=PRICES,
+    tier=st.sampled_from([pb.TIER_STANDARD, pb.TIER_CRITICAL]),
+    provider=st.sampled_from([b"", b"", PROVIDERS[0]]),
+    seed=st.sampled_from([b"", bytes(32)]),
+)
+sends = st.builds(
+    Send, st.sampled_from(PEOPLE), st.lists(operations, min_size=1, max_size=3).map(tuple)
+)
+asks = st.builds(Send, st.just(ALICE), st.lists(requests, min_size=1, max_size=2).map(tuple))
+pushes = st.builds(
+    Push,
+    choice=st.integers(0, 50),
+    verdict=st.sampled_from([Verdict.PASS, Verdict.PASS, Verdict.FAIL, Verdict.ABSTAIN]),
+    fingerprint=st.sampled_from([0, 0, 10**6]),
+    everybody=st.booleans(),
+    honest=st.booleans(),
+)
+times = st.sampled_from([100] * 12 + [0, 1, 30_001, 60_001, 600_001])
+words = st.sampled_from([Verdict.PASS] * 4 + [Verdict.FAIL] * 2 + [Verdict.ABSTAIN, None])
+moods = st.sampled_from([[Verdict.PASS], [Verdict.FAIL], None]) | st.lists(
+    words, min_size=3, max_size=5
+)
+blocks = st.lists(
+    st.tuples(times, moods, st.lists(asks | sends | pushes, max_size=3)), min_size=8, max_size=30
+)
+Mood = list[Verdict | None] | None
+
+
+def answer(world: World, key: bytes, job: Job, push: Push) -> None:
+    provider = job.provider if push.honest and job.provider else PROVIDERS[push.choice % 3]
+    result = a_result(tokens=8 if push.choice % 5 else 17)
+    world.send(provider, pb.SubmitResult(job=key, result=result))
+
+
+def speak(world: World, key: bytes, job: Job, push: Push) -> None:
+    seats = world.seats(key)
+    chosen = seats if push.everybody else (seats[push.choice % len(seats)],)
+    for seat in chosen:
+        if job.status is JobStatus.COMMITTING:
+            world.commit(key, seat, push.verdict, push.fingerprint)
+        elif (key, job.round, seat) in world.reveals:
+            world.reveal(key, seat)
+    if not push.honest:
+        forged: JobReveal = world.reveal_for(key, seats[0], push.verdict, 5)
+        world.attest(push.choice % world.validators, encode(forged))
+
+
+def act(world: World, step: Send | Push) -> None:
+    if isinstance(step, Send):
+        world.send(step.sender, *step.messages)
+        return
+    open_jobs = list(world.ledger.open_jobs())
+    if not open_jobs:
+        return
+    key, job = open_jobs[step.choice % len(open_jobs)]
+    if job.status in (JobStatus.COMMITTING, JobStatus.REVEALING):
+        speak(world, key, job, step)
+    elif job.status is JobStatus.ASSIGNED or not step.honest:
+        answer(world, key, job, step)
+
+
+def drive(world: World, mood: list[Verdict | None]) -> None:
+    """Everybody does what is due on every open job; validator i says `mood[i % len(mood)]`."""
+    for key, job in world.ledger.open_jobs():
+        if job.status is JobStatus.ASSIGNED and job.provider is not None:
+            world.send(job.provider, pb.SubmitResult(job=key, result=a_result()))
+        for seat in world.seats(key):
+            word = mood[seat % len(mood)]
+            if job.status is JobStatus.COMMITTING and word is not None:
+                world.commit(key, seat, word)
+            elif job.status is JobStatus.REVEALING and (key, job.round, seat) in world.reveals:
+                world.reveal(key, seat)
+
+
+class Checked:
+    """A world whose every block is checked, with a twin that was restarted on the way."""
+
+    def __init__(self, world: World, restart_at: int) -> None:
+        self.world = world
+        self.restart_at = restart_at
+        self.twin: Ledger | None = None
+        self.rows = {row[:2]: row[2] for row in world.ledger.to_records()}
+
+    def block(self, after_ms: int) -> BlockOutcome:
+        context, lanes = self.world.next_block(after_ms)
+        ledger = self.world.ledger
+        if ledger.height == self.restart_at:
+            self.twin = Ledger.from_records(CHAIN, ledger.meta, self.stored())
+        outcome = ledger.execute(context, lanes)
+        if self.twin is not None:
+            assert self.twin.execute(context, lanes) == outcome
+        self.follow(outcome)
+        assert total_value(ledger) == ledger.supply().issued
+        for key, job in ledger.jobs():
+            assert (job.status in FINAL) == (job.escrow == 0), key.hex()
+        return outcome
+
+    def stored(self) -> list[Row]:
+        """What a store that applied every journal holds."""
+        return [(*place, value) for place, value in self.rows.items()]
+
+    def follow(self, outcome: BlockOutcome) -> None:
+        for table, key, value in outcome.journal:
+            if value is None:
+                del self.rows[table, key]
+            else:
+                self.rows[table, key] = value
+        for _, key, receipt in outcome.job_receipts:
+            job = self.world.job(key)
+            paid = sum(p.amount for p in receipt.payments)
+            event(f"{job.status.name} in round {job.round}, escalated {job.escalated}")
+            assert receipt.status is job.status
+            if job.status is JobStatus.REFUNDED:
+                assert paid == job.max_price
+            elif job.status is JobStatus.VERIFIED:
+                assert paid <= job.max_price
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(blocks, st.integers(0, 30), st.sampled_from([4, 5, 9]))
+def test_money_is_conserved_and_every_job_ends(
+    script: list[tuple[int, Mood, list[Send | Push]]], restart_at: int, validators: int
+) -> None:
+    parameters = Parameters(unbonding_ms=100_000)
+    world = World(validators=validators, parameters=parameters)
+    world.open_market(PROVIDERS)
+    checked = Checked(world, world.ledger.height + restart_at)
+    for after_ms, mood, steps in script:
+        for step in steps:
+            act(world, step)
+        if mood is not None:
+            drive(world, mood)
+        outcome = checked.block(after_ms)
+    for _ in range(BLOCKS_TO_FINISH):
+        if outcome.wants_blocks:
+            outcome = checked.block(after_ms=1)
+        elif outcome.next_deadline_ms is not None:
+            outcome = checked.block(
+                max(0, outcome.next_deadline_ms - world.ledger.timestamp_ms) + 1
+            )
+        else:
+            break
+    assert list(world.ledger.open_jobs()) == []
+    assert sum(job.escrow for _, job in world.ledger.jobs()) == 0
+    assert not [row for row in world.ledger.to_records() if row[0] == 10], "fingerprints are left"
+    assert sorted(checked.stored()) == list(world.ledger.to_records())
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 12), st.binary(min_size=1, max_size=8))
+def test_free_capacity_never_goes_below_zero_nor_leaks(jobs: int, salt: bytes) -> None:
+    world = World()
+    world.open_market(PROVIDERS)
+    seed = tagged_hash(b"test-salt", salt)
+    for _ in range(jobs):
+        world.send(ALICE, a_request(seed=seed))
+    outcome = world.block()
+    while outcome.wants_blocks or outcome.next_deadline_ms is not None:
+        outcome = world.block(after_ms=60_001)
+        for _, _, offer in world.ledger.offers(MODEL):
+            assert 0 <= offer.open_jobs <= offer.capacity
+    assert all(offer.open_jobs == 0 for _, _, offer in world.ledger.offers(MODEL))

@@ -1,0 +1,172 @@
+"""Judging scores, comparing fingerprints, counting words."""
+
+from dataclasses import dataclass, replace
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consensus.values import Scores, Verdict
+from consensus.verdicts import (
+    Remedies,
+    Ruling,
+    fingerprint_positions,
+    judge,
+    outliers,
+    rule,
+)
+from ext.hashing import tagged_hash
+
+PASS, FAIL, ABSTAIN = Verdict.PASS, Verdict.FAIL, Verdict.ABSTAIN
+NO_REMEDY = Remedies(escalate=False, redraw=False)
+ANY_REMEDY = Remedies(escalate=True, redraw=True)
+
+
+@dataclass(frozen=True)
+class Limits:
+    replay_mismatches_max: int = 1
+    margin_max: int = 10
+    distance_max: int = 20
+    distance_mean_max: int = 5
+    outside_candidates_max: int = 0
+
+
+AT_THE_LIMIT = Scores(
+    positions=8,
+    replay_mismatches=1,
+    margin_max=10,
+    margin_sum=10,
+    distance_max=20,
+    distance_sum=40,
+    outside_candidates=0,
+    input_tokens=6,
+    finish_plausible=True,
+    text_matches=True,
+)
+
+
+def test_scores_at_every_limit_pass() -> None:
+    assert judge(AT_THE_LIMIT, Limits(), 6, 8) is PASS
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"positions": 7},
+        {"positions": 9},
+        {"replay_mismatches": 2},
+        {"margin_max": 11},
+        {"distance_max": 21},
+        {"distance_sum": 41},
+        {"outside_candidates": 1},
+        {"input_tokens": 5},
+        {"finish_plausible": False},
+        {"text_matches": False},
+    ],
+)
+def test_one_score_beyond_its_limit_fails(change: dict[str, int]) -> None:
+    assert judge(replace(AT_THE_LIMIT, **change), Limits(), 6, 8) is FAIL  # type: ignore[arg-type]
+
+
+members = st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=31, unique=True)
+
+
+@given(st.binary(min_size=32, max_size=32), members, st.integers(1, 4_096))
+def test_positions_are_rising_and_lie_in_the_output(
+    beacon: bytes, committee: list[bytes], output_tokens: int
+) -> None:
+    positions = fingerprint_positions(beacon, committee, output_tokens)
+    assert list(positions) == sorted(set(positions))
+    assert 1 <= len(positions) <= 4 * len(committee)
+    assert 0 <= positions[0]
+    assert positions[-1] < output_tokens
+    assert positions == fingerprint_positions(beacon, committee[::-1], output_tokens)
+
+
+def test_every_member_brings_its_own_four_positions() -> None:
+    beacon, verifier = tagged_hash(b"beacon"), tagged_hash(b"verifier")
+    digest = tagged_hash(b"fingerprint", beacon, verifier)
+    own = {int.from_bytes(digest[at : at + 8], "little") % 1_000 for at in (0, 8, 16, 24)}
+    assert set(fingerprint_positions(beacon, [verifier], 1_000)) == own
+    assert own <= set(fingerprint_positions(beacon, [verifier, bytes(32)], 1_000))
+
+
+def test_an_empty_output_has_no_positions() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        fingerprint_positions(bytes(32), [bytes(32)], 0)
+
+
+@given(
+    st.lists(st.integers(-(10**6), 0), min_size=1, max_size=12),
+    st.integers(0, 2),
+    st.lists(st.integers(-(10**6), 10**6), min_size=12, max_size=12),
+    st.integers(-5, 5),
+)
+def test_whatever_one_of_three_says_the_two_honest_ones_are_in_tolerance(
+    truth: list[int], liar: int, lies: list[int], noise: int
+) -> None:
+    honest = [member for member in range(3) if member != liar]
+    prints = {honest[0]: truth, honest[1]: [value + noise for value in truth]}
+    prints[liar] = lies[: len(truth)]
+    assert set(outliers(prints, tolerance=5)) <= {liar}
+
+
+def test_a_member_is_out_only_if_more_than_half_of_its_values_are() -> None:
+    truth = [0, 0, 0, 0]
+    half = {0: truth, 1: truth, 2: [99, 99, 0, 0]}
+    most = {0: truth, 1: truth, 2: [99, 99, -99, 0]}
+    edge = {0: truth, 1: truth, 2: [5, 5, 5, 5]}
+    assert outliers(half, tolerance=5) == ()
+    assert outliers(most, tolerance=5) == (2,)
+    assert outliers(edge, tolerance=5) == ()
+    assert outliers(edge, tolerance=4) == (2,)
+
+
+def test_two_members_who_differ_are_not_judged() -> None:
+    assert outliers({0: [0], 1: [10**6]}, tolerance=1) == ()
+    assert outliers({}, tolerance=1) == ()
+
+
+def test_fingerprints_must_have_one_length() -> None:
+    with pytest.raises(ValueError, match="different lengths"):
+        outliers({0: [1], 1: [1, 2], 2: [1]}, tolerance=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "remedies", "ruling"),
+    [
+        ([PASS, PASS, PASS], ANY_REMEDY, Ruling.ACCEPT),
+        ([PASS, PASS, ABSTAIN], ANY_REMEDY, Ruling.ACCEPT),
+        ([PASS, ABSTAIN, ABSTAIN], ANY_REMEDY, Ruling.REDRAW),
+        ([PASS], NO_REMEDY, Ruling.NO_RULING),
+        ([], ANY_REMEDY, Ruling.REDRAW),
+        ([], NO_REMEDY, Ruling.NO_RULING),
+        ([FAIL], ANY_REMEDY, Ruling.ESCALATE),
+        ([FAIL, PASS, PASS], ANY_REMEDY, Ruling.ESCALATE),
+        ([FAIL, FAIL, FAIL], ANY_REMEDY, Ruling.ESCALATE),
+        ([FAIL], NO_REMEDY, Ruling.NO_RULING),
+        ([FAIL, PASS], NO_REMEDY, Ruling.NO_RULING),
+        ([FAIL, PASS, PASS], NO_REMEDY, Ruling.ACCEPT),
+        ([FAIL, FAIL, PASS], NO_REMEDY, Ruling.REJECT_AND_SLASH),
+        ([FAIL, FAIL, FAIL, PASS, PASS], NO_REMEDY, Ruling.REJECT),
+        ([FAIL, FAIL, ABSTAIN], NO_REMEDY, Ruling.REJECT_AND_SLASH),
+        ([FAIL, PASS], Remedies(escalate=False, redraw=True), Ruling.NO_RULING),
+    ],
+)
+def test_what_words_amount_to(words: list[Verdict], remedies: Remedies, ruling: Ruling) -> None:
+    assert rule(words, quorum=2, remedies=remedies) is ruling
+
+
+def test_no_single_word_ever_decides_and_order_does_not_matter() -> None:
+    for size in range(6):
+        for words in product((PASS, FAIL, ABSTAIN), repeat=size):
+            ruling = rule(words, 2, NO_REMEDY)
+            spoken = [word for word in words if word is not ABSTAIN]
+            assert rule(sorted(words), 2, NO_REMEDY) is ruling
+            if len(spoken) < 2:
+                assert ruling is Ruling.NO_RULING
+            if ruling is Ruling.ACCEPT:
+                assert spoken.count(PASS) > spoken.count(FAIL)
+            if ruling in (Ruling.REJECT, Ruling.REJECT_AND_SLASH):
+                assert spoken.count(FAIL) > spoken.count(PASS)
