@@ -54,11 +54,14 @@ class Rocks:
         self._no_sync = WriteOptions()
         with _errors_as_ours(path):
             self._rdict = Rdict(str(path), options)
+        self._is_open = True
 
     def close(self) -> None:
         """Flush and release. Closing twice is nothing."""
-        with _errors_as_ours(self._path):
-            self._rdict.close()
+        if self._is_open:
+            self._is_open = False
+            with _errors_as_ours(self._path):
+                self._rdict.close()
 
     def get(self, key: bytes) -> bytes | None:
         """The value of a key."""
