@@ -15,6 +15,7 @@ from nacl.signing import SigningKey
 from assay.v1 import transactions_pb2 as pb
 from chain.rejections import Rejection, RejectionReason
 from ext import signatures
+from ext.hashing import tagged_hash
 from ext.transactions import BODY_BYTES_MAX, signing_digest, transaction_id
 
 OPERATIONS_MAX = 256
@@ -122,6 +123,11 @@ def make_operation(message: Message) -> pb.Op:
     # CopyFrom of an empty message leaves the choice unset.
     getattr(operation, name).SetInParent()
     return operation
+
+
+def job_id(transaction: bytes, operation: int) -> bytes:
+    """The id of the job that a RequestInference at this place in a transaction opens."""
+    return tagged_hash(b"job", transaction, operation.to_bytes(4, "little"))
 
 
 def result_bytes(submit_result: bytes) -> bytes:

@@ -16,7 +16,7 @@ from chain.execution.scope import Scope
 from chain.parameters import BASIS_POINTS, Parameters
 from chain.records import TransactionReceipt
 from chain.rejections import Rejection, RejectionReason
-from chain.transactions import WINDOW_BLOCKS, Transaction
+from chain.transactions import WINDOW_BLOCKS, Transaction, job_id
 
 
 def run_block(
@@ -142,7 +142,7 @@ def _apply(scope: Scope, transaction: Transaction, index: int, operation: pb.Op)
         case "set_verifier":
             market.set_verifier(scope, sender, operation.set_verifier)
         case "request_inference":
-            new_job = jobs.job_id(transaction.id, index)
+            new_job = job_id(transaction.id, index)
             jobs.request_inference(scope, sender, operation.request_inference, signed, new_job)
         case "submit_result":
             jobs.submit_result(scope, sender, operation.submit_result, signed)

@@ -35,11 +35,6 @@ _TIERS = {
 }
 
 
-def job_id(transaction: bytes, operation: int) -> bytes:
-    """The id of the job that a RequestInference at this place in a transaction opens."""
-    return tagged_hash(b"job", transaction, operation.to_bytes(4, "little"))
-
-
 def request_digest(request: bytes) -> bytes:
     """Digest of a RequestInference, as signed."""
     return tagged_hash(b"request", request)

@@ -153,9 +153,9 @@ class Ledger:
         """A provider's offer, withdrawn (capacity 0) or not."""
         return self._state.offers.get(model + provider)
 
-    def offers(self, model: bytes = b"") -> Iterator[tuple[bytes, bytes, Offer]]:
+    def offers(self, model: bytes | None = None) -> Iterator[tuple[bytes, bytes, Offer]]:
         """(model, provider, offer) of one model, or of all."""
-        for key, offer in self._state.offers.scan(model):
+        for key, offer in self._state.offers.scan(model or b""):
             yield key[:ID_BYTES], key[ID_BYTES:], offer
 
     def job(self, job: bytes) -> Job | None:

@@ -1,6 +1,8 @@
-"""A small chain in memory: validators, accounts, a model, and helpers that take a job through its life.
+"""A small chain in memory: validators, accounts, a model, and helpers that take a job through its
+life.
 
-Transactions here are unsigned bodies: signatures are the business of `check_signed` and of the node.
+Transactions here are unsigned bodies: signatures are the business of `check_signed` and of the
+node.
 """
 
 from collections.abc import Sequence
@@ -11,10 +13,9 @@ from google.protobuf.message import Message
 from assay.v1 import inference_pb2 as inference
 from assay.v1 import transactions_pb2 as pb
 from chain.execution import BlockContext, BlockOutcome, LaneBatch, Ledger
-from chain.execution.jobs import job_id
 from chain.parameters import GRAIN_PER_ASY, Parameters
 from chain.records import Job, JobStatus, TransactionReceipt
-from chain.transactions import Transaction, decode_transaction, make_operation
+from chain.transactions import Transaction, decode_transaction, job_id, make_operation
 from consensus.values import (
     AttestationKind,
     JobCommit,
@@ -180,7 +181,7 @@ class World:
         return transaction
 
     def next_block(self, after_ms: int = 100) -> tuple[BlockContext, list[LaneBatch]]:
-        """The next block with all that waits: transactions in lane 0, attestations in their own."""
+        """The next block with all that waits: transactions in lane 0, attestations in theirs."""
         context = BlockContext(
             height=self.ledger.height + 1,
             timestamp_ms=self.ledger.timestamp_ms + after_ms,
@@ -207,7 +208,7 @@ class World:
         return receipt_of(self.block(), transaction)
 
     def open_market(self, providers: Sequence[bytes] = PROVIDERS[:1]) -> None:
-        """The model, offers at operator 0, and every validator verifying; old enough to be drawn."""
+        """The model, offers at operator 0, every validator verifying; old enough to be drawn."""
         self.send(OWNER, a_registration())
         for provider in providers:
             stake = pb.Stake(amount=self.parameters.stake_min_per_offer)
@@ -294,7 +295,7 @@ class World:
             raise ValueError(f"no committee was drawn, the job is {self.job(job).status.name}")
 
     def vote(self, job: bytes, verdicts: Sequence[Verdict | None]) -> BlockOutcome:
-        """Draw, then let the seats of this round commit and reveal; None stays silent throughout."""
+        """Draw, then let the seats of this round commit and reveal; None stays silent."""
         self.seat_committee(job)
         speakers = [
             (validator, verdict)

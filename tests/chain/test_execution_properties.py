@@ -1,7 +1,8 @@
 """Whatever happens, money is conserved, no escrow stays stuck, and a restart changes nothing.
 
-Hypothesis draws what people do in each block, how much time passes, and where the process restarts. Then
-the chain is driven as a node drives it: a block when the outcome wants one or a deadline has passed.
+Hypothesis draws what people do in each block, how much time passes, and where the process
+restarts. Then the chain is driven as a node drives it: a block when the outcome wants one or a
+deadline has passed.
 """
 
 from dataclasses import dataclass

@@ -137,7 +137,7 @@ def test_an_operation_wraps_its_message_even_an_empty_one(message: pb.Transfer) 
 
 
 def test_what_is_no_operation_cannot_be_wrapped() -> None:
-    with pytest.raises(TypeError, match="assay.v1.Sampling is no operation"):
+    with pytest.raises(TypeError, match="Sampling is no operation"):
         make_operation(inference.Sampling())
 
 
