@@ -154,7 +154,7 @@ def to_json(key: SealedKey) -> dict[str, Any]:
 def from_json(data: Any) -> SealedKey:
     """The sealed key in parsed JSON. Raises ReadableError."""
     names: tuple[str, ...] = ("version", "role", "public_key", "kdf", "cipher")
-    if isinstance(data, dict) and data.get("role") == Role.ACCOUNT.value:
+    if isinstance(data, dict) and data.get("role") not in {Role.SIGNING.value, Role.VRF.value}:
         names += ("address",)
     values = readable.take_fields(data, names, "key")
     readable.take_integer(values["version"], "key.version", VERSION, VERSION)

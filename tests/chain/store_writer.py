@@ -1,4 +1,4 @@
-"""A process that fills a store until it is killed: `python -m tests.chain.store_writer PATH GENESIS`.
+"""A process that fills a store until killed: `python -m tests.chain.store_writer PATH GENESIS`.
 
 Prints each height after it was committed.
 """

@@ -211,7 +211,9 @@ def test_a_home_of_another_chain_is_refused(tmp_path: Path) -> None:
     open_store(tmp_path).close()
     other = genesis("other")
     for _ in range(2):
-        with pytest.raises(StoreError, match="home directory of another chain: .* belongs to test"):
+        with pytest.raises(
+            StoreError, match=r"home directory of another chain: .* belongs to test"
+        ):
             Store(tmp_path, other.chain_id, other.digest())
     open_store(tmp_path).close()
 
