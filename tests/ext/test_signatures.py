@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
+from ext import signatures
 from ext.signatures import verify, verify_many
 
 # RFC 8032, section 7.1, tests 1 to 3 and SHA(abc): public key, message, signature.
@@ -81,3 +82,20 @@ def test_many_give_the_answers_of_one_by_one_in_order() -> None:
     assert answers == [verify(*item) for item in items]
     assert [index for index, answer in enumerate(answers) if not answer] == [3, 4, 9, 17]
     assert verify_many([]) == []
+
+
+def test_a_verifier_that_says_yes_to_everything_does_not_pass_the_self_test(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    signatures.self_test()
+    monkeypatch.setattr(signatures, "verify", lambda *_: True)
+    with pytest.raises(RuntimeError, match="the Ed25519 self-test failed"):
+        signatures.self_test()
+
+
+def test_a_batch_that_finds_nothing_does_not_pass_the_self_test(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(signatures, "verify_many", lambda items: [True] * len(items))
+    with pytest.raises(RuntimeError, match="the Ed25519 self-test failed"):
+        signatures.self_test()

@@ -1,0 +1,248 @@
+"""Verification against the rule in plain integers, hostile points, and itself in batches."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nacl.signing import SigningKey
+
+from ext import ed25519
+from tests.ext import zip215_reference as reference
+
+Signed = tuple[bytes, bytes, bytes]
+"""Public key, message, signature."""
+
+VECTORS = Path(__file__).resolve().parents[3] / "shared" / "vectors"
+
+# Every encoding of the eight points of small order: eight canonical ones, then six others.
+SMALL_ORDER_ENCODINGS = [
+    bytes.fromhex(encoding)
+    for encoding in (
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0000000000000000000000000000000000000000000000000000000000000080",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+        "0100000000000000000000000000000000000000000000000000000000000080",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+    )
+]
+# What ZIP-215 says to the twelve cases of "Taming the many EdDSAs" (Chalkias and others, 2020).
+SPECCHECK_ACCEPTED = [True] * 6 + [False] * 3 + [True] * 3
+# Wycheproof follows RFC 8032; ZIP-215 differs where x = 0 carries a sign bit.
+WYCHEPROOF_ACCEPTED_ANYWAY = "sign bit of x set. The only point with y = 1 has x = 0"
+
+
+def honest(seed: int, message: bytes = b"message") -> Signed:
+    key = SigningKey(seed.to_bytes(32, "little"))
+    return bytes(key.verify_key), message, key.sign(message).signature
+
+
+def together(items: list[Signed]) -> list[bool]:
+    answers = ed25519.verify_each(
+        [item[0] for item in items], [item[1] for item in items], [item[2] for item in items]
+    )
+    return [bool(answer) for answer in answers]
+
+
+def with_response(item: Signed, change: int) -> Signed:
+    """The signature with ``change`` added to S, modulo the group order."""
+    response = (int.from_bytes(item[2][32:], "little") + change) % reference.ORDER
+    return item[0], item[1], item[2][:32] + response.to_bytes(32, "little")
+
+
+def test_the_small_order_encodings_are_all_there_are() -> None:
+    points = [reference.decode_known(encoding) for encoding in SMALL_ORDER_ENCODINGS]
+    assert all(reference.is_identity(reference.multiply(8, point)) for point in points)
+    assert len({reference.encode(point) for point in points}) == 8
+    assert len(set(SMALL_ORDER_ENCODINGS)) == 14
+
+
+def test_small_order_keys_and_commitments_are_accepted_alone_and_together() -> None:
+    items = [
+        (key, b"Zcash", commitment + bytes(32))
+        for key in SMALL_ORDER_ENCODINGS
+        for commitment in SMALL_ORDER_ENCODINGS
+    ]
+    assert all(reference.verify(*item) for item in items)
+    assert all(ed25519.verify(*item) for item in items)
+    assert together(items) == [True] * 196
+
+
+def test_small_order_parts_never_change_an_answer() -> None:
+    source = random.Random(5)
+    torsion = [reference.decode_known(encoding) for encoding in SMALL_ORDER_ENCODINGS[:8]]
+    items = []
+    for key_offset in torsion:
+        for nonce_offset in torsion:
+            secret, nonce = (source.randrange(1, reference.ORDER) for _ in range(2))
+            public_key, signature = reference.sign_with(
+                secret, nonce, b"mixed", key_offset, nonce_offset
+            )
+            items.append((public_key, b"mixed", signature))
+    assert all(ed25519.verify(*item) for item in items)
+    assert reference.verify(*items[-1])
+    # A batch rule without the cofactor would fail for most draws of the coefficients.
+    for _ in range(8):
+        assert together(items) == [True] * len(items)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(SMALL_ORDER_ENCODINGS), st.binary(max_size=20), st.integers(0, 511))
+def test_near_misses_get_the_reference_answer(
+    commitment: bytes, message: bytes, position: int
+) -> None:
+    public_key, _, _ = honest(7)
+    signature = bytearray(commitment + bytes(32))
+    signature[position // 8] ^= 1 << position % 8
+    for item in (
+        (public_key, message, bytes(signature)),
+        (commitment, message, bytes(signature)),
+    ):
+        assert ed25519.verify(*item) == reference.verify(*item)
+
+
+@given(
+    st.binary(min_size=32, max_size=32), st.binary(max_size=8), st.binary(min_size=64, max_size=64)
+)
+@settings(max_examples=40, deadline=None)
+def test_arbitrary_bytes_get_the_reference_answer(
+    public_key: bytes, message: bytes, signature: bytes
+) -> None:
+    reduced = signature[:63] + bytes([signature[63] & 0x0F])
+    for candidate in (signature, reduced):
+        item = (public_key, message, candidate)
+        assert ed25519.verify(*item) == reference.verify(*item)
+
+
+def test_messages_of_every_length_to_300_are_hashed_right() -> None:
+    text = random.Random(6).randbytes(300)
+    items = [honest(length, text[:length]) for length in range(301)]
+    assert all(ed25519.verify(*item) for item in items)
+    assert together(items) == [True] * 301
+
+
+def test_every_flipped_bit_of_a_signature_and_a_key_is_noticed() -> None:
+    public_key, message, signature = honest(8)
+    items = []
+    for position in range(96 * 8):
+        damaged = bytearray(public_key + signature)
+        damaged[position // 8] ^= 1 << position % 8
+        items.append((bytes(damaged[:32]), message, bytes(damaged[32:])))
+    assert not any(ed25519.verify(*item) for item in items)
+    assert not any(together([*items, (public_key, message, signature)])[:-1])
+
+
+@pytest.mark.parametrize("multiple", [1, 2, 7, 15])
+def test_a_response_of_the_order_or_more_is_refused(multiple: int) -> None:
+    public_key, message, signature = honest(9)
+    response = int.from_bytes(signature[32:], "little") + multiple * reference.ORDER
+    item = (public_key, message, signature[:32] + response.to_bytes(32, "little"))
+    assert not ed25519.verify(*item)
+    assert together([item, honest(9)]) == [False, True]
+
+
+def test_the_response_bound_is_exact() -> None:
+    identity = SMALL_ORDER_ENCODINGS[0]
+    assert ed25519.verify(identity, b"", identity + bytes(32))
+    order = reference.ORDER.to_bytes(32, "little")
+    assert not ed25519.verify(identity, b"", identity + order)
+    below = reference.ORDER - 1
+    commitment = reference.encode(reference.multiply(below, reference.BASE))
+    largest = (identity, b"", commitment + below.to_bytes(32, "little"))
+    assert ed25519.verify(*largest)
+    assert reference.verify(*largest)
+
+
+@given(st.sets(st.integers(0, 149)), st.integers(0, 150))
+@settings(max_examples=25, deadline=None)
+def test_a_batch_finds_exactly_the_bad_ones(bad: set[int], size: int) -> None:
+    items = [honest(number % 10) for number in range(size)]
+    for index in bad & set(range(size)):
+        items[index] = with_response(items[index], 1)
+    assert together(items) == [index not in bad for index in range(size)]
+
+
+def test_errors_that_cancel_each_other_do_not_hide_in_a_batch() -> None:
+    items = [honest(number) for number in range(40)]
+    items[3], items[30] = with_response(items[3], 5), with_response(items[30], -5)
+    for _ in range(5):
+        assert [index for index, good in enumerate(together(items)) if not good] == [3, 30]
+
+
+def test_a_batch_larger_than_one_pass_keeps_its_order() -> None:
+    pool = [honest(number) for number in range(16)]
+    items = [pool[number % 16] for number in range(8192 + 40)]
+    for index in (0, 8191, 8192, 8231):
+        items[index] = with_response(items[index], 1)
+    answers = together(items)
+    assert [index for index, good in enumerate(answers) if not good] == [0, 8191, 8192, 8231]
+
+
+def test_arrays_and_lists_give_the_same_answers() -> None:
+    items = [honest(number, number.to_bytes(32, "big")) for number in range(50)]
+    items[20] = with_response(items[20], 3)
+    keys, messages, signatures = (
+        np.frombuffer(b"".join(column), dtype=np.uint8).reshape(50, -1)
+        for column in zip(*items, strict=True)
+    )
+    answers = ed25519.verify_batch(keys, messages, signatures)
+    assert answers.dtype == np.bool_
+    assert answers.tolist() == together(items) == [index != 20 for index in range(50)]
+    assert ed25519.verify_batch(keys[:0], messages[:0], signatures[:0]).shape == (0,)
+
+
+def test_arrays_and_lists_of_other_shapes_are_refused() -> None:
+    keys, messages = np.zeros((3, 32), np.uint8), np.zeros((3, 32), np.uint8)
+    signatures = np.zeros((3, 64), np.uint8)
+    with pytest.raises(ValueError, match="as many of each"):
+        ed25519.verify_batch(keys, messages[:2], signatures)
+    with pytest.raises(ValueError, match="as many of each"):
+        ed25519.verify_batch(keys, messages, signatures[:2])
+    with pytest.raises(ValueError, match="keys must be"):
+        ed25519.verify_batch(keys[:, :31].copy(), messages, signatures)
+    with pytest.raises(ValueError, match="every public key must be 32 bytes"):
+        ed25519.verify_each([bytes(31), bytes(33)], [b"", b""], [bytes(64)] * 2)
+    with pytest.raises(ValueError, match="every signature must be 64 bytes"):
+        ed25519.verify_each([bytes(32)], [b""], [bytes(63)])
+    with pytest.raises(TypeError, match="message 0 is not bytes"):
+        ed25519.verify_each([bytes(32)], [None], [bytes(64)])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="as many of each"):
+        ed25519.verify_each([bytes(32)], [], [bytes(64)])
+
+
+@pytest.mark.skipif(not VECTORS.is_dir(), reason="the shared vectors are not beside this tree")
+def test_the_speccheck_cases_get_the_answers_of_zip_215() -> None:
+    cases = json.loads((VECTORS / "ed25519_speccheck.json").read_text())
+    items = [
+        (bytes.fromhex(c["pub_key"]), bytes.fromhex(c["message"]), bytes.fromhex(c["signature"]))
+        for c in cases
+    ]
+    assert [ed25519.verify(*item) for item in items] == SPECCHECK_ACCEPTED
+    assert [reference.verify(*item) for item in items] == SPECCHECK_ACCEPTED
+    assert together(items * 3) == SPECCHECK_ACCEPTED * 3
+
+
+@pytest.mark.skipif(not VECTORS.is_dir(), reason="the shared vectors are not beside this tree")
+def test_the_wycheproof_cases_get_their_answers() -> None:
+    groups = json.loads((VECTORS / "ed25519_wycheproof.json").read_text())["testGroups"]
+    checked = 0
+    for group in groups:
+        public_key = bytes.fromhex(group["publicKey"]["pk"])
+        for case in group["tests"]:
+            expected = case["result"] == "valid" or WYCHEPROOF_ACCEPTED_ANYWAY in case["comment"]
+            message, signature = bytes.fromhex(case["msg"]), bytes.fromhex(case["sig"])
+            assert ed25519.verify(public_key, message, signature) == expected, case
+            checked += 1
+    assert checked == 151
