@@ -174,6 +174,15 @@ class Ledger:
                 raise StateError(f"open job {key.hex()} is gone")
             yield key, job
 
+    def wants_blocks(self) -> bool:
+        """Whether some job's next step needs nothing but another block."""
+        scope = self._scope(self.height, self.timestamp_ms)
+        return any(wants_block(scope, job) for _, job in self.open_jobs())
+
+    def next_deadline_ms(self) -> int | None:
+        """The earliest deadline of an open job; a block later than this moves it on."""
+        return min((job.deadline_ms for _, job in self.open_jobs()), default=None)
+
     def verifiers(self, model: bytes) -> tuple[int, ...]:
         """Indices, rising, of the validators that say they serve the model."""
         return tuple(
@@ -228,7 +237,6 @@ class Ledger:
         )
         self.height, self.timestamp_ms = block.height, block.timestamp_ms
         self.execution_root = link.extend(self.execution_root)
-        still_open = [job for _, job in self.open_jobs()]
         return BlockOutcome(
             link=link,
             execution_root=self.execution_root,
@@ -241,8 +249,8 @@ class Ledger:
             changed_jobs=changed_jobs,
             payloads=tuple(scope.payloads),
             refused_attestations=tuple(scope.refused_attestations),
-            wants_blocks=any(wants_block(scope, job) for job in still_open),
-            next_deadline_ms=min((job.deadline_ms for job in still_open), default=None),
+            wants_blocks=self.wants_blocks(),
+            next_deadline_ms=self.next_deadline_ms(),
         )
 
     def _scope(self, height: int, timestamp_ms: int, beacon: bytes = ZERO_HASH) -> Scope:

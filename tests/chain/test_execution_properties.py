@@ -160,9 +160,11 @@ class Checked:
         ledger = self.world.ledger
         if ledger.height == self.restart_at:
             self.twin = Ledger.from_records(CHAIN, ledger.meta, self.stored())
+            assert self.twin.next_deadline_ms() == ledger.next_deadline_ms()
         outcome = ledger.execute(context, lanes)
         if self.twin is not None:
             assert self.twin.execute(context, lanes) == outcome
+            assert self.twin.wants_blocks() == outcome.wants_blocks
         self.follow(outcome)
         assert total_value(ledger) == ledger.supply().issued
         for key, job in ledger.jobs():
