@@ -1,11 +1,13 @@
-"""From output tokens to text, and to the reason why an output ends: pure functions of token ids and rules.
+"""From output tokens to text, and to the reason why an output ends: pure functions of token ids
+and rules.
 
-The text of an output is the UTF-8 decoding of its tokens' bytes, wrong bytes replaced by U+FFFD, up to where
-the first stop string begins. Special tokens stand for nothing. While tokens come in, text is *certain* once
-no later token can change it: an unfinished character and a possible beginning of a stop string are held back.
+The text of an output is the UTF-8 decoding of its tokens' bytes, wrong bytes replaced by U+FFFD,
+up to where the first stop string begins. Special tokens stand for nothing. While tokens come in,
+text is *certain* once no later token can change it: an unfinished character and a possible
+beginning of a stop string are held back.
 
-An output ends with the first token at which, in this order: it is an end token (STOP); the decoded text holds
-a stop string (STOP_STRING); the limit of tokens is reached (LENGTH).
+An output ends with the first token at which, in this order: it is an end token (STOP); the decoded
+text holds a stop string (STOP_STRING); the limit of tokens is reached (LENGTH).
 """
 
 import codecs
@@ -76,7 +78,8 @@ def ending_of(
     end_token_ids: frozenset[int],
     limit: int,
 ) -> Ending:
-    """Apply the rules to token ids within the vocabulary; `limit` is the most tokens there may be."""
+    """Apply the rules to token ids within the vocabulary; `limit` is the most tokens there may
+    be."""
     stream = TextStream(token_bytes, stop)
     pieces: list[str] = []
     for count, token_id in enumerate(token_ids, start=1):

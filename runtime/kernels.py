@@ -1,7 +1,9 @@
-"""How numba functions are compiled and cached: `helper` for inner functions, `kernel` for entry points.
+"""How numba functions are compiled and cached: `helper` for inner functions, `kernel` for entry
+points.
 
-numba keys its cache on the file of the entry point alone, so an edited helper in another file would leave
-machine code of yesterday in use. Entry points here are stamped with a digest of all kernel sources instead.
+numba keys its cache on the file of the entry point alone, so an edited helper in another file
+would leave machine code of yesterday in use. Entry points here are stamped with a digest of all
+kernel sources instead.
 """
 
 import hashlib
@@ -34,12 +36,14 @@ def _source_stamp() -> str:
 
 
 def helper(function: Function) -> Function:
-    """A function called from kernels; compiled into each of them, without the GIL, without fast-math."""
+    """A function called from kernels; compiled into each of them, without the GIL, without
+    fast-math."""
     return cast(Function, njit(nogil=True, fastmath=False, error_model="numpy")(function))
 
 
 def kernel(*signatures: Any) -> Callable[[Function], Function]:
-    """An entry point with fixed signatures, compiled when its module is imported and kept on disk."""
+    """An entry point with fixed signatures, compiled when its module is imported and kept on
+    disk."""
 
     def compile_now(function: Function) -> Function:
         dispatcher = njit(nogil=True, fastmath=False, error_model="numpy")(function)

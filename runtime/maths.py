@@ -1,22 +1,25 @@
 """exp, log, sin and cos out of IEEE additions and multiplications only.
 
-The C library's functions differ between versions and CPUs in their last bit; these do not differ anywhere,
-because each operation is rounded once, as IEEE 754 says, in the order written here. Accuracy: about one unit
-in the last place in double, two in float32, over the ranges named.
+The C library's functions differ between versions and CPUs in their last bit; these do not differ
+anywhere, because each operation is rounded once, as IEEE 754 says, in the order written here.
+Accuracy: about one unit in the last place in double, two in float32, over the ranges named.
 """
+
+
 
 import math
 
 import numpy as np
 
-from runtime.kernels import helper, kernel
 from runtime.intrinsics import (
     double_as_integer,
     integer_as_double,
     integer_as_float,
 )
+from runtime.kernels import helper, kernel
 
-# ln 2 and pi/2 in parts: the leading parts have few enough bits that a small integer times them is exact.
+# ln 2 and pi/2 in parts: the leading parts have few enough bits that a small integer times them is
+# exact.
 _LN2_HIGH = 6.93147180369123816490e-01
 _LN2_LOW = 1.90821492927058770002e-10
 _LOG2_E = 1.4426950408889634
@@ -58,7 +61,7 @@ def exp32(x: np.float32) -> np.float32:
     series = _ONE_F + rest * series
     series = _ONE_F + rest * series
     scale = integer_as_float((np.int32(count) + np.int32(127)) << np.int32(23))
-    return series * scale if x >= _EXP_LOWEST_F else _ZERO_F  # type: ignore[no-any-return]
+    return series * scale if x >= _EXP_LOWEST_F else _ZERO_F
 
 
 _TAYLOR = tuple(1.0 / math.factorial(power) for power in range(20))
@@ -74,7 +77,8 @@ def exp64(x: float) -> float:
     series = _TAYLOR[13]
     for power in range(12, -1, -1):
         series = _TAYLOR[power] + rest * series
-    # The low bits of the shifted number are the integer: a conversion that every CPU has as a vector.
+    # The low bits of the shifted number are the integer: a conversion that every CPU has as a
+    # vector.
     scale = integer_as_double((double_as_integer(shifted) - _ROUND_BITS + 1023) << 52)
     return series * scale if x >= _EXP_LOWEST else 0.0
 
@@ -83,12 +87,12 @@ def exp64(x: float) -> float:
 def log64(x: float) -> float:
     """Natural logarithm of a positive, finite, normal double."""
     bits = double_as_integer(x)
-    exponent = ((bits >> 52) & 0x7FF) - 1022
+    exponent: int = ((bits >> 52) & 0x7FF) - 1022
     mantissa = integer_as_double((bits & 0xFFFFFFFFFFFFF) | (1022 << 52))
     if mantissa < _SQRT_HALF:
         mantissa = mantissa + mantissa
         exponent -= 1
-    distance = mantissa - 1.0
+    distance: float = mantissa - 1.0
     # ln(1 + d) = 2 atanh(d / (2 + d)), an odd series in a number below 0.172.
     ratio = distance / (2.0 + distance)
     square = ratio * ratio
@@ -155,8 +159,8 @@ def rotary_tables(
 ) -> None:
     """Fill cosines and sines, float32[positions, head_dimension / 2], of the rotary embedding.
 
-    Frequencies and angles are rounded to float32 as common implementations do, the functions then taken in
-    double and rounded once.
+    Frequencies and angles are rounded to float32 as common implementations do, the functions then
+    taken in double and rounded once.
     """
     half = head_dimension // 2
     for pair in range(half):

@@ -1,4 +1,5 @@
-"""The dimensions and constants of a model: config.json of a package, in one form for every source."""
+"""The dimensions and constants of a model: config.json of a package, in one form for every
+source."""
 
 import json
 from dataclasses import dataclass, fields

@@ -6,8 +6,8 @@
     chat_template.jinja  empty when the model has no chat format
     model.gguf           or *.safetensors, byte for byte as they came
 
-`pack` makes one from a GGUF file or a Hugging Face directory; `load` refuses one that differs from its
-manifest by a byte, by a missing file or by a file too many, and names the file.
+`pack` makes one from a GGUF file or a Hugging Face directory; `load` refuses one that differs from
+its manifest by a byte, by a missing file or by a file too many, and names the file.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ext.hashing import tagged_hash
-from runtime.errors import PackageError as PackageError
+from runtime.errors import PackageError
 from runtime.model_config import (
     CONFIG_NAME,
     ModelConfig,
@@ -31,6 +31,18 @@ from runtime.model_config import (
 )
 from runtime.sources import TEMPLATE_NAME, TOKENIZER_NAME, Source, read_source
 from runtime.tensors import GgufTensors, SafetensorsTensors, TensorSource
+
+__all__ = [
+    "MANIFEST_NAME",
+    "REFERENCE_PROFILE",
+    "Manifest",
+    "ModelPackage",
+    "PackageError",
+    "PackageFile",
+    "ProgressCallback",
+    "load",
+    "pack",
+]
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = 1

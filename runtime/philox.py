@@ -1,8 +1,10 @@
 """Philox4x32-10: a counter-based random function (Salmon, Moraes, Dror and Shaw, SC 2011).
 
-Two 32-bit key words and four counter words in, four random words out; no state, so that anybody computes
-the noise of one token at one position without the noise of any other.
+Two 32-bit key words and four counter words in, four random words out; no state, so that anybody
+computes the noise of one token at one position without the noise of any other.
 """
+
+
 
 import numpy as np
 

@@ -1,27 +1,34 @@
-"""Public-seed sampling: the rule by which a seed and raw logits give a token. It is part of the protocol.
+"""Public-seed sampling: the rule by which a seed and raw logits give a token. It is part of the
+protocol.
 
-Given float32 logits l of the whole vocabulary, an output position p (0 for the first output token), a
-32-byte seed and a sampling rule, all arithmetic below in IEEE double in the order written:
+Given float32 logits l of the whole vocabulary, an output position p (0 for the first output
+token), a 32-byte seed and a sampling rule, all arithmetic below in IEEE double in the order
+written:
 
-1. Candidates are the K = 64 tokens of greatest logit, in descending order; of equal logits the lower id
-   comes first. A smaller vocabulary is a candidate whole.
-2. temperature_milli = 0: the token is the first candidate. The rest applies to temperature_milli = t > 0.
-3. The scaled logit of token j is a[j] = l[j] * 1000 / t.
+1. Candidates are the K = 64 tokens of greatest logit, in descending order; of equal logits the
+   lower id comes first. A smaller vocabulary is a candidate whole.
+2. temperature_milli = 0: the token is the first candidate. The rest applies to temperature_milli =
+   t > 0.
+3. The scaled logit of token j is a[j] = l[j] * (1000 / t).
 4. Survivors of top_k are the first top_k candidates (all if top_k is 0). Survivors of top_p: with
-   w[i] = exp(a[i] - a[first]) and W their sum over the survivors of top_k, added in order, candidate i
-   survives if (sum of w before i) * 1000 < W * top_p_milli; the first always does (top_p_milli 0 is 1000).
-5. The noise of token j is g = -ln(-ln u), u = (2 n + 1) / 2^53, n = word0 * 2^20 + floor(word1 / 2^12), with
-   word0 and word1 the first output words of Philox4x32-10 with key (seed[0:4], seed[4:8]) and counter
-   (j, p, seed[8:12], seed[12:16]), seed words little-endian. u is never 0 or 1. Bytes 16 to 31 of the seed
-   are not used.
+   w[i] = exp(a[i] - a[first]) and W their sum over the survivors of top_k, added in order,
+   candidate i survives if (sum of w before i) * 1000 < W * top_p_milli; the first always does
+   (top_p_milli 0 is 1000).
+5. The noise of token j is g = -ln(-ln u), u = (2 n + 1) / 2^53, n = word0 * 2^20 + floor(word1 /
+   2^12), with word0 and word1 the first output words of Philox4x32-10 with key (seed[0:4],
+   seed[4:8]) and counter (j, p, seed[8:12], seed[12:16]), seed words little-endian. u is never 0
+   or 1. Bytes 16 to 31 of the seed are not used.
 6. The token is the survivor of greatest a[j] + g; of equal ones the lower id.
 
-That is a draw from the softmax of the survivors' scaled logits (the Gumbel-max trick), and anyone can replay it.
+That is a draw from the softmax of the survivors' scaled logits (the Gumbel-max trick), and anyone
+can replay it.
 
-The log-probability of a token is raw: ln softmax over the whole vocabulary at temperature 1, that is
-(l[j] - m) - ln(sum of exp(l[i] - m) over i in order), m the greatest logit, rounded to units of 2^-20 nats
-(halves up) and kept within -(2^31 - 1) and 0.
+The log-probability of a token is raw: ln softmax over the whole vocabulary at temperature 1, that
+is (l[j] - m) - ln(sum of exp(l[i] - m) over i in order), m the greatest logit, rounded to units of
+2^-20 nats (halves up) and kept within -(2^31 - 1) and 0.
 """
+
+
 
 import numpy as np
 
@@ -79,7 +86,7 @@ def log_sum_exp(logits: np.ndarray, greatest: float) -> float:
 def fixed_logprob(logit: float, greatest: float, log_total: float) -> int:
     """A raw log-probability in 2^-20 nats."""
     scaled = np.floor(((logit - greatest) - log_total) * _UNITS + 0.5)
-    return np.int64(min(max(scaled, _LOWEST), 0.0))
+    return int(min(max(scaled, _LOWEST), 0.0))
 
 
 @helper
@@ -135,7 +142,8 @@ def choose(
     top_p_milli: int,
     ids: np.ndarray,
 ) -> tuple[int, int, int, float]:
-    """(token, survivors, candidates, best noisy score); fills ids (int64[64]) with the candidates."""
+    """(token, survivors, candidates, best noisy score); fills ids (int64[64]) with the
+    candidates."""
     count = select_candidates(logits, ids)
     if temperature_milli == 0:
         return ids[0], 1, count, float(logits[ids[0]])
@@ -163,7 +171,8 @@ def sample_rows(
     token_ids: np.ndarray,
     logprobs: np.ndarray,
 ) -> None:
-    """The token and its log-probability for each row of logits; row r is output position first + r."""
+    """The token and its log-probability for each row of logits; row r is output position first +
+    r."""
     ids = np.empty(CANDIDATES, np.int64)
     for row in range(logits.shape[0]):
         token_id, _, _, _ = choose(
@@ -192,7 +201,8 @@ def margin_of(
     last_survivor: int,
     survives: bool,
 ) -> float:
-    """Best noisy score minus the claimed token's in 2^-20 units, with what it lacks to survive added."""
+    """Best noisy score minus the claimed token's in 2^-20 units, with what it lacks to survive
+    added."""
     if temperature_milli == 0:
         margin = best - float(logits[claimed])
     else:
@@ -201,7 +211,7 @@ def margin_of(
         margin = max(best - (own + noise(claimed, position, seed_words)), 0.0)
         if not survives:
             margin += max(float(logits[last_survivor]) * scale - own, 0.0)
-    return min(np.floor(margin * _UNITS + 0.5), _CLIP)
+    return min(float(np.floor(margin * _UNITS + 0.5)), _CLIP)
 
 
 @kernel("void(float32[:, ::1], int64, uint64[::1], int64, int64, int64, int64[::1], int64[:, ::1])")
@@ -218,8 +228,8 @@ def replay_rows(
     """Compare claimed token ids (each within the vocabulary) with the rule, row by row.
 
     out is int64[rows, 5]: the rule's token, margin, own log-probability of the claimed token, own
-    log-probability of the runner-up (the token of greatest logit other than the claimed one, the lower id of
-    equal ones), and whether the claimed token is among the candidates.
+    log-probability of the runner-up (the token of greatest logit other than the claimed one, the
+    lower id of equal ones), and whether the claimed token is among the candidates.
     """
     ids = np.empty(CANDIDATES, np.int64)
     for row in range(logits.shape[0]):

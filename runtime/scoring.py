@@ -1,23 +1,28 @@
-"""Scores of a claimed result: integers that say how far it is from what the rule gives. Part of the protocol.
+"""Scores of a claimed result: integers that say how far it is from what the rule gives. Part of
+the protocol.
 
-Position i is scored against the verifier's own logits after the prompt and the claimed tokens before i.
-Let L = min(max_output_tokens, context - prompt tokens) be the most tokens an output may have.
+Position i is scored against the verifier's own logits after the prompt and the claimed tokens
+before i. Let L = min(max_output_tokens, context - prompt tokens) be the most tokens an output may
+have.
 
 - Scored are the first min(claimed tokens, L) positions; `positions` is their number.
 - replay_mismatches: the rule of `runtime.sampling` gives another token here.
-- margin: best noisy score minus the claimed token's in 2^-20 units. A claimed token that did not survive top_k
-  or top_p counts also what its scaled logit lacks to the last survivor's, so that a token just beyond the edge
-  costs next to nothing. At temperature 0 it is the greatest logit minus the claimed one's.
-- distance: |claimed - own| raw log-probability of the claimed token; a missing claim counts the clip.
+- margin: best noisy score minus the claimed token's in 2^-20 units. A claimed token that did not
+  survive top_k or top_p counts also what its scaled logit lacks to the last survivor's, so that a
+  token just beyond the edge costs next to nothing. At temperature 0 it is the greatest logit minus
+  the claimed one's.
+- distance: |claimed - own| raw log-probability of the claimed token; a missing claim counts the
+  clip.
 - Each margin and distance is rounded (halves up) and clipped at 2^24 before max and sum.
 - outside_candidates: the claimed token is not among the 64 candidates.
-- An id outside the vocabulary can't be fed to the model: it and every position after it count the clip for
-  margin and distance, a mismatch, and outside candidates.
-- finish_plausible: the rules of `runtime.detokenizer` end the claimed tokens at the last one, for the claimed
-  reason, and there are as many log-probabilities as tokens. text_matches: its text is the claimed one.
+- An id outside the vocabulary can't be fed to the model: it and every position after it count the
+  clip for margin and distance, a mismatch, and outside candidates.
+- finish_plausible: the rules of `runtime.detokenizer` end the claimed tokens at the last one, for
+  the claimed reason, and there are as many log-probabilities as tokens. text_matches: its text is
+  the claimed one.
 
-A claim by the same engine profile that followed the rule scores zero in all of replay_mismatches, margin,
-distance and outside_candidates, at every position.
+A claim by the same engine profile that followed the rule scores zero in all of replay_mismatches,
+margin, distance and outside_candidates, at every position.
 """
 
 from collections.abc import Sequence
@@ -86,7 +91,8 @@ def score(
 
 
 def fingerprint(replay: np.ndarray, positions: Sequence[int]) -> tuple[int, ...]:
-    """Own log-probability of the runner-up at each position; the lowest where there was nothing to read."""
+    """Own log-probability of the runner-up at each position; the lowest where there was nothing to
+    read."""
     return tuple(
         int(replay[position, _RUNNER_UP]) if position < len(replay) else LOGPROB_LOWEST
         for position in positions

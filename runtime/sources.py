@@ -1,7 +1,8 @@
 """What a package is made from: a GGUF file, or a directory as Hugging Face publishes models.
 
-Both are turned into the same four things: config, tokenizer in `tokenizers` JSON, chat template, weight files.
-Whatever an engine here could not run faithfully is refused now and not at the first request.
+Both are turned into the same four things: config, tokenizer in `tokenizers` JSON, chat template,
+weight files. Whatever an engine here could not run faithfully is refused now and not at the first
+request.
 """
 
 import json

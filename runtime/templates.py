@@ -1,10 +1,10 @@
 """Chat templates: jinja2 in a sandbox, as Hugging Face renders them, safe against forged roles.
 
-A template yields one text in which special tokens mark the roles. To tell those it wrote from those a user
-typed, a marker character that occurs in no message is put behind each character of the messages with which
-a special token could begin; so no special token of the rendered text comes out of a message. The marker is
-taken out again before tokens are made, and messages otherwise reach the template as they are: it can trim
-or compare them.
+A template yields one text in which special tokens mark the roles. To tell those it wrote from
+those a user typed, a marker character that occurs in no message is put behind each character of
+the messages with which a special token could begin; so no special token of the rendered text comes
+out of a message. The marker is taken out again before tokens are made, and messages otherwise
+reach the template as they are: it can trim or compare them.
 """
 
 from collections.abc import Iterable, Sequence

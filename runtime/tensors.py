@@ -1,7 +1,8 @@
 """Where an engine gets weights from: named float32 tensors of a GGUF file or of safetensors files.
 
-Names are those of Hugging Face Llama checkpoints for every source. Values are exact: a quantized value is
-scale * integer + offset in float32 as its format defines, a 16-bit float widens without rounding.
+Names are those of Hugging Face Llama checkpoints for every source. Values are exact: a quantized
+value is scale * integer + offset in float32 as its format defines, a 16-bit float widens without
+rounding.
 """
 
 import json
@@ -41,7 +42,8 @@ class TensorSource(Protocol):
         ...
 
     def read(self, name: str) -> np.ndarray:
-        """float32 values, [outputs, inputs] or [size]. Raises PackageError naming tensor and file."""
+        """float32 values, [outputs, inputs] or [size]. Raises PackageError naming tensor and
+        file."""
         ...
 
 
@@ -55,9 +57,11 @@ class GgufTensors:
         self._interleaved = {"q_proj": heads, "k_proj": kv_heads} if architecture == "llama" else {}
 
     def names(self) -> set[str]:
+        """See `TensorSource.names`."""
         return {_original_name(name) for name in self._file.tensors}
 
     def read(self, name: str) -> np.ndarray:
+        """See `TensorSource.read`."""
         values = self._file.values(_gguf_name(name))
         for part, heads in self._interleaved.items():
             if part in name:
@@ -113,9 +117,11 @@ class SafetensorsTensors:
                 self._places[name] = place
 
     def names(self) -> set[str]:
+        """See `TensorSource.names`."""
         return set(self._places)
 
     def read(self, name: str) -> np.ndarray:
+        """See `TensorSource.read`."""
         place = self._places.get(name)
         if place is None:
             raise PackageError(f"safetensors files: tensor {name} is missing")

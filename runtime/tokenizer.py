@@ -22,7 +22,8 @@ from runtime.templates import ChatTemplate
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """The characters by which byte-level BPE writes bytes: printable Latin-1 as itself, others from U+0100."""
+    """The characters by which byte-level BPE writes bytes: printable Latin-1 as itself, others
+    from U+0100."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     alphabet = {chr(byte): byte for byte in printable}
     others = (byte for byte in range(0x100) if byte not in set(printable))

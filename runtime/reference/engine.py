@@ -31,11 +31,19 @@ BLOCK_TOKENS = 48
 
 
 class ReferenceEngine:
-    """One package in memory. Use from one thread; many generators may be under way, taking turns."""
+    """One package in memory. Use from one thread; many generators may be under way, taking
+    turns."""
 
-    def __init__(
-        self, package: ModelPackage, threads: int = 1, progress: ProgressCallback | None = None
-    ) -> None:
+    def __init__(self, package: ModelPackage, model: Model, tokenizer: PackageTokenizer) -> None:
+        self._package = package
+        self._model = model
+        self._tokenizer = tokenizer
+        self._end_ids = frozenset(model.config.end_token_ids)
+
+    @classmethod
+    def load(
+        cls, package: ModelPackage, threads: int = 1, progress: ProgressCallback | None = None
+    ) -> "ReferenceEngine":
         """Read the weights and get ready. Raises PackageError."""
         if REFERENCE_PROFILE not in package.manifest.engine_profiles:
             raise PackageError(
@@ -48,27 +56,30 @@ class ReferenceEngine:
             if progress is not None:
                 progress("reading layers", done, total)
 
-        self._package = package
-        self._tokenizer = PackageTokenizer(
+        tokenizer = PackageTokenizer(
             package.file_bytes(TOKENIZER_NAME), package.file_bytes(TEMPLATE_NAME).decode(), config
         )
-        self._model = Model(config, load_weights(config, package.tensors(), report), threads)
-        self._end_ids = frozenset(config.end_token_ids)
+        weights = load_weights(config, package.tensors(), report)
+        return cls(package, Model(config, weights, threads), tokenizer)
 
     @property
     def package(self) -> ModelPackage:
+        """The package this engine runs."""
         return self._package
 
     @property
     def profile(self) -> str:
+        """The name of its arithmetic."""
         return REFERENCE_PROFILE
 
     @property
     def context_tokens(self) -> int:
+        """Most tokens of input and output together."""
         return self._model.config.context_tokens
 
     @property
     def vocabulary(self) -> int:
+        """Token ids run from 0 to one less."""
         return self._model.config.vocabulary
 
     @property

@@ -1,8 +1,11 @@
 """The forward pass over a block of tokens of one sequence, as one kernel that runs without the GIL.
 
-Work is shared by giving each of `parts` threads its own columns, heads or rows: an output has one owner, who
-sums it alone and in order. Threads meet at a barrier between stages. See the package docstring for the rules.
+Work is shared by giving each of `parts` threads its own columns, heads or rows: an output has one
+owner, who sums it alone and in order. Threads meet at a barrier between stages. See the package
+docstring for the rules.
 """
+
+# ruff: noqa: PLR0913, PLR0917 - compiled functions take their operands one by one
 
 from typing import NamedTuple
 
@@ -29,7 +32,8 @@ _tile_1_wide = make_tile(1, _WIDE)
 
 
 class Shape(NamedTuple):
-    """Dimensions of a model; every width is a multiple of 16, vocabulary rounded up to it as `vocabulary_padded`."""
+    """Dimensions of a model; every width is a multiple of 16, vocabulary rounded up to it as
+    `vocabulary_padded`."""
 
     layers: int
     width: int
@@ -81,8 +85,8 @@ class Scratch(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """Keys [layer][kv head][panel of 16 tokens][head_width][16], values [layer][kv head][panel of 16
-    head columns][capacity][16], flat float32."""
+    """Keys [layer][kv head][panel of 16 tokens][head_width][16], values [layer][kv head][panel of
+    16 head columns][capacity][16], flat float32."""
 
     keys: np.ndarray
     values: np.ndarray
@@ -113,7 +117,8 @@ def multiply(
     y_offset: int,
     y_stride: int,
 ) -> None:
-    """y[r, 16 p + c] = sum over i of x[r, i] * w[p, i, c], for rows r and panels p; strides in elements."""
+    """y[r, 16 p + c] = sum over i of x[r, i] * w[p, i, c], for rows r and panels p; strides in
+    elements."""
     if rows == 1:
         panel = 0
         while panel + _WIDE <= panels:
@@ -255,7 +260,8 @@ def store_keys_and_values(
 
 @helper
 def soften(scores: np.ndarray, offset: int, limit: int, end: int, scale: np.float32) -> np.float32:
-    """Turn scores[offset:][:limit] into e^(scaled score - greatest), zero up to `end`; returns their sum."""
+    """Turn scores[offset:][:limit] into e^(scaled score - greatest), zero up to `end`; returns
+    their sum."""
     greatest = scores[offset] * scale
     for index in range(limit):
         value = scores[offset + index] * scale
@@ -314,8 +320,8 @@ def attend(
 ) -> None:
     """Causal attention of each head for groups of rows.
 
-    A row's later keys weigh exactly 0, and adding 0 * value to a sum changes no bit of it, so it does not
-    matter with which rows a row shares a group.
+    A row's later keys weigh exactly 0, and adding 0 * value to a sum changes no bit of it, so it
+    does not matter with which rows a row shares a group.
     """
     head_width = shape.head_width
     query_width = shape.heads * head_width
@@ -474,7 +480,8 @@ def head_stage(
     part: int,
     parts: int,
 ) -> None:
-    """Logits of the rows from first_logit_row on; columns beyond the vocabulary are minus infinity."""
+    """Logits of the rows from first_logit_row on; columns beyond the vocabulary are minus
+    infinity."""
     width = shape.width
     normed_at = part * rows * width
     for row in range(first_logit_row, rows):
@@ -528,9 +535,9 @@ def forward_block(
 ) -> None:
     """One thread's part of the model over tokens (int64[rows]) at positions start, start + 1, ...
 
-    Fills the cache at these positions and logits, float32[rows - first_logit_row, vocabulary_padded] flat.
-    All parts must be called, each on its own thread, with the same arguments but `part`; barrier is int64[1],
-    zero before its first use.
+    Fills the cache at these positions and logits, float32[rows - first_logit_row,
+    vocabulary_padded] flat. All parts must be called, each on its own thread, with the same
+    arguments but `part`; barrier is int64[1], zero before its first use.
     """
     rows = tokens.size
     embed(tokens, weights, shape.width, scratch.hidden, part, parts)

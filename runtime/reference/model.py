@@ -53,8 +53,9 @@ class Model:
     def extend(self, sequence: Sequence, token_ids: Items[int], first_logit_row: int) -> np.ndarray:
         """Append tokens and return logits after each from the `first_logit_row`-th of them on.
 
-        Returns float32[len(token_ids) - first_logit_row, vocabulary rounded up to 16]; columns beyond the
-        vocabulary are minus infinity. Raises ValueError when the tokens do not fit or are not valid ids.
+        Returns float32[len(token_ids) - first_logit_row, vocabulary rounded up to 16]; columns
+        beyond the vocabulary are minus infinity. Raises ValueError when the tokens do not fit or
+        are not valid ids.
         """
         tokens = np.asarray(token_ids, np.int64)
         rows, parts, shape = tokens.size, self._threads, self.shape
