@@ -25,6 +25,19 @@ NOT_AFTER: Final = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.U
 """RFC 5280's "no well-defined expiration": a pinned certificate ends by being replaced in the set.
 """
 
+# Without this gRPC's TLS lets a pinned certificate issue others, whatever the CA flag says.
+_SIGNS_HANDSHAKES_ONLY: Final = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=False,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+
 
 class TlsError(ValueError):
     """A certificate or key cannot be used. The message says what to do."""
@@ -83,6 +96,7 @@ def new_identity(index: int) -> TlsIdentity:
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        .add_extension(_SIGNS_HANDSHAKES_ONLY, critical=True)
         .sign(key, hashes.SHA256())
     )
     return TlsIdentity(

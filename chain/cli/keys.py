@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.table import Table
 
 from chain import keystore
 from chain.addresses import encode_address
@@ -116,10 +115,12 @@ def list_(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
         found = [
             describe(name, folder / f"{name}.json", key) for name, key in keystore.list_keys(folder)
         ]
-        table = Table("name", "role", "address or public key")
-        for key in found:
-            table.add_row(key["name"], key["role"], key["address"] or key["public_key"])
-        emit(as_json, found, table if found else f"no keys in {folder}")
+        width = max((len(key["name"]) for key in found), default=0)
+        lines = [
+            f"{key['name']:<{width}}  {key['role']:<7}  {key['address'] or key['public_key']}"
+            for key in found
+        ]
+        emit(as_json, found, "\n".join(lines) or f"no keys in {folder}")
 
 
 @app.command()
