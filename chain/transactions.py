@@ -189,6 +189,8 @@ def _fields(data: bytes) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _varint(data: bytes, offset: int) -> tuple[int, int]:
+    if offset < len(data) and data[offset] < 0x80:
+        return data[offset], offset + 1
     value = 0
     for index in range(_VARINT_BYTES_MAX):
         if offset + index >= len(data):
