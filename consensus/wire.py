@@ -17,7 +17,7 @@ value. Consensus messages, ledger records and receipts use it; the public API us
 import enum
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, TypeVar, Union
@@ -257,14 +257,16 @@ def encode(value: Any) -> bytes:
     Raises ValueError if a field is out of its bounds: that is a bug of ours, never a peer's.
     """
     out = bytearray()
-    _codec(type(value))[0](out, value)
+    write, _ = _codec(typing.cast(Hashable, type(value)))
+    write(out, value)
     return bytes(out)
 
 
 def decode(kind: type[T], data: bytes) -> T:
     """The value of type `kind` whose one encoding is `data`. Raises DecodeError for anything else."""
     reader = _Reader(data)
-    value = _codec(kind)[1](reader)
+    _, read = _codec(typing.cast(Hashable, kind))
+    value = read(reader)
     if reader.offset != reader.end:
         raise DecodeError(f"{reader.end - reader.offset} bytes left over after {kind.__name__}")
     return typing.cast(T, value)

@@ -1,0 +1,103 @@
+"""What verbs that talk to a node share: which node, whose key, and how a refusal is told."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from chain.cli.output import fail
+from chain.client import NodeClient, NodeUnavailableError
+from chain.devnet import DevnetError, load_devnet
+from chain.genesis import Genesis, GenesisError, load
+from chain.keys import KeyPair, Role
+from chain.keystore import KeystoreError, load_key, read_passphrase
+from chain.rejections import Rejection
+
+T = TypeVar("T")
+
+NodeOption = Annotated[
+    str, typer.Option("--node", help="HOST:PORT of a node's public gRPC.", show_default=False)
+]
+HomeOption = Annotated[
+    Path | None, typer.Option("--home", help="A devnet's home: its nodes, keys and genesis.")
+]
+KeyOption = Annotated[Path | None, typer.Option("--key", help="Key file of the paying account.")]
+PassphraseOption = Annotated[
+    Path | None, typer.Option("--passphrase-file", help="File with the key's passphrase.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A node, and what a devnet's home adds to it."""
+
+    node: str
+    key: Path | None
+    passphrase_file: Path | None
+    genesis: Path | None
+
+
+def resolve(
+    as_json: bool,
+    home: Path | None,
+    node: str,
+    key: Path | None = None,
+    passphrase_file: Path | None = None,
+    genesis: Path | None = None,
+) -> Target:
+    """Which node and key a verb means; a devnet's home supplies what is not given."""
+    if home is not None:
+        try:
+            devnet = load_devnet(home)
+        except DevnetError as error:
+            fail(as_json, "NO_DEVNET", str(error))
+        return Target(
+            node or devnet.nodes[0].public,
+            key or home / devnet.user_key,
+            passphrase_file or home / devnet.user_passphrase,
+            genesis or home / devnet.genesis,
+        )
+    if not node:
+        fail(
+            as_json, "NO_NODE", "name a node with --node HOST:PORT, or a devnet with --home DIR", 2
+        )
+    return Target(node, key, passphrase_file, genesis)
+
+
+def open_key(as_json: bool, target: Target) -> KeyPair:
+    """The paying account's key."""
+    if target.key is None:
+        fail(as_json, "NO_KEY", "name the paying account with --key FILE", 2)
+    try:
+        passphrase = read_passphrase(target.passphrase_file)
+        return load_key(target.key, passphrase, Role.ACCOUNT)
+    except KeystoreError as error:
+        fail(as_json, "BAD_KEY", str(error))
+
+
+def open_genesis(as_json: bool, target: Target) -> Genesis | None:
+    """The genesis to check receipts against, if one is named."""
+    if target.genesis is None:
+        return None
+    try:
+        return load(target.genesis)
+    except GenesisError as error:
+        fail(as_json, "BAD_GENESIS", str(error))
+
+
+def call_node(address: str, as_json: bool, function: Callable[[NodeClient], Awaitable[T]]) -> T:
+    """Run calls against one node; a refusal ends the command with its reason."""
+
+    async def run() -> T:
+        async with NodeClient(address) as client:
+            return await function(client)
+
+    try:
+        return asyncio.run(run())
+    except Rejection as rejection:
+        fail(as_json, rejection.reason.value, rejection.detail)
+    except NodeUnavailableError as error:
+        fail(as_json, "NODE_UNAVAILABLE", str(error))

@@ -1,0 +1,155 @@
+"""`assay devnet`: a whole network on this machine."""
+
+import asyncio
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from assay.v1 import node_pb2
+from chain.cli.node import status_value
+from chain.cli.output import JsonOption, emit, fail, stderr
+from chain.client import NodeClient, NodeUnavailableError
+from chain.devnet import Devnet, DevnetError, alive, load_devnet, stop_devnet
+from chain.devnet_start import DevnetPlan, start_devnet
+
+app = typer.Typer(help="A whole network on this machine.", no_args_is_help=True)
+WATCH_INTERVAL_S = 1.0
+
+DevnetHome = Annotated[Path, typer.Option("--home", help="The devnet's home directory.")]
+
+
+@app.command()
+def start(
+    home: DevnetHome,
+    validators: Annotated[
+        int, typer.Option("--validators", min=1, max=31, help="Of a new devnet.")
+    ] = 4,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", help="A model package; default: SmolLM2-135M, fetched once."),
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return when it is ready, and leave it running.")
+    ] = False,
+    runtime_per_validator: Annotated[
+        bool, typer.Option("--runtime-per-validator", help="Not one shared runtime process.")
+    ] = False,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Of each runtime.")] = 2,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a devnet, or start one again: validators, runtime, a registered model, offers."""
+    started_s = time.monotonic()
+
+    def progress(text: str) -> None:
+        if not as_json:
+            stderr.print(f"[{time.monotonic() - started_s:6.1f} s] {text}", markup=False)
+
+    package = model if model is not None else _fetch_model(as_json)
+    plan = DevnetPlan(home, package, validators, runtime_per_validator, threads)
+    try:
+        devnet = start_devnet(plan, progress)
+    except DevnetError as error:
+        fail(as_json, "CANNOT_START", str(error))
+    progress("ready")
+    value = {
+        "chain_id": devnet.chain_id,
+        "home": str(home),
+        "genesis": str(home / devnet.genesis),
+        "nodes": [node.public for node in devnet.nodes],
+        "runtimes": [runtime.address for runtime in devnet.runtimes],
+        "ready_s": round(time.monotonic() - started_s, 1),
+    }
+    emit(as_json, value, None if as_json else _hint(home, devnet))
+    if not detach:
+        _watch(home, devnet)
+
+
+def _fetch_model(as_json: bool) -> Path:
+    """The default model's package, through the runtime's own verb."""
+    if importlib.util.find_spec("runtime") is None:
+        fail(
+            as_json,
+            "NO_RUNTIME",
+            "the inference runtime is not installed; give --model and install it",
+        )
+    command = Path(sys.executable).with_name("assay")
+    done = subprocess.run(
+        [str(command), "model", "fetch", "--json"], stdout=subprocess.PIPE, check=False
+    )
+    if done.returncode != 0:
+        fail(as_json, "NO_MODEL", "the model can't be fetched; see above, or give --model PACKAGE")
+    return Path(json.loads(done.stdout)["path"])
+
+
+def _hint(home: Path, devnet: Devnet) -> str:
+    nodes = ", ".join(node.public for node in devnet.nodes)
+    return f'{devnet.chain_id}: {nodes}\nask it: assay infer --home {home} "What is gold?"'
+
+
+def _watch(home: Path, devnet: Devnet) -> None:
+    """Stay until Ctrl-C or until a process ends, then stop everything."""
+    records = [node.process for node in devnet.nodes] + [item.process for item in devnet.runtimes]
+    try:
+        while all(record is not None and alive(record) for record in records):
+            time.sleep(WATCH_INTERVAL_S)
+        stderr.print("a process ended by itself; see the logs in the devnet's home")
+    except KeyboardInterrupt:
+        stderr.print("stopping")
+    stop_devnet(home)
+
+
+@app.command()
+def stop(home: DevnetHome, as_json: JsonOption = False) -> None:
+    """Stop every process of a devnet; its state stays."""
+    try:
+        count = stop_devnet(home)
+    except DevnetError as error:
+        fail(as_json, "NO_DEVNET", str(error))
+    emit(as_json, {"stopped": count}, f"stopped {count} processes")
+
+
+@app.command()
+def status(home: DevnetHome, as_json: JsonOption = False) -> None:
+    """Where each validator stands. Exit code 1 if one does not answer."""
+    try:
+        devnet = load_devnet(home)
+    except DevnetError as error:
+        fail(as_json, "NO_DEVNET", str(error))
+    replies = asyncio.run(_statuses(devnet))
+    value: list[dict[str, Any]] = [
+        {"validator": node.index, "running": False}
+        if reply is None
+        else {"running": True, **status_value(reply)}
+        for node, reply in zip(devnet.nodes, replies, strict=True)
+    ]
+    lines = [_status_line(item) for item in value]
+    emit(as_json, value, "\n".join(lines))
+    if any(reply is None for reply in replies):
+        raise typer.Exit(1)
+
+
+def _status_line(item: dict[str, Any]) -> str:
+    if not item["running"]:
+        return f"validator {item['validator']}: does not answer"
+    return (
+        f"validator {item['validator']}: height {item['height']}, view {item['view']}, "
+        f"root {item['execution_root'][:16]}, {sum(item['peers'].values())} peers, "
+        f"runtime {'ready' if item['runtime_ready'] else 'not ready'}"
+    )
+
+
+async def _statuses(devnet: Devnet) -> list[node_pb2.StatusReply | None]:
+    async def one(address: str) -> node_pb2.StatusReply | None:
+        async with NodeClient(address) as client:
+            try:
+                return await client.status(3.0)
+            except NodeUnavailableError:
+                return None
+
+    return list(await asyncio.gather(*(one(node.public) for node in devnet.nodes)))

@@ -1,0 +1,197 @@
+"""`assay query`: what the chain knows, as one node tells it."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from assay.v1 import node_pb2
+from chain.addresses import encode_address, parse_account
+from chain.asking import pick_model
+from chain.cli.calls import HomeOption, NodeOption, call_node, resolve
+from chain.cli.output import JsonOption, emit, fail
+from chain.client import NodeClient
+from chain.rejections import Rejection
+
+app = typer.Typer(help="What the chain knows, as one node tells it.", no_args_is_help=True)
+JOB_ID_BYTES = 32
+
+
+@app.command()
+def account(
+    account: Annotated[str, typer.Argument(help="An address (assay1…) or public key in hex.")],
+    home: HomeOption = None,
+    node: NodeOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Balance and stake of an account."""
+    try:
+        key = parse_account(account)
+    except Rejection as rejection:
+        fail(as_json, rejection.reason.value, rejection.detail)
+    view = call_node(resolve(as_json, home, node).node, as_json, lambda client: client.account(key))
+    emit(
+        as_json,
+        {
+            "account": encode_address(view.account),
+            "public_key": view.account.hex(),
+            "balance": view.balance,
+            "stake": view.stake,
+            "unbonding": view.unbonding,
+            "unbonding_until_ms": view.unbonding_until_ms,
+        },
+    )
+
+
+@app.command()
+def job(
+    job: Annotated[str, typer.Argument(help="Job id in hex, or 'latest'.")],
+    home: HomeOption = None,
+    node: NodeOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """One job: status, provider, committee, result."""
+
+    async def ask(client: NodeClient) -> node_pb2.JobView | None:
+        if job != "latest":
+            return await client.job(_identity(as_json, job))
+        jobs = await client.jobs(1)
+        return jobs[0] if jobs else None
+
+    view = call_node(resolve(as_json, home, node).node, as_json, ask)
+    if view is None:
+        fail(as_json, "UNKNOWN_JOB", "no job yet")
+    emit(as_json, job_value(view))
+
+
+def _identity(as_json: bool, text: str) -> bytes:
+    try:
+        identity = bytes.fromhex(text)
+    except ValueError:
+        identity = b""
+    if len(identity) != JOB_ID_BYTES:
+        fail(as_json, "MALFORMED", f"{text!r} is no job id: give 64 hexadecimal digits", 2)
+    return identity
+
+
+def job_value(view: node_pb2.JobView) -> dict[str, Any]:
+    """A job as JSON shows it."""
+    return {
+        "job": view.job.hex(),
+        "status": view.status,
+        "requester": encode_address(view.requester),
+        "model": view.model.hex(),
+        "provider": encode_address(view.provider) if view.provider else None,
+        "operator": view.operator if view.provider else None,
+        "attempts": view.attempts,
+        "max_price": view.max_price,
+        "escrow": view.escrow,
+        "requested_height": view.requested_height,
+        "seed": view.seed.hex() or None,
+        "input_tokens": view.input_tokens,
+        "output_tokens": view.output_tokens,
+        "committee": [
+            {
+                "validator": seat.validator,
+                "round": seat.round,
+                "committed": seat.committed,
+                "verdict": seat.verdict or None,
+            }
+            for seat in view.committee
+        ],
+        "text": view.result.text if view.HasField("result") else None,
+    }
+
+
+@app.command()
+def model(
+    model: Annotated[str, typer.Argument(help="Name or id; default: the only one.")] = "",
+    home: HomeOption = None,
+    node: NodeOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """A registered model, who offers it and who audits it."""
+
+    async def ask(client: NodeClient) -> tuple[node_pb2.ModelView, list[node_pb2.OfferView]]:
+        view = await pick_model(client, model)
+        return view, list(await client.offers(view.model))
+
+    view, offers = call_node(resolve(as_json, home, node).node, as_json, ask)
+    value = {
+        "model": view.model.hex(),
+        "name": view.name,
+        "owner": encode_address(view.owner),
+        "engine_profile": view.engine_profile,
+        "context_tokens": view.context_tokens,
+        "royalty_bps": view.royalty_bps,
+        "verifiers": list(view.verifiers),
+        "offers": [
+            {
+                "provider": encode_address(offer.provider),
+                "operator": offer.operator,
+                "input_price": offer.input_price,
+                "output_price": offer.output_price,
+                "capacity": offer.capacity,
+                "open_jobs": offer.open_jobs,
+                "completed": offer.completed,
+                "failed": offer.failed,
+            }
+            for offer in offers
+        ],
+    }
+    emit(as_json, value)
+
+
+@app.command()
+def validators(home: HomeOption = None, node: NodeOption = "", as_json: JsonOption = False) -> None:
+    """The validator set."""
+    views = call_node(
+        resolve(as_json, home, node).node, as_json, lambda client: client.validators()
+    )
+    value = [
+        {
+            "index": view.index,
+            "account": encode_address(view.account),
+            "signing_key": view.signing_key.hex(),
+            "stake": view.stake,
+            "address": view.address,
+        }
+        for view in views
+    ]
+    lines = [
+        f"{item['index']:>3}  {item['account']}  stake {item['stake']}  {item['address']}"
+        for item in value
+    ]
+    emit(as_json, value, "\n".join(lines))
+
+
+@app.command()
+def block(
+    height: Annotated[int, typer.Argument(help="Height; 0 is the newest.", min=0)] = 0,
+    home: HomeOption = None,
+    node: NodeOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """An executed block."""
+    view = call_node(
+        resolve(as_json, home, node).node, as_json, lambda client: client.block(height)
+    )
+    when = datetime.fromtimestamp(view.timestamp_ms / 1000, UTC)
+    emit(
+        as_json,
+        {
+            "height": view.height,
+            "view": view.view,
+            "digest": view.digest.hex(),
+            "parent": view.parent.hex(),
+            "proposer": view.proposer,
+            "timestamp_ms": view.timestamp_ms,
+            "time": when.isoformat(timespec="milliseconds"),
+            "transactions": view.transactions,
+            "signers": view.signers,
+            "execution_root": view.execution_root.hex(),
+            "state_root": view.state_root.hex(),
+            "receipts_root": view.receipts_root.hex(),
+            "events_root": view.events_root.hex(),
+        },
+    )

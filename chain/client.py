@@ -1,0 +1,180 @@
+"""A client of one node: typed calls, rejections as exceptions, an inference as a stream of
+events."""
+
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+import grpc
+
+from assay.v1 import node_pb2, node_pb2_grpc, receipts_pb2, transactions_pb2
+from chain.fees import fee_ceiling
+from chain.keys import KeyPair
+from chain.node.errors import rejection_of
+from chain.parameters import Parameters
+from chain.transactions import sign_transaction
+
+Request = TypeVar("Request")
+Reply = TypeVar("Reply")
+
+VALIDITY_BLOCKS = 200
+"""Of the at most 256 blocks a transaction may be valid for; the rest allows for a node that
+lags."""
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+DEADLINE_S = 10.0
+
+
+class NodeUnavailableError(Exception):
+    """The node does not answer. The message names the address and the cause."""
+
+
+class NodeClient:
+    """One node, seen from the event loop it was made on. Use `async with`.
+
+    Every call raises Rejection if the node refuses, NodeUnavailableError if it can't be reached.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._channel = grpc.aio.insecure_channel(
+            address,
+            options=[
+                ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+                ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+            ],
+        )
+        self._transactions = node_pb2_grpc.TransactionsStub(self._channel)
+        self._inference = node_pb2_grpc.InferenceStub(self._channel)
+        self._chain = node_pb2_grpc.ChainStub(self._channel)
+        self._state = node_pb2_grpc.StateStub(self._channel)
+        self._proofs = node_pb2_grpc.ProofsStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._channel.close()
+
+    def _failure(self, error: grpc.aio.AioRpcError) -> Exception:
+        rejection = rejection_of(error)
+        if rejection is not None:
+            return rejection
+        return NodeUnavailableError(f"node {self.address}: {error.code().name}: {error.details()}")
+
+    async def _call(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Reply],
+        request: Request,
+        deadline_s: float = DEADLINE_S,
+    ) -> Reply:
+        try:
+            return await method(request, timeout=deadline_s)
+        except grpc.aio.AioRpcError as error:
+            raise self._failure(error) from error
+
+    async def status(self, deadline_s: float = DEADLINE_S) -> node_pb2.StatusReply:
+        """Where the node stands."""
+        return await self._call(self._chain.Status, node_pb2.StatusRequest(), deadline_s)
+
+    async def block(self, height: int = 0) -> node_pb2.BlockView:
+        """An executed block; 0 is the newest."""
+        return await self._call(self._chain.GetBlock, node_pb2.BlockRequest(height=height))
+
+    async def account(self, account: bytes) -> node_pb2.AccountView:
+        """Balance and stake."""
+        return await self._call(self._state.GetAccount, node_pb2.AccountRequest(account=account))
+
+    async def models(self) -> Sequence[node_pb2.ModelView]:
+        """Registered models."""
+        reply = await self._call(self._state.ListModels, node_pb2.ModelsRequest())
+        return list(reply.models)
+
+    async def offers(self, model: bytes) -> Sequence[node_pb2.OfferView]:
+        """Standing offers for a model."""
+        reply = await self._call(self._state.ListOffers, node_pb2.OffersRequest(model=model))
+        return list(reply.offers)
+
+    async def validators(self) -> Sequence[node_pb2.ValidatorView]:
+        """The validator set."""
+        reply = await self._call(self._state.ListValidators, node_pb2.ValidatorsRequest())
+        return list(reply.validators)
+
+    async def parameters(self) -> Parameters:
+        """The chain's governed numbers."""
+        reply = await self._call(self._state.GetParameters, node_pb2.ParametersRequest())
+        return Parameters(**dict(reply.values))
+
+    async def job(self, job: bytes) -> node_pb2.JobView:
+        """A job as the ledger has it now."""
+        return await self._call(self._inference.Get, node_pb2.JobRequest(job=job))
+
+    async def jobs(self, limit: int = 0) -> Sequence[node_pb2.JobView]:
+        """The newest jobs."""
+        reply = await self._call(self._inference.List, node_pb2.JobsRequest(limit=limit))
+        return list(reply.jobs)
+
+    async def receipt(self, job: bytes) -> receipts_pb2.Receipt:
+        """The receipt of a settled job."""
+        return await self._call(self._proofs.GetReceipt, node_pb2.JobRequest(job=job))
+
+    async def submit(self, signed: transactions_pb2.SignedTx) -> bytes:
+        """Submit a transaction; returns its id."""
+        reply = await self._call(
+            self._transactions.Submit, node_pb2.SubmitRequest(transaction=signed)
+        )
+        return bytes(reply.id)
+
+    async def submit_many(
+        self, signed: Sequence[transactions_pb2.SignedTx]
+    ) -> Sequence[node_pb2.SubmitManyReply.Outcome]:
+        """Submit up to 4,096 transactions; each has an outcome of its own."""
+        reply = await self._call(
+            self._transactions.SubmitMany,
+            node_pb2.SubmitManyRequest(transactions=signed),
+            DEADLINE_S * 3,
+        )
+        return list(reply.outcomes)
+
+    async def wait(self, transaction: bytes, deadline_s: float) -> node_pb2.TransactionStatus:
+        """The outcome of a transaction, once its block is final and executed."""
+        return await self._call(
+            self._transactions.Wait, node_pb2.TransactionRequest(id=transaction), deadline_s
+        )
+
+    async def infer(
+        self, signed: transactions_pb2.SignedTx, deadline_s: float
+    ) -> AsyncIterator[node_pb2.InferEvent]:
+        """Submit a request and stream what becomes of it; the last event is the receipt."""
+        call = self._inference.Infer(node_pb2.InferRequest(transaction=signed), timeout=deadline_s)
+        try:
+            async for event in call:
+                yield event
+        except grpc.aio.AioRpcError as error:
+            raise self._failure(error) from error
+        finally:
+            call.cancel()
+
+    async def sign(
+        self,
+        key: KeyPair,
+        operations: Sequence[transactions_pb2.Op],
+        max_fee: int | None = None,
+    ) -> transactions_pb2.SignedTx:
+        """Sign operations for this node's chain, valid from now on."""
+        status = await self.status()
+        if max_fee is None:
+            max_fee = fee_ceiling(await self.parameters(), operations)
+        return sign_transaction(
+            key.signing_key,
+            status.chain_id,
+            operations,
+            valid_until_height=status.height + VALIDITY_BLOCKS,
+            max_fee=max_fee,
+            salt=secrets.randbits(64),
+        )

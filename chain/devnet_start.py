@@ -1,0 +1,194 @@
+"""Brings a devnet up: processes first, then the market, step by step, each step told as it is
+taken."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from assay.v1 import transactions_pb2
+from chain.client import NodeClient, NodeUnavailableError
+from chain.devnet import (
+    Devnet,
+    DevnetError,
+    ProcessRecord,
+    alive,
+    create_devnet,
+    load_devnet,
+    point_to_runtime,
+    save_devnet,
+    start_node,
+    start_runtime,
+    stop_processes,
+    tail,
+)
+from chain.keys import KeyPair, Role
+from chain.keystore import load_key, read_passphrase
+from chain.rejections import Rejection, RejectionReason
+from chain.runtime_client import RuntimeClient
+from chain.runtime_replies import ModelInfo
+
+READY_WITHIN_S = 300.0
+ROYALTY_BPS = 100
+PINNED_FLOAT32 = transactions_pb2.Thresholds(
+    replay_mismatches_max=0,
+    margin_max=0,
+    distance_max=11,
+    distance_mean_max=11,
+    outside_candidates_max=0,
+    fingerprint_tolerance=11,
+)
+"""For a profile whose bits are pinned: no replay mismatch, 10^-5 nats (11 x 2^-20) of slack."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class DevnetPlan:
+    """What `assay devnet start` was asked for."""
+
+    home: Path
+    model: Path
+    validators: int = 4
+    runtime_per_validator: bool = False
+    threads: int = 2
+
+
+def start_devnet(plan: DevnetPlan, progress: Progress) -> Devnet:
+    """Start (or start again) a devnet and wait until it answers questions. Raises DevnetError.
+
+    If it fails, what it started is stopped again.
+    """
+    home = plan.home
+    try:
+        devnet = load_devnet(home)
+        progress(f"devnet {devnet.chain_id} found in {home}")
+    except DevnetError:
+        progress(f"making keys and genesis for {plan.validators} validators in {home}")
+        devnet = create_devnet(home, plan.validators)
+    running = [node.process for node in devnet.nodes if node.process and alive(node.process)]
+    if running:
+        raise DevnetError(f"{len(running)} of its nodes run already; stop them: assay devnet stop")
+    started: list[ProcessRecord] = []
+    try:
+        devnet = _start_processes(plan, devnet, started, progress)
+        asyncio.run(_open_market(plan, devnet, progress))
+    except BaseException:
+        stop_processes(started)
+        raise
+    return devnet
+
+
+def _start_processes(
+    plan: DevnetPlan, devnet: Devnet, started: list[ProcessRecord], progress: Progress
+) -> Devnet:
+    home = plan.home
+    runtimes, nodes = [], list(devnet.nodes)
+    for number in range(len(nodes) if plan.runtime_per_validator else 1):
+        progress(f"starting runtime {number} (the first start compiles its kernels)")
+        runtime = start_runtime(home, plan.model, number, plan.threads)
+        runtimes.append(runtime)
+        started.append(runtime.process)
+    progress(f"starting {len(nodes)} validators")
+    for index, node in enumerate(nodes):
+        runtime = runtimes[index % len(runtimes)]
+        nodes[index] = start_node(home, point_to_runtime(home, node, runtime.address))
+        process = nodes[index].process
+        if process is not None:
+            started.append(process)
+    devnet = devnet.model_copy(update={"nodes": tuple(nodes), "runtimes": tuple(runtimes)})
+    save_devnet(home, devnet)
+    return devnet
+
+
+async def _open_market(plan: DevnetPlan, devnet: Devnet, progress: Progress) -> None:
+    deadline_s = time.monotonic() + READY_WITHIN_S
+    await wait_ready(plan.home, devnet, deadline_s)
+    progress("validators finalize blocks; waiting for the runtime's first token")
+    model = await _runtime_model(devnet, deadline_s)
+    async with NodeClient(devnet.nodes[0].public) as client:
+        known = {view.model for view in await client.models()}
+        if model.model not in known:
+            progress(f"registering {model.name}")
+            await _register(plan.home, devnet, client, model)
+        progress("waiting for offers and verifiers on chain")
+        await _wait_market(client, model.model, len(devnet.nodes), deadline_s)
+
+
+async def wait_ready(home: Path, devnet: Devnet, deadline_s: float) -> None:
+    """Return when every node answers and sees its peers. Raises DevnetError."""
+    for node in devnet.nodes:
+        log = home / node.home / "node.log"
+        async with NodeClient(node.public) as client:
+            while True:
+                try:
+                    status = await client.status(2.0)
+                    if all(peer.connected for peer in status.peers):
+                        break
+                except NodeUnavailableError as error:
+                    cause = str(error)
+                else:
+                    cause = "it does not see all its peers"
+                if node.process is None or not alive(node.process):
+                    raise DevnetError(
+                        f"validator {node.index} ended; the end of {log}:\n{tail(log)}"
+                    )
+                if time.monotonic() > deadline_s:
+                    raise DevnetError(f"validator {node.index} is not ready: {cause}; see {log}")
+                await asyncio.sleep(0.1)
+
+
+async def _runtime_model(devnet: Devnet, deadline_s: float) -> ModelInfo:
+    async with RuntimeClient(devnet.runtimes[0].address) as runtime:
+        while not await runtime.ready():
+            if time.monotonic() > deadline_s:
+                raise DevnetError(f"the runtime produced no token; see {devnet.runtimes[0].log}")
+            await asyncio.sleep(0.2)
+        models = await runtime.models()
+        if not models:
+            raise DevnetError("the runtime serves no model; name a package with --model")
+        return models[0]
+
+
+def user_key(home: Path, devnet: Devnet) -> KeyPair:
+    """The devnet's funded account."""
+    passphrase = read_passphrase(home / devnet.user_passphrase)
+    return load_key(home / devnet.user_key, passphrase, Role.ACCOUNT)
+
+
+async def _register(home: Path, devnet: Devnet, client: NodeClient, model: ModelInfo) -> None:
+    operation = transactions_pb2.Op(
+        register_model=transactions_pb2.RegisterModel(
+            model=model.model,
+            name=model.name,
+            engine_profile=model.engine_profile,
+            context_tokens=model.context_tokens,
+            royalty_bps=ROYALTY_BPS,
+            thresholds=PINNED_FLOAT32,
+        )
+    )
+    try:
+        signed = await client.sign(user_key(home, devnet), [operation])
+        status = await client.wait(await client.submit(signed), 60.0)
+        if not status.accepted:
+            raise Rejection(RejectionReason(status.reason), "refused at execution")
+    except (Rejection, NodeUnavailableError) as error:
+        raise DevnetError(f"registering {model.name} failed: {error}") from error
+
+
+async def _wait_market(
+    client: NodeClient, model: bytes, validators: int, deadline_s: float
+) -> None:
+    while True:
+        offers = await client.offers(model)
+        views = [view for view in await client.models() if view.model == model]
+        verifiers = len(views[0].verifiers) if views else 0
+        if len(offers) >= validators and verifiers >= validators:
+            return
+        if time.monotonic() > deadline_s:
+            raise DevnetError(
+                f"{len(offers)} offers and {verifiers} verifiers on chain, expected {validators} "
+                "of each; see the node.log files"
+            )
+        await asyncio.sleep(0.1)

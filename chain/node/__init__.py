@@ -1,0 +1,21 @@
+"""One validator's process.
+
+The parts, and who talks to whom:
+- `server`: the process; public gRPC, health, reflection, signals. `services`, `inference`, `views`,
+  `errors`: the public API in terms of the node.
+- `node`: puts everything together and owns the event loop's side of it.
+- `driver`: steps the consensus core and performs its effects, durable things before spoken ones.
+- `peers`: mutual TLS to the other validators. `streams`: tokens on their way to callers.
+- `worker`: the ledger's own thread. `recovery`: from what is on disk to a replica.
+- `intake`: from clients and agents into the own lane.
+- `provider`, `verifier`, `duties`: the agents that earn: answer, audit, and keep the offer
+  standing.
+
+Rules:
+- The event loop never waits for the disk, the ledger, or a model: those have threads or processes.
+- Nothing is sent before what it depends on is durable.
+- Whatever arrives is bounded, decoded and authenticated before consensus or the ledger sees it.
+- A failed part stops the node: half a validator is worse than none.
+
+Must never import: `runtime`; nor `chain.cli`.
+"""

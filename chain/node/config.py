@@ -1,0 +1,107 @@
+"""A node's settings: one TOML file, typed, unknown keys refused.
+
+Relative paths are taken from the folder the file lies in, so that a home directory can be moved.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+CONFIG_FILE_NAME = "node.toml"
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class ConfigError(Exception):
+    """The operator's file needs mending; the message says where and how."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KeyFiles(_Section):
+    """Where the validator's secrets are."""
+
+    signing: Path = Path("keys/signing.json")
+    vrf: Path = Path("keys/vrf.json")
+    account: Path = Path("keys/account.json")
+    passphrase_file: Path = Path("keys/passphrase")
+    tls_key: Path = Path("keys/tls.key.pem")
+    tls_certificate: Path = Path("keys/tls.cert.pem")
+
+
+class ProviderSettings(_Section):
+    """Whether this node's account offers inference, and at what price."""
+
+    enabled: bool = True
+    model: str = ""
+    """Model id in hex; empty takes the runtime's first registered model."""
+    input_price: int = Field(default=10, ge=0)
+    """Grain for one input token."""
+    output_price: int = Field(default=100, ge=0)
+    capacity: int = Field(default=4, ge=1, le=1024)
+    stake: int = Field(default=1_000_000_000_000, ge=0)
+    """Grain the node keeps staked behind the offer."""
+
+
+class NodeConfig(_Section):
+    """Everything `assay node start` reads."""
+
+    validator: int = Field(ge=0)
+    """Index in genesis."""
+    genesis: Path = Path("genesis.json")
+    data: Path = Path("data")
+    public_listen: str = "127.0.0.1:0"
+    peer_listen: str = ""
+    """Empty takes this validator's address from genesis."""
+    runtime: str = ""
+    """HOST:PORT of the inference runtime; empty: this node neither provides nor verifies."""
+    keys: KeyFiles = KeyFiles()
+    provider: ProviderSettings = ProviderSettings()
+    verifier: bool = True
+    """Whether this validator audits results of models its runtime serves."""
+    batch_interval_ms: int = Field(default=20, ge=1, le=1000)
+    batch_bytes: int = Field(default=256 * 1024, ge=1024, le=1024 * 1024)
+    pending_bytes_max: int = Field(default=64 * 1024 * 1024, ge=1024 * 1024)
+    """Admitted transactions held until sealed; beyond it submitters get BUSY."""
+
+
+def load_config(home: Path) -> NodeConfig:
+    """Read `home/node.toml` and resolve its paths against `home`. Raises ConfigError."""
+    config = _read(home / CONFIG_FILE_NAME)
+    keys = config.keys.model_copy(
+        update={name: home / value for name, value in config.keys if isinstance(value, Path)}
+    )
+    return config.model_copy(
+        update={"keys": keys, "genesis": home / config.genesis, "data": home / config.data}
+    )
+
+
+def edit_config(home: Path, **values: object) -> None:
+    """Change top-level settings in `home/node.toml`. Raises ConfigError."""
+    config = _read(home / CONFIG_FILE_NAME)
+    save_config(home, NodeConfig.model_validate({**config.model_dump(), **values}))
+
+
+def save_config(home: Path, config: NodeConfig) -> None:
+    """Write `home/node.toml`; paths stay as given."""
+    values = config.model_dump(mode="json", exclude_none=True)
+    (home / CONFIG_FILE_NAME).write_text(tomli_w.dumps(values))
+
+
+def _read(path: Path) -> NodeConfig:
+    try:
+        return NodeConfig.model_validate(tomllib.loads(path.read_text()))
+    except FileNotFoundError as error:
+        raise ConfigError(f"no {path}; create a home with 'assay devnet start'") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise ConfigError(f"{path}: {problems}") from error

@@ -1,0 +1,260 @@
+"""Drives the consensus core: events in, effects out, in the order that safety needs.
+
+One loop takes whatever events have come, steps the replica through them, and performs the effects.
+What must be durable (own votes, batches, final blocks) is written and synced once a turn on the
+disk thread; only then does anything of that turn leave for the peers. While the disk works, new
+events gather, so that one sync serves many of them.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from chain.node.worker import check_payload
+from chain.store import Store
+from consensus.events import (
+    BatchChecked,
+    Broadcast,
+    CheckBatch,
+    Compact,
+    Deliver,
+    Effect,
+    Event,
+    Finalized,
+    LoadBatch,
+    LoadBlocks,
+    MessageReceived,
+    Misbehaviour,
+    Persist,
+    SealBatch,
+    Send,
+    Start,
+    StoreBatch,
+    Tick,
+    WakeAt,
+)
+from consensus.messages import (
+    BLOCKS_BYTES_MAX,
+    BLOCKS_PER_MESSAGE_MAX,
+    BatchMessage,
+    Blocks,
+    Message,
+)
+from consensus.replica import Replica
+from consensus.values import BATCH_PAYLOAD_BYTES_MAX
+from consensus.wal import Wal
+from consensus.wire import encode
+
+EVENTS_MAX = 100_000
+"""Beyond it the newest message of a peer is dropped: consensus treats it as lost on the way."""
+EVENTS_PER_TURN = 256
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What one turn of the loop must write before it may speak."""
+
+    records: list[bytes] = field(default_factory=list)
+    batches: list[StoreBatch] = field(default_factory=list)
+    finalized: list[Finalized] = field(default_factory=list)
+    compact: Compact | None = None
+    deliveries: list[Deliver] = field(default_factory=list)
+    outgoing: list[Send | Broadcast] = field(default_factory=list)
+
+
+class Driver:
+    """Owns a replica, its WAL, and the order of their effects."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        chain_id: str,
+        store: Store,
+        log: Wal | None,
+        send: Callable[[int, Message], None],
+        broadcast: Callable[[Message], None],
+        deliver: Callable[[Deliver], None],
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self.replica = replica
+        self._chain_id = chain_id
+        self._store = store
+        self._log = log
+        self._send = send
+        self._broadcast = broadcast
+        self._deliver = deliver
+        self._clock_ms = clock_ms
+        self._events: deque[Event] = deque([Start()])
+        self._arrived = asyncio.Event()
+        self._arrived.set()
+        self._wake_at_ms: int | None = None
+        self._sealing = 0
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
+        self._pipeline = ThreadPoolExecutor(1, thread_name_prefix="pipeline")
+        self._checks: set[asyncio.Task[None]] = set()
+
+    @property
+    def seal_room(self) -> int:
+        """How many more payloads `seal` may be given now."""
+        return self.replica.lane_room - self._sealing
+
+    def seal(self, payload: bytes) -> None:
+        """Put a payload into the own lane; only while there is `seal_room`."""
+        self._sealing += 1
+        self.post(SealBatch(payload))
+
+    def post(self, event: Event) -> None:
+        """Queue an event; from the event loop only."""
+        if len(self._events) >= EVENTS_MAX and isinstance(event, MessageReceived):
+            logger.warning("more than %d events wait; a message is dropped", EVENTS_MAX)
+            return
+        self._events.append(event)
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Step until cancelled. An error here is a bug or a dead disk: the node must stop."""
+        while True:
+            await self._wait()
+            turn = _Turn()
+            for _ in range(EVENTS_PER_TURN):
+                if not self._events:
+                    break
+                event = self._events.popleft()
+                self._sealing -= isinstance(event, SealBatch)
+                for effect in self.replica.step(event, self._clock_ms()):
+                    self._perform(effect, turn)
+            if turn.records or turn.batches or turn.finalized or turn.compact:
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(self._disk, self._write, turn)
+            for delivery in turn.deliveries:
+                self._deliver(delivery)
+            for message in turn.outgoing:
+                if isinstance(message, Send):
+                    self._send(message.peer, message.message)
+                else:
+                    self._broadcast(message.message)
+
+    def close(self) -> None:
+        """Let the disk finish."""
+        self._pipeline.shutdown(wait=True, cancel_futures=True)
+        self._disk.shutdown(wait=True)
+
+    async def _wait(self) -> None:
+        while not self._events:
+            self._arrived.clear()
+            timeout_s = None
+            if self._wake_at_ms is not None:
+                timeout_s = max(0.0, (self._wake_at_ms - self._clock_ms()) / 1000)
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._arrived.wait()
+            except TimeoutError:
+                self._wake_at_ms = None
+                self._events.append(Tick())
+
+    def _perform(self, effect: Effect, turn: _Turn) -> None:
+        match effect:
+            case Persist():
+                turn.records.append(effect.record)
+            case Compact():
+                turn.compact = effect
+                turn.records.clear()
+            case StoreBatch():
+                turn.batches.append(effect)
+            case Finalized():
+                turn.finalized.append(effect)
+            case Send() | Broadcast():
+                turn.outgoing.append(effect)
+            case CheckBatch():
+                self._background(self._check(effect))
+            case Deliver():
+                turn.deliveries.append(effect)
+            case WakeAt():
+                self._wake_at_ms = effect.at_ms
+            case LoadBlocks():
+                self._background(self._serve_blocks(effect))
+            case LoadBatch():
+                self._background(self._serve_batches(effect))
+            case Misbehaviour():
+                logger.error(
+                    "validator %d broke a rule: %s, evidence %s",
+                    effect.evidence.culprit,
+                    effect.evidence.fault.name,
+                    encode(effect.evidence).hex(),
+                )
+
+    def _write(self, turn: _Turn) -> None:
+        for index, item in enumerate(turn.batches, 1):
+            self._store.put_batch(item.batch, sync=index == len(turn.batches))
+        for finalized in turn.finalized:
+            self._store.put_final_blocks(
+                [(final.block, final.beacon) for final in finalized.blocks], finalized.certificate
+            )
+        if self._log is None:  # an observer promises nothing
+            return
+        if turn.compact is not None:
+            self._log.compact(turn.compact.records)
+        for record in turn.records:
+            self._log.append(record)
+        self._log.flush()
+
+    def _background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._checks.add(task)
+        task.add_done_callback(self._checks.discard)
+
+    async def _check(self, effect: CheckBatch) -> None:
+        loop = asyncio.get_running_loop()
+        valid = await loop.run_in_executor(
+            self._pipeline, check_payload, self._chain_id, effect.batch
+        )
+        self.post(BatchChecked(effect.peer, effect.batch.header.digest(), valid))
+
+    async def _serve_blocks(self, effect: LoadBlocks) -> None:
+        loop = asyncio.get_running_loop()
+        message = await loop.run_in_executor(self._pipeline, self._load_blocks, effect)
+        if message is not None:
+            self._send(effect.peer, message)
+
+    def _load_blocks(self, effect: LoadBlocks) -> Blocks | None:
+        """From the asked height to the last block in bounds that has a certificate of its own."""
+        blocks = self._store.final_blocks_from(effect.from_height, BLOCKS_PER_MESSAGE_MAX)
+        size = 0
+        for count, block in enumerate(blocks):
+            size += len(encode(block))
+            if size > BLOCKS_BYTES_MAX:
+                blocks = blocks[:count]
+                break
+        while blocks:
+            found = self._store.certificate_at(blocks[-1].height)
+            if found is not None and found[0] == blocks[-1].height:
+                return Blocks(tuple(blocks), found[1])
+            blocks.pop()
+        return None
+
+    async def _serve_batches(self, effect: LoadBatch) -> None:
+        loop = asyncio.get_running_loop()
+        for message in await loop.run_in_executor(self._pipeline, self._load_batches, effect):
+            self._send(effect.peer, message)
+
+    def _load_batches(self, effect: LoadBatch) -> list[BatchMessage]:
+        """The asked batch and its ancestors, oldest first, within the bounds."""
+        messages: list[BatchMessage] = []
+        size = 0
+        digest = effect.digest
+        while len(messages) < effect.count:
+            batch = self._store.batch_by_digest(digest)
+            if batch is None:
+                break
+            size += len(batch.payload)
+            if messages and size > BATCH_PAYLOAD_BYTES_MAX:
+                break
+            messages.append(BatchMessage(batch, None))
+            digest = batch.header.parent
+        messages.reverse()
+        return messages

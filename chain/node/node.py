@@ -1,0 +1,317 @@
+"""One validator's process, put together: store, ledger, consensus, peers, agents.
+
+The way of things: peers and clients -> intake and driver -> consensus -> Deliver -> ledger worker
+-> outcome -> agents, waiting callers, and back to consensus as Executed and Demand.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from importlib import metadata
+
+from assay.v1 import node_pb2, receipts_pb2, transactions_pb2
+from chain.execution import BlockOutcome
+from chain.fees import fee_ceiling
+from chain.genesis import Genesis
+from chain.keys import KeyPair
+from chain.node.config import NodeConfig
+from chain.node.driver import Driver
+from chain.node.duties import Duties
+from chain.node.intake import Intake
+from chain.node.peers import Peers
+from chain.node.provider import ProviderAgent
+from chain.node.recovery import open_replica
+from chain.node.signer import NodeKeys
+from chain.node.streams import TokenStreams
+from chain.node.verifier import VerifierAgent
+from chain.node.views import transaction_receipt
+from chain.node.worker import LedgerWorker
+from chain.receipt_files import to_protobuf
+from chain.receipts import build_receipt
+from chain.records import TransactionReceipt
+from chain.rejections import Rejection, RejectionReason
+from chain.runtime_client import RuntimeClient
+from chain.store import Store
+from chain.transactions import sign_transaction
+from consensus.events import (
+    Deliver,
+    Demand,
+    Executed,
+    MessageReceived,
+    PeerConnected,
+)
+
+AGENT_VALIDITY_BLOCKS = 128
+DUTIES_INTERVAL_MS = 1_000
+
+logger = logging.getLogger(__name__)
+
+
+def steady_clock_ms() -> Callable[[], int]:
+    """Unix milliseconds that never step back, whatever is done to the machine's clock."""
+    offset_ns = time.time_ns() - time.monotonic_ns()
+    return lambda: (time.monotonic_ns() + offset_ns) // 1_000_000
+
+
+class Node:
+    """A running validator. Build it inside the event loop; `run` returns when it is cancelled."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        genesis: Genesis,
+        keys: NodeKeys,
+        clock_ms: Callable[[], int] | None = None,
+    ) -> None:
+        self.config = config
+        self.genesis = genesis
+        self._keys = keys
+        self._clock_ms = clock_ms or steady_clock_ms()
+        self.store = Store(config.data / "store", genesis.chain_id, genesis.digest())
+        self.worker = LedgerWorker(genesis, self.store)
+        self.streams = TokenStreams()
+        self._deliveries: asyncio.Queue[Deliver] = asyncio.Queue()
+        self.height = self.store.height or 0
+        opened = open_replica(config, genesis, keys, self.store, self._clock_ms())
+        self.voting_detail = opened.detail
+        self._votes_directory = opened.directory
+        self.peers = Peers(
+            genesis,
+            config.validator,
+            keys.tls,
+            lambda peer, message: self.driver.post(MessageReceived(peer, message)),
+            lambda peer: self.driver.post(PeerConnected(peer)),
+            self.streams,
+        )
+        self.driver = Driver(
+            opened.replica,
+            genesis.chain_id,
+            self.store,
+            opened.log,
+            self.peers.send,
+            self.peers.broadcast,
+            self._deliveries.put_nowait,
+            self._clock_ms,
+        )
+        self.intake = Intake(
+            genesis.chain_id,
+            self.worker,
+            self.driver.seal,
+            lambda: self.driver.seal_room,
+            config.batch_bytes,
+            config.batch_interval_ms,
+            config.pending_bytes_max,
+        )
+        self._executed = asyncio.Event()
+        self._attested_height = 0
+        self._receipts_height = 0
+        self._outcome: BlockOutcome | None = None
+        self._demand: Demand | None = None
+        self._make_agents()
+
+    def _make_agents(self) -> None:
+        self.runtime: RuntimeClient | None = None
+        self._provider: ProviderAgent | None = None
+        self._verifier: VerifierAgent | None = None
+        self._duties: Duties | None = None
+        if not self.config.runtime:
+            return
+        self.runtime = RuntimeClient(self.config.runtime)
+        account = self._keys.account
+        if self.config.provider.enabled:
+            self._provider = ProviderAgent(
+                self.genesis.chain_id,
+                account,
+                self.runtime,
+                self.store,
+                self.streams,
+                self.submit_operations,
+                self._clock_ms,
+            )
+        if self.config.verifier:
+            self._verifier = VerifierAgent(
+                self.config.validator,
+                self._keys.signing,
+                account.public_key,
+                self.runtime,
+                self.store,
+                self.worker.read,
+                self.intake.attest,
+                self._clock_ms,
+            )
+        self._duties = Duties(
+            self.config.validator,
+            account,
+            self.config,
+            self.worker,
+            self.runtime,
+            self.submit_operations,
+            self._clock_ms,
+        )
+
+    async def run(self) -> None:
+        """Serve peers, order, execute, and work, until cancelled or a part fails."""
+        entry = self.genesis.validators[self.config.validator]
+        await self.peers.start(self.config.peer_listen or entry.address)
+        await self._resume()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.driver.run())
+                group.create_task(self.intake.run())
+                group.create_task(self._execute())
+                group.create_task(self._demand_timer())
+                group.create_task(self._mind_duties())
+        finally:
+            for agent in (self._provider, self._verifier):
+                if agent is not None:
+                    await agent.stop()
+            await self.peers.stop()
+            if self.runtime is not None:
+                await self.runtime.close()
+            self.driver.close()
+            self._votes_directory.close()
+            self.worker.close()
+            self.store.close()
+
+    async def next_block(self) -> None:
+        """Return when another block has been executed."""
+        await self._executed.wait()
+
+    def transaction(self, identity: bytes) -> tuple[int, TransactionReceipt] | None:
+        """Height and receipt of an executed transaction."""
+        return transaction_receipt(self.store, identity)
+
+    def receipt(self, job: bytes) -> receipts_pb2.Receipt:
+        """A settled job's receipt. Raises Rejection, NOT_READY among others."""
+        return to_protobuf(build_receipt(self.store, self.genesis, job))
+
+    async def wait_receipt(self, job: bytes) -> receipts_pb2.Receipt:
+        """The receipt of a job that is settled, once a final block vouches for it."""
+        while True:
+            try:
+                return await asyncio.to_thread(self.receipt, job)
+            except Rejection as rejection:
+                if rejection.reason is not RejectionReason.NOT_READY:
+                    raise
+            await self.next_block()
+
+    async def tokens(
+        self, job: bytes, attempt: int, operator: int
+    ) -> AsyncIterator[node_pb2.TokenChunk]:
+        """The chunks of an attempt, from this node or from the provider's."""
+        link = self.peers.links.get(operator)
+        source = self.streams.read(job, attempt) if link is None else link.tokens(job, attempt)
+        async for chunk in source:
+            yield chunk
+
+    async def submit_operations(self, key: KeyPair, operations: list[transactions_pb2.Op]) -> None:
+        """Sign and admit a transaction of this node's own. Raises Rejection."""
+        signed = sign_transaction(
+            key.signing_key,
+            self.genesis.chain_id,
+            operations,
+            valid_until_height=self.height + AGENT_VALIDITY_BLOCKS,
+            max_fee=fee_ceiling(self.genesis.parameters, operations),
+            salt=time.time_ns(),
+        )
+        await self.intake.submit(signed)
+
+    async def status(self) -> node_pb2.StatusReply:
+        """Where this node stands."""
+        state_root, open_jobs = await self.worker.read(
+            lambda ledger: (ledger.state_root(), sum(1 for _ in ledger.open_jobs()))
+        )
+        replica = self.driver.replica
+        stored = self.store.block_by_height(self.height)
+        runtime_ready = self.runtime is not None and await self.runtime.ready()
+        return node_pb2.StatusReply(
+            chain_id=self.genesis.chain_id,
+            genesis=self.genesis.digest(),
+            validator=self.config.validator,
+            height=self.height,
+            final_height=replica.finalized_height,
+            view=replica.view,
+            timestamp_ms=0 if stored is None else stored.block.timestamp_ms,
+            execution_root=self.store.execution_root_at(self.height) or b"",
+            state_root=state_root,
+            peers=[
+                node_pb2.PeerView(
+                    validator=entry.index,
+                    connected=self.peers.links[entry.index].connected,
+                    address=entry.address,
+                )
+                for entry in self.genesis.validators
+                if entry.index in self.peers.links
+            ],
+            runtime_ready=runtime_ready,
+            runtime_detail=self.config.runtime or "no runtime configured",
+            open_jobs=open_jobs,
+            pending_transactions=self.intake.pending,
+            voting=not self.voting_detail,
+            detail=self.voting_detail,
+            version=metadata.version("assay-chain"),
+        )
+
+    async def _resume(self) -> None:
+        """Pick up what the ledger says is under way."""
+        stored = self.store.block_by_height(self.height)
+        if stored is not None:
+            self._attested_height = stored.block.executed_height
+            self._receipts_height = max(
+                (
+                    height
+                    for height in range(self._attested_height + 1, self.height + 1)
+                    if self.store.receipts_at(height)
+                ),
+                default=0,
+            )
+        jobs = await self.worker.read(lambda ledger: list(ledger.open_jobs()))
+        for agent in (self._provider, self._verifier):
+            if agent is not None:
+                agent.on_jobs(jobs)
+
+    async def _execute(self) -> None:
+        while True:
+            delivery = await self._deliveries.get()
+            outcome = await self.worker.execute(delivery)
+            self._outcome = outcome
+            self.height = delivery.block.height
+            self._attested_height = max(self._attested_height, delivery.block.executed_height)
+            if outcome.receipt_leaves:
+                self._receipts_height = self.height
+            self.driver.post(Executed(self.height, outcome.execution_root))
+            self._update_demand()
+            for refused in outcome.refused_attestations:
+                logger.warning("attestation of validator %d: %s", refused.validator, refused.detail)
+            for agent in (self._provider, self._verifier):
+                if agent is not None:
+                    agent.on_jobs(outcome.changed_jobs)
+            executed, self._executed = self._executed, asyncio.Event()
+            executed.set()
+
+    def _update_demand(self) -> None:
+        """Blocks are wanted for steps that need nothing else, for deadlines, and for
+        attestation."""
+        outcome = self._outcome
+        deadline_ms = None if outcome is None else outcome.next_deadline_ms
+        overdue = deadline_ms is not None and self._clock_ms() > deadline_ms
+        wanted = (
+            (outcome is not None and outcome.wants_blocks)
+            or overdue
+            or self._receipts_height > self._attested_height
+        )
+        demand = Demand(wanted)
+        if demand != self._demand:
+            self._demand = demand
+            self.driver.post(demand)
+
+    async def _demand_timer(self) -> None:
+        while True:
+            self._update_demand()
+            await asyncio.sleep(DUTIES_INTERVAL_MS / 1000)
+
+    async def _mind_duties(self) -> None:
+        while self._duties is not None:
+            await self._duties.check()
+            await asyncio.sleep(DUTIES_INTERVAL_MS / 1000)

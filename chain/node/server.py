@@ -1,0 +1,101 @@
+"""The process of `assay node start`: the public server round a node, signals, health, logs."""
+
+import asyncio
+import logging
+import signal
+from pathlib import Path
+
+import grpc
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from chain import genesis as genesis_file
+from chain.genesis import Genesis, GenesisError
+from chain.node.config import ConfigError, NodeConfig, load_config
+from chain.node.node import Node
+from chain.node.services import add_services
+from chain.node.signer import NodeKeys, load_keys
+from chain.store import StoreError
+from consensus.wal import WalLocked
+
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+STOP_GRACE_S = 2.0
+
+logger = logging.getLogger(__name__)
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.so_reuseport", 0),
+]
+
+
+class StartError(Exception):
+    """The node can't start. The message says why and what to do."""
+
+
+def run_node(home: Path) -> None:
+    """Run a validator until SIGTERM or SIGINT. Raises StartError."""
+    try:
+        config = load_config(home)
+        genesis = genesis_file.load(config.genesis)
+        keys = load_keys(config.keys, genesis, config.validator)
+    except (ConfigError, GenesisError) as error:
+        raise StartError(str(error)) from error
+    uvloop.run(_serve(config, genesis, keys))
+
+
+async def _serve(config: NodeConfig, genesis: Genesis, keys: NodeKeys) -> None:
+    try:
+        config.data.mkdir(parents=True, exist_ok=True)
+        node = Node(config, genesis, keys)
+    except (StoreError, WalLocked, OSError) as error:
+        raise StartError(str(error)) from error
+    server = grpc.aio.server(options=_OPTIONS)
+    names = add_services(server, node)
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    reflection.enable_server_reflection(
+        (*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+    )
+    _listen(server, config.public_listen)
+    running = asyncio.create_task(node.run())
+    _stop_on_signals(running)
+    await server.start()
+    logger.info(
+        "validator %d of %s: public %s", config.validator, genesis.chain_id, config.public_listen
+    )
+    for name in ("", *names):
+        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    try:
+        await running
+    except asyncio.CancelledError:
+        logger.info("stopping")
+    except OSError as error:
+        raise StartError(str(error)) from error
+    finally:
+        await checks.enter_graceful_shutdown()
+        await server.stop(STOP_GRACE_S)
+
+
+def _listen(server: grpc.aio.Server, address: str) -> None:
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise StartError(_taken(address)) from error
+    if port == 0:
+        raise StartError(_taken(address))
+
+
+def _taken(address: str) -> str:
+    return (
+        f"cannot listen on {address}: another process has the port; stop it, or change "
+        "public_listen in node.toml"
+    )
+
+
+def _stop_on_signals(task: "asyncio.Task[None]") -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)

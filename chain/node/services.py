@@ -1,0 +1,253 @@
+"""The public gRPC services: thin translations between messages and the node.
+
+Each method checks the shape of its request, asks the node, and turns a Rejection into a rich
+status.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import fields
+from typing import NoReturn
+
+import grpc
+
+from assay.v1 import node_pb2, node_pb2_grpc, receipts_pb2
+from chain.node.errors import CallContext, refuse
+from chain.node.inference import InferenceFlow
+from chain.node.node import Node
+from chain.node.views import account_view, block_view, job_view, model_view, offer_view
+from chain.records import TransactionReceipt
+from chain.rejections import Rejection, RejectionReason
+
+SUBMIT_MANY_MAX = 4096
+JOBS_LIMIT_MAX = 1000
+JOBS_LIMIT_DEFAULT = 50
+"""How many jobs a listing shows unless told."""
+
+
+class _Base:
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+
+class TransactionsService(_Base, node_pb2_grpc.TransactionsServicer):
+    """Submit and follow transactions."""
+
+    async def Submit(  # noqa: N802 (gRPC names its methods so)
+        self, request: node_pb2.SubmitRequest, context: CallContext
+    ) -> node_pb2.SubmitReply:
+        """Admit one transaction."""
+        try:
+            transaction = await self._node.intake.submit(request.transaction)
+        except Rejection as rejection:
+            await refuse(context, rejection)
+        return node_pb2.SubmitReply(id=transaction.id)
+
+    async def SubmitMany(  # noqa: N802
+        self, request: node_pb2.SubmitManyRequest, context: CallContext
+    ) -> node_pb2.SubmitManyReply:
+        """Admit many, each for itself."""
+        if len(request.transactions) > SUBMIT_MANY_MAX:
+            await refuse(
+                context,
+                Rejection(
+                    RejectionReason.TOO_LARGE,
+                    f"{len(request.transactions)} transactions in one call, allowed are "
+                    f"{SUBMIT_MANY_MAX}; split the call",
+                ),
+            )
+        reply = node_pb2.SubmitManyReply()
+        for signed in request.transactions:
+            try:
+                transaction = await self._node.intake.submit(signed)
+                reply.outcomes.add(id=transaction.id)
+            except Rejection as rejection:
+                reply.outcomes.add(reason=rejection.reason.value, detail=rejection.detail)
+        return reply
+
+    async def Get(  # noqa: N802
+        self, request: node_pb2.TransactionRequest, context: CallContext
+    ) -> node_pb2.TransactionStatus:
+        """The outcome of an executed transaction."""
+        found = self._node.transaction(request.id)
+        if found is None:
+            detail = f"no executed transaction {request.id.hex()}; it may be under way: use Wait"
+            await refuse(context, Rejection(RejectionReason.NOT_FOUND, detail))
+        return _transaction_status(request.id, *found)
+
+    async def Wait(  # noqa: N802
+        self, request: node_pb2.TransactionRequest, context: CallContext
+    ) -> node_pb2.TransactionStatus:
+        """The outcome, as soon as there is one; the caller's deadline bounds the wait."""
+        while (found := self._node.transaction(request.id)) is None:
+            await self._node.next_block()
+        return _transaction_status(request.id, *found)
+
+
+def _transaction_status(
+    identity: bytes, height: int, receipt: TransactionReceipt
+) -> node_pb2.TransactionStatus:
+    return node_pb2.TransactionStatus(
+        id=identity,
+        height=height,
+        accepted=receipt.accepted,
+        reason=receipt.reason,
+        fee=receipt.fee,
+    )
+
+
+class InferenceService(_Base, node_pb2_grpc.InferenceServicer):
+    """Jobs: ask, follow, look up."""
+
+    async def Infer(  # noqa: N802
+        self, request: node_pb2.InferRequest, context: CallContext
+    ) -> AsyncIterator[node_pb2.InferEvent]:
+        """Submit and stream until the receipt."""
+        flow = InferenceFlow(self._node)
+        try:
+            async for event in flow.run(request.transaction):
+                yield event
+        except Rejection as rejection:
+            await refuse(context, rejection)
+
+    async def Get(  # noqa: N802
+        self, request: node_pb2.JobRequest, context: CallContext
+    ) -> node_pb2.JobView:
+        """One job as the ledger has it now."""
+        job = await self._node.worker.read(lambda ledger: ledger.job(request.job))
+        if job is None:
+            await _not_found(context, request.job)
+        return job_view(request.job, job, self._node.store)
+
+    async def List(  # noqa: N802
+        self, request: node_pb2.JobsRequest, context: CallContext
+    ) -> node_pb2.JobsReply:
+        """The newest jobs."""
+        limit = request.limit or JOBS_LIMIT_DEFAULT
+        if limit > JOBS_LIMIT_MAX:
+            detail = f"limit {limit}, allowed are 1 to {JOBS_LIMIT_MAX}"
+            await refuse(context, Rejection(RejectionReason.TOO_LARGE, detail))
+        jobs = await self._node.worker.read(lambda ledger: list(ledger.jobs()))
+        jobs.sort(key=lambda item: (item[1].requested_height, item[0]), reverse=True)
+        views = [job_view(identity, job, self._node.store) for identity, job in jobs[:limit]]
+        return node_pb2.JobsReply(jobs=views)
+
+
+async def _not_found(context: CallContext, job: bytes) -> NoReturn:
+    detail = f"no job {job.hex()} on this chain; check the id, or wait until its request is final"
+    await refuse(context, Rejection(RejectionReason.UNKNOWN_JOB, detail))
+
+
+class ChainService(_Base, node_pb2_grpc.ChainServicer):
+    """Blocks and the node's own standing."""
+
+    async def Status(  # noqa: N802
+        self, request: node_pb2.StatusRequest, context: CallContext
+    ) -> node_pb2.StatusReply:
+        """Where this node stands."""
+        return await self._node.status()
+
+    async def GetBlock(  # noqa: N802
+        self, request: node_pb2.BlockRequest, context: CallContext
+    ) -> node_pb2.BlockView:
+        """One executed block."""
+        height = request.height or self._node.height
+        view = block_view(self._node.store, height)
+        if view is None:
+            detail = f"no executed block {height}; the newest here is {self._node.height}"
+            await refuse(context, Rejection(RejectionReason.NOT_FOUND, detail))
+        return view
+
+    async def Subscribe(  # noqa: N802
+        self, request: node_pb2.SubscribeRequest, context: CallContext
+    ) -> AsyncIterator[node_pb2.BlockView]:
+        """Each block once it is executed."""
+        height = self._node.height
+        while True:
+            while height < self._node.height:
+                height += 1
+                view = block_view(self._node.store, height)
+                if view is not None:
+                    yield view
+            await self._node.next_block()
+
+
+class StateService(_Base, node_pb2_grpc.StateServicer):
+    """The ledger's tables."""
+
+    async def GetAccount(  # noqa: N802
+        self, request: node_pb2.AccountRequest, context: CallContext
+    ) -> node_pb2.AccountView:
+        """Balance and stake; an unknown account has none."""
+        if len(request.account) != 32:
+            detail = f"an account is 32 bytes, got {len(request.account)}"
+            await refuse(context, Rejection(RejectionReason.BAD_ADDRESS, detail))
+        account = await self._node.worker.read(lambda ledger: ledger.account(request.account))
+        return account_view(request.account, account)
+
+    async def ListModels(  # noqa: N802
+        self, request: node_pb2.ModelsRequest, context: CallContext
+    ) -> node_pb2.ModelsReply:
+        """Registered models."""
+        models = await self._node.worker.read(
+            lambda ledger: [
+                model_view(identity, model, ledger.verifiers(identity))
+                for identity, model in ledger.models()
+            ]
+        )
+        return node_pb2.ModelsReply(models=models)
+
+    async def ListOffers(  # noqa: N802
+        self, request: node_pb2.OffersRequest, context: CallContext
+    ) -> node_pb2.OffersReply:
+        """Standing offers."""
+        offers = await self._node.worker.read(
+            lambda ledger: list(ledger.offers(request.model or None))
+        )
+        return node_pb2.OffersReply(offers=[offer_view(*item) for item in offers])
+
+    async def ListValidators(  # noqa: N802
+        self, request: node_pb2.ValidatorsRequest, context: CallContext
+    ) -> node_pb2.ValidatorsReply:
+        """The validator set."""
+        reply = node_pb2.ValidatorsReply()
+        for member in self._node.genesis.validators:
+            reply.validators.add(
+                index=member.index,
+                signing_key=member.signing_key,
+                account=member.account,
+                stake=member.stake,
+                address=member.address,
+            )
+        return reply
+
+    async def GetParameters(  # noqa: N802
+        self, request: node_pb2.ParametersRequest, context: CallContext
+    ) -> node_pb2.ParametersReply:
+        """The governed numbers."""
+        parameters = self._node.genesis.parameters
+        values = {item.name: getattr(parameters, item.name) for item in fields(parameters)}
+        return node_pb2.ParametersReply(values=values)
+
+
+class ProofsService(_Base, node_pb2_grpc.ProofsServicer):
+    """What can be checked offline."""
+
+    async def GetReceipt(  # noqa: N802
+        self, request: node_pb2.JobRequest, context: CallContext
+    ) -> receipts_pb2.Receipt:
+        """The receipt of a settled job."""
+        try:
+            return await asyncio.to_thread(self._node.receipt, request.job)
+        except Rejection as rejection:
+            await refuse(context, rejection)
+
+
+def add_services(server: grpc.aio.Server, node: Node) -> tuple[str, ...]:
+    """Register every public service; returns their full names for health and reflection."""
+    node_pb2_grpc.add_TransactionsServicer_to_server(TransactionsService(node), server)
+    node_pb2_grpc.add_InferenceServicer_to_server(InferenceService(node), server)
+    node_pb2_grpc.add_ChainServicer_to_server(ChainService(node), server)
+    node_pb2_grpc.add_StateServicer_to_server(StateService(node), server)
+    node_pb2_grpc.add_ProofsServicer_to_server(ProofsService(node), server)
+    return tuple(service.full_name for service in node_pb2.DESCRIPTOR.services_by_name.values())

@@ -1,0 +1,87 @@
+"""Tokens on their way: what a provider has produced for a job, for anyone who asks at this node.
+
+A job's attempt is one append-only list of signed chunks; a subscriber reads it from the start and
+then waits for more. Attempts are kept for a bounded number of jobs, oldest out first.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from assay.v1 import node_pb2
+from ext.hashing import tagged_hash
+
+ATTEMPTS_KEPT = 1024
+
+
+def chunk_message(chain_id: str, chunk: node_pb2.TokenChunk) -> bytes:
+    """The 32 bytes under a chunk's signature."""
+    return tagged_hash(
+        b"chunk",
+        chain_id.encode(),
+        chunk.job,
+        chunk.attempt.to_bytes(4, "little"),
+        chunk.sequence.to_bytes(4, "little"),
+        b"".join(token.to_bytes(4, "little") for token in chunk.token_ids),
+        b"".join(value.to_bytes(4, "little", signed=True) for value in chunk.logprobs),
+        chunk.text.encode(),
+        b"\x01" if chunk.last else b"\x00",
+    )
+
+
+@dataclass(slots=True)
+class _Attempt:
+    chunks: list[node_pb2.TokenChunk] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: bool = False
+
+
+class TokenStreams:
+    """Chunks by (job, attempt). Used from the event loop only."""
+
+    def __init__(self) -> None:
+        self._attempts: OrderedDict[tuple[bytes, int], _Attempt] = OrderedDict()
+
+    def publish(self, chunk: node_pb2.TokenChunk) -> None:
+        """Append a chunk and wake its readers; the last chunk ends the attempt."""
+        attempt = self._attempt(chunk.job, chunk.attempt)
+        attempt.chunks.append(chunk)
+        attempt.ended = attempt.ended or chunk.last
+        self._wake(attempt)
+
+    def end(self, job: bytes, number: int) -> None:
+        """No more chunks will come: the provider gave up, or the job moved on."""
+        attempt = self._attempts.get((job, number))
+        if attempt is not None:
+            attempt.ended = True
+            self._wake(attempt)
+
+    async def read(self, job: bytes, number: int) -> AsyncIterator[node_pb2.TokenChunk]:
+        """All chunks of an attempt, from the first; ends when the attempt does."""
+        attempt = self._attempt(job, number)
+        sent = 0
+        while True:
+            changed = attempt.changed
+            while sent < len(attempt.chunks):
+                sent += 1
+                yield attempt.chunks[sent - 1]
+            if attempt.ended:
+                return
+            await changed.wait()
+
+    def _attempt(self, job: bytes, number: int) -> _Attempt:
+        key = (job, number)
+        attempt = self._attempts.get(key)
+        if attempt is None:
+            attempt = self._attempts[key] = _Attempt()
+            while len(self._attempts) > ATTEMPTS_KEPT:
+                _, oldest = self._attempts.popitem(last=False)
+                oldest.ended = True
+                self._wake(oldest)
+        return attempt
+
+    @staticmethod
+    def _wake(attempt: _Attempt) -> None:
+        attempt.changed.set()
+        attempt.changed = asyncio.Event()

@@ -1,0 +1,163 @@
+"""The auditor's side of a job: recompute, commit to the verdict, then open it.
+
+The salt of a commitment is derived from the validator's secret, so that a verifier that restarts
+between commit and reveal computes the same opening again instead of having to keep it.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import TypeVar
+
+from assay.v1 import inference_pb2
+from chain.execution import Ledger
+from chain.keys import KeyPair
+from chain.node.provider import generate_request, stored_result
+from chain.records import CommitteeSeat, Job, JobStatus, Model
+from chain.runtime_client import RuntimeClient, RuntimeRefusedError, RuntimeUnavailableError
+from chain.runtime_replies import RuntimeReplyError
+from chain.store import Store
+from consensus.values import AttestationKind, JobCommit, JobReveal, Scores, Verdict
+from consensus.verdicts import NO_SCORES, judge
+from consensus.wire import encode
+from ext.hashing import tagged_hash
+
+REVEALS_KEPT = 4096
+VERIFY_SHARE = 0.8
+"""Of the time until the commit deadline: later than that the verifier abstains."""
+
+T = TypeVar("T")
+ReadTask = Callable[
+    [Callable[[Ledger], tuple[Model, tuple[int, ...]]]], Awaitable[tuple[Model, tuple[int, ...]]]
+]
+"""`LedgerWorker.read` for what a verifier needs: the model, and the positions to fingerprint."""
+logger = logging.getLogger(__name__)
+
+
+class VerifierAgent:
+    """Judges results for which this validator has a seat."""
+
+    def __init__(
+        self,
+        own_index: int,
+        signing: KeyPair,
+        account: bytes,
+        runtime: RuntimeClient,
+        store: Store,
+        read: ReadTask,
+        attest: Callable[[bytes], None],
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self._own_index = own_index
+        self._secret = tagged_hash(b"verifier-salt", signing.seed)
+        self._account = account
+        self._runtime = runtime
+        self._store = store
+        self._read = read
+        self._attest = attest
+        self._clock_ms = clock_ms
+        self._reveals: OrderedDict[tuple[bytes, int], JobReveal] = OrderedDict()
+        self._opened: OrderedDict[tuple[bytes, int], None] = OrderedDict()
+        self._running: dict[tuple[bytes, int], asyncio.Task[None]] = {}
+
+    def on_jobs(self, jobs: Iterable[tuple[bytes, Job]]) -> None:
+        """Commit where a seat waits for it, open where the time has come."""
+        for identity, job in jobs:
+            seat = next((seat for seat in job.committee if seat.validator == self._own_index), None)
+            if seat is None or seat.round != job.round or seat.verdict is not None:
+                continue
+            key = (identity, job.round)
+            due = job.status is JobStatus.COMMITTING and seat.commitment is None
+            opens = job.status is JobStatus.REVEALING and seat.commitment is not None
+            if key in self._running or (due and key in self._reveals):
+                continue
+            if (due or opens) and key not in self._opened:
+                task = asyncio.create_task(self._attend(identity, job, seat))
+                self._running[key] = task
+                task.add_done_callback(partial(self._forget, key))
+
+    def _forget(self, key: tuple[bytes, int], _: asyncio.Task[None]) -> None:
+        self._running.pop(key, None)
+
+    async def stop(self) -> None:
+        """Cancel everything under way."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _attend(self, identity: bytes, job: Job, seat: CommitteeSeat) -> None:
+        key = (identity, job.round)
+        reveal = self._reveals.get(key)
+        if reveal is None:
+            reveal = await self._judge(identity, job)
+            _remember(self._reveals, key, reveal)
+        commitment = reveal.commitment(self._account)
+        if seat.commitment is None:
+            self._attest(encode(JobCommit(AttestationKind.COMMIT, identity, job.round, commitment)))
+        elif seat.commitment == commitment:
+            _remember(self._opened, key, None)
+            self._attest(encode(reveal))
+        else:
+            logger.error("job %s: own commitment can't be opened any more", identity.hex()[:8])
+            _remember(self._opened, key, None)
+
+    async def _judge(self, identity: bytes, job: Job) -> JobReveal:
+        model, positions = await self._read(
+            lambda ledger: (_model(ledger, job), ledger.fingerprint_positions(identity))
+        )
+        verdict, scores = Verdict.ABSTAIN, NO_SCORES
+        fingerprint: tuple[int, ...] = ()
+        claim = stored_result(job, self._store)
+        left_s = max(0.1, (job.deadline_ms - self._clock_ms()) / 1000 * VERIFY_SHARE)
+        try:
+            if claim is not None:
+                request = generate_request(job, self._store)
+                async with asyncio.timeout(left_s):
+                    reply = await self._runtime.verify(request, claim, positions, left_s)
+                scores = scores_value(reply.scores)
+                verdict = judge(scores, model.thresholds, job.input_tokens, job.output_tokens)
+                fingerprint = reply.fingerprint
+        except (
+            RuntimeUnavailableError,
+            RuntimeRefusedError,
+            RuntimeReplyError,
+            TimeoutError,
+        ) as error:
+            logger.warning("job %s: abstaining: %s", identity.hex()[:8], error)
+        logger.info("job %s: %s %s", identity.hex()[:8], verdict.name, scores)
+        salt = tagged_hash(b"salt", self._secret, identity, bytes((job.round,)))
+        return JobReveal(
+            AttestationKind.REVEAL, identity, job.round, verdict, scores, fingerprint, salt
+        )
+
+
+def _remember(kept: OrderedDict[tuple[bytes, int], T], key: tuple[bytes, int], value: T) -> None:
+    kept[key] = value
+    while len(kept) > REVEALS_KEPT:
+        kept.popitem(last=False)
+
+
+def _model(ledger: Ledger, job: Job) -> Model:
+    model = ledger.model(job.model)
+    if model is None:
+        raise RuntimeError(f"job's model {job.model.hex()} is not registered")
+    return model
+
+
+def scores_value(scores: inference_pb2.Scores) -> Scores:
+    """A runtime's scores as consensus keeps them; the client has bounded every field."""
+    return Scores(
+        positions=scores.positions,
+        replay_mismatches=scores.replay_mismatches,
+        margin_max=scores.margin_max,
+        margin_sum=scores.margin_sum,
+        distance_max=scores.distance_max,
+        distance_sum=scores.distance_sum,
+        outside_candidates=scores.outside_candidates,
+        input_tokens=scores.input_tokens,
+        finish_plausible=scores.finish_plausible,
+        text_matches=scores.text_matches,
+    )

@@ -1,0 +1,133 @@
+"""Ledger records as the public API shows them."""
+
+from assay.v1 import inference_pb2, node_pb2, transactions_pb2
+from chain.node.provider import stored_result
+from chain.records import Account, CommitteeSeat, Job, Model, Offer, TransactionReceipt
+from chain.store import Store
+from consensus.wire import decode
+
+
+def account_view(key: bytes, account: Account) -> node_pb2.AccountView:
+    """An account."""
+    return node_pb2.AccountView(
+        account=key,
+        balance=account.balance,
+        stake=account.stake,
+        unbonding=account.unbonding,
+        unbonding_until_ms=account.unbonding_until_ms,
+    )
+
+
+def model_view(identity: bytes, model: Model, verifiers: tuple[int, ...]) -> node_pb2.ModelView:
+    """A registered model and who audits it."""
+    limits = model.thresholds
+    return node_pb2.ModelView(
+        model=identity,
+        owner=model.owner,
+        name=model.name,
+        engine_profile=model.engine_profile,
+        context_tokens=model.context_tokens,
+        royalty_bps=model.royalty_bps,
+        thresholds=transactions_pb2.Thresholds(
+            replay_mismatches_max=limits.replay_mismatches_max,
+            margin_max=limits.margin_max,
+            distance_max=limits.distance_max,
+            distance_mean_max=limits.distance_mean_max,
+            outside_candidates_max=limits.outside_candidates_max,
+            fingerprint_tolerance=limits.fingerprint_tolerance,
+        ),
+        verifiers=verifiers,
+    )
+
+
+def offer_view(model: bytes, provider: bytes, offer: Offer) -> node_pb2.OfferView:
+    """An offer."""
+    return node_pb2.OfferView(
+        model=model,
+        provider=provider,
+        input_price=offer.input_price,
+        output_price=offer.output_price,
+        capacity=offer.capacity,
+        operator=offer.operator,
+        open_jobs=offer.open_jobs,
+        completed=offer.completed,
+        failed=offer.failed,
+    )
+
+
+def job_view(identity: bytes, job: Job, store: Store) -> node_pb2.JobView:
+    """A job, with its result once there is one."""
+    return node_pb2.JobView(
+        job=identity,
+        status=job.status.name,
+        requester=job.requester,
+        model=job.model,
+        provider=job.provider or b"",
+        operator=job.operator,
+        attempts=job.attempts,
+        max_price=job.max_price,
+        escrow=job.escrow,
+        requested_height=job.requested_height,
+        deadline_ms=job.deadline_ms,
+        seed=job.seed or b"",
+        input_tokens=job.input_tokens,
+        output_tokens=job.output_tokens,
+        committee=[_seat_view(seat) for seat in job.committee],
+        result=stored_result(job, store),
+    )
+
+
+def _seat_view(seat: CommitteeSeat) -> node_pb2.SeatView:
+    scores = seat.scores
+    return node_pb2.SeatView(
+        validator=seat.validator,
+        round=seat.round,
+        committed=seat.commitment is not None,
+        verdict="" if seat.verdict is None else seat.verdict.name,
+        scores=None
+        if scores is None
+        else inference_pb2.Scores(
+            positions=scores.positions,
+            replay_mismatches=scores.replay_mismatches,
+            margin_max=scores.margin_max,
+            margin_sum=scores.margin_sum,
+            distance_max=scores.distance_max,
+            distance_sum=scores.distance_sum,
+            outside_candidates=scores.outside_candidates,
+            input_tokens=scores.input_tokens,
+            finish_plausible=scores.finish_plausible,
+            text_matches=scores.text_matches,
+        ),
+    )
+
+
+def block_view(store: Store, height: int) -> node_pb2.BlockView | None:
+    """An executed block, or None."""
+    stored = store.block_by_height(height)
+    if stored is None:
+        return None
+    certified = store.certificate_at(height)
+    block = stored.block
+    return node_pb2.BlockView(
+        height=block.height,
+        view=block.view,
+        digest=block.digest(),
+        parent=block.parent,
+        proposer=block.proposer,
+        timestamp_ms=block.timestamp_ms,
+        execution_root=stored.execution_root,
+        state_root=stored.link.state_root,
+        receipts_root=stored.link.receipts_root,
+        events_root=stored.link.events_root,
+        transactions=sum(leaf[:1] == b"T" for leaf in store.receipts_at(height)),
+        signers=0 if certified is None else len(certified[1].signers),
+    )
+
+
+def transaction_receipt(store: Store, identity: bytes) -> tuple[int, TransactionReceipt] | None:
+    """Height and receipt of an executed transaction."""
+    location = store.transaction_location(identity)
+    if location is None:
+        return None
+    leaf = store.receipts_at(location.height)[location.index]
+    return location.height, decode(TransactionReceipt, leaf[1:])

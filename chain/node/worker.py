@@ -1,0 +1,181 @@
+"""The ledger's own thread: it alone touches the ledger, so that no lock is needed and no vote
+waits.
+
+Everything the event loop wants of the ledger (a balance, an admission check, the execution of a
+block) is a function handed to this thread and awaited.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from chain.execution import BlockContext, BlockOutcome, LaneBatch, Ledger, LedgerMeta, Rejected
+from chain.genesis import Genesis
+from chain.records import ExecutionLink
+from chain.rejections import Rejection
+from chain.store import BlockCommit, JobOrigin, Store, StoreError
+from chain.transactions import Transaction, decode_transaction, job_id
+from consensus.beacon import genesis_beacon
+from consensus.events import Deliver
+from consensus.values import Batch
+from ext import merkle
+from ext.signatures import verify_many
+from ext.transactions import ParseError, parse_batch
+
+T = TypeVar("T")
+
+
+class LedgerWorker:
+    """Owns a ledger and writes its blocks to the store, on one thread."""
+
+    def __init__(self, genesis: Genesis, store: Store) -> None:
+        self._genesis = genesis
+        self._store = store
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._ledger = open_ledger(genesis, store)
+
+    async def read(self, function: Callable[[Ledger], T]) -> T:
+        """Run a function on the ledger between two blocks; it must not keep the ledger."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, lambda: function(self._ledger))
+
+    async def admit(self, transaction: Transaction) -> None:
+        """Raise Rejection if the transaction would fail in the next block."""
+        await self.read(lambda ledger: ledger.admit(transaction))
+
+    async def execute(self, deliver: Deliver) -> BlockOutcome:
+        """Execute a final block whose batches are stored, and commit it durably."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._execute, deliver)
+
+    def close(self) -> None:
+        """Finish what is running, then stop."""
+        self._thread.shutdown(wait=True)
+
+    def _execute(self, deliver: Deliver) -> BlockOutcome:
+        lanes = []
+        for increment in deliver.increments:
+            for digest in increment.digests:
+                batch = self._store.batch_by_digest(digest)
+                if batch is None:
+                    raise RuntimeError(f"batch {digest.hex()} of a delivered block is not stored")
+                lanes.append(lane_batch(self._genesis.chain_id, batch))
+        block = deliver.block
+        context = BlockContext(block.height, block.timestamp_ms, deliver.beacon, block.proposer)
+        outcome = self._ledger.execute(context, lanes)
+        self._store.commit_block(
+            BlockCommit(
+                block=block,
+                beacon=deliver.beacon,
+                certificate=deliver.certificate,
+                link=outcome.link,
+                execution_root=outcome.execution_root,
+                receipt_leaves=outcome.receipt_leaves,
+                events=tuple(event.leaf() for event in outcome.events),
+                journal=outcome.journal,
+                payloads=outcome.payloads,
+                job_origins=job_origins(outcome, lanes),
+            )
+        )
+        return outcome
+
+
+def open_ledger(genesis: Genesis, store: Store) -> Ledger:
+    """The ledger at the store's height; an empty store is given the state of genesis.
+
+    Raises StoreError if the stored tables do not hash to the stored execution root.
+    """
+    if store.height is None:
+        ledger = genesis_ledger(genesis)
+        store.commit_genesis(
+            genesis_link(ledger),
+            ledger.execution_root,
+            genesis_beacon(genesis.digest()),
+            tuple(ledger.to_records()),
+        )
+        return ledger
+    if store.height == 0:
+        return genesis_ledger(genesis)
+    stored = store.block_by_height(store.height)
+    if stored is None:
+        raise StoreError(f"block {store.height} is missing; restore this home from a snapshot")
+    meta = LedgerMeta(store.height, stored.block.timestamp_ms, stored.execution_root)
+    ledger = Ledger.from_records(genesis.chain_id, meta, store.load_records())
+    if ledger.state_root() != stored.link.state_root:
+        raise StoreError(
+            f"the tables at height {store.height} hash to {ledger.state_root().hex()}, the block "
+            f"says {stored.link.state_root.hex()}; restore this home from a snapshot"
+        )
+    return ledger
+
+
+def genesis_ledger(genesis: Genesis) -> Ledger:
+    """The ledger at height 0."""
+    return Ledger.from_genesis(
+        genesis.chain_id,
+        genesis.parameters,
+        genesis.validator_set(),
+        genesis.balances(),
+        genesis.treasury,
+        genesis.genesis_time_ms,
+    )
+
+
+def genesis_link(ledger: Ledger) -> ExecutionLink:
+    """The first link of the execution chain: a state, and nothing that happened."""
+    return ExecutionLink(0, ledger.state_root(), merkle.root([]), merkle.root([]))
+
+
+def lane_batch(chain_id: str, batch: Batch) -> LaneBatch:
+    """A checked batch as execution wants it."""
+    parsed = parse_batch(batch.payload)
+    transactions: list[Transaction | Rejected] = []
+    for index in range(len(parsed)):
+        signed = parsed.transaction(index)
+        try:
+            transactions.append(decode_transaction(chain_id, signed.body, signed.public_key))
+        except Rejection as rejection:
+            transactions.append(Rejected(signed.id, rejection.reason))
+    attestations = [parsed.attestation(index) for index in range(len(parsed.attestations))]
+    return LaneBatch(batch.header.lane, transactions, attestations)
+
+
+def job_origins(outcome: BlockOutcome, lanes: Iterable[LaneBatch]) -> tuple[JobOrigin, ...]:
+    """Which operation of which transaction asked for each job that is new in this block."""
+    changed = {job for job, _ in outcome.changed_jobs}
+    origins = []
+    for batch in lanes:
+        for transaction in batch.transactions:
+            if isinstance(transaction, Rejected):
+                continue
+            for index, operation in enumerate(transaction.body.ops):
+                if operation.WhichOneof("kind") == "request_inference":
+                    job = job_id(transaction.id, index)
+                    if job in changed:
+                        origins.append(JobOrigin(job, transaction.id, index))
+    return tuple(origins)
+
+
+def check_payload(chain_id: str, batch: Batch) -> bool:
+    """Whether a batch holds only transactions that parse and are rightly signed.
+
+    Operations are not judged here: that is execution's, against the state of its block.
+    """
+    try:
+        parsed = parse_batch(batch.payload)
+    except ParseError:
+        return False
+    digests = parsed.signing_digests(chain_id.encode())
+    return all(
+        verify_many(
+            [
+                (
+                    parsed.public_keys[index].tobytes(),
+                    digests[index].tobytes(),
+                    parsed.signatures[index].tobytes(),
+                )
+                for index in range(len(parsed))
+            ]
+        )
+    )
