@@ -34,6 +34,8 @@ BUFFERED_BATCHES_MAX: Final = 16
 """Batches of one lane above the held tip that wait for their check or their predecessor."""
 PROOFS_KEPT_MAX: Final = 64
 """Availability proofs kept of one lane."""
+RESEND_DOUBLINGS_MAX: Final = 4
+"""Resends to peers that do not answer slow down to a sixteenth of the usual pace."""
 
 Cut = tuple[Tip, ...]
 
@@ -53,6 +55,8 @@ class Lane:
     proofs: dict[bytes, AvailabilityProof] = field(default_factory=dict)
     best: AvailabilityProof | None = None
     """The proof of the highest sequence."""
+    refused: bool = False
+    """The batch after `tip` failed its check: nothing behind it can ever be acked."""
 
     def proven_sequence(self) -> int:
         """Highest sequence that is final or proven available."""
@@ -81,6 +85,7 @@ class Lanes:
         """Highest own sequence that each peer has acked."""
         self._proof_sent = 0
         self._resend_at_ms: int | None = None
+        self._resends_in_vain = 0
 
     def restore(self, headers: list[BatchHeader]) -> None:
         """Take up stored batches after a restart."""
@@ -239,7 +244,7 @@ class Lanes:
                     lane.checked.add(digest)
                     self._extend(lane)
                 else:
-                    del lane.buffered[sequence]
+                    self._refuse(lane, sequence)
                 return
 
     def receive_proof(self, proof: AvailabilityProof, asked: bool = False) -> None:
@@ -257,10 +262,15 @@ class Lanes:
         if proof_fault(proof, context.validators, context.chain_id, checks.verify_many) is None:
             self._keep_proof(lane, proof)
 
+    def _refuse(self, lane: Lane, sequence: int) -> None:
+        """The owner sealed a bad batch: its lane ends here, unless a cut goes past it."""
+        lane.refused = lane.refused or sequence == lane.tip.sequence + 1
+        lane.buffered = {s: batch for s, batch in lane.buffered.items() if s < sequence}
+
     def _buffer(self, lane: Lane, batch: Batch, digest: bytes) -> None:
         sequence = batch.header.sequence
         window = min(lane.tip.sequence + BUFFERED_BATCHES_MAX, lane.final.sequence + LANE_AHEAD_MAX)
-        if not lane.final.sequence < sequence <= window:
+        if lane.refused or not lane.final.sequence < sequence <= window:
             return
         held = lane.chain.get(sequence)
         waiting = lane.buffered.get(sequence)
@@ -334,6 +344,7 @@ class Lanes:
         lane.proofs[tip.digest] = proof
         if tip.sequence > lane.proven_sequence():
             lane.best = proof
+            self._resends_in_vain = 0
         while len(lane.proofs) > PROOFS_KEPT_MAX:
             del lane.proofs[next(iter(lane.proofs))]
         if lane.index == self._context.own_index:
@@ -392,6 +403,7 @@ class Lanes:
             else:
                 lane.chain = {}
                 lane.tip = tip
+                lane.refused = False
             lane.buffered = {s: b for s, b in lane.buffered.items() if s > tip.sequence}
             if not lane.buffered:
                 lane.checked.clear()
@@ -431,7 +443,9 @@ class Lanes:
             pending |= bool(lane.buffered)
             self._ask_gap(lane)
         if pending:
-            self._resend_at_ms = context.now_ms + context.resend_ms
+            pause = 1 << min(self._resends_in_vain, RESEND_DOUBLINGS_MAX)
+            self._resend_at_ms = context.now_ms + context.resend_ms * pause
+            self._resends_in_vain += 1
 
     def wake_at_ms(self) -> int | None:
         """When `tick` has something to do."""

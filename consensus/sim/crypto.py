@@ -1,0 +1,78 @@
+"""Keys of simulated validators: real ones from a seed, or cheap ones that nobody here forges.
+
+A cheap signature is a hash of public key and message: unforgeable only because no simulated
+validator tries. Twins misbehave by what they sign, not by whose key they use.
+"""
+
+from collections.abc import Sequence
+
+from nacl.signing import SigningKey
+
+from consensus.certificates import Checks, RealChecks
+from consensus.events import Signer
+from consensus.values import Validator, ValidatorSet
+from consensus.vrf import VrfKey, prove
+from ext.hashing import tagged_hash
+
+
+class RealSigner:
+    """Ed25519 and ECVRF keys derived from a label."""
+
+    def __init__(self, label: bytes) -> None:
+        self._signing = SigningKey(tagged_hash(b"sim-signing", label))
+        self._vrf = VrfKey.from_secret(tagged_hash(b"sim-vrf", label))
+        self.signing_key = bytes(self._signing.verify_key)
+        self.vrf_key = self._vrf.public_key
+
+    def sign(self, message: bytes) -> bytes:
+        """See `Signer`."""
+        return self._signing.sign(message).signature
+
+    def prove_vrf(self, alpha: bytes) -> bytes:
+        """See `Signer`."""
+        return prove(self._vrf, alpha)
+
+
+class CheapSigner:
+    """Hashes in place of signatures."""
+
+    def __init__(self, label: bytes) -> None:
+        self.signing_key = tagged_hash(b"sim-signing", label)
+        self.vrf_key = tagged_hash(b"sim-vrf", label)
+
+    def sign(self, message: bytes) -> bytes:
+        """See `Signer`."""
+        return _cheap(self.signing_key, message)
+
+    def prove_vrf(self, alpha: bytes) -> bytes:
+        """See `Signer`."""
+        return _cheap(self.vrf_key, alpha) + bytes(16)
+
+
+class CheapChecks:
+    """The other side of CheapSigner."""
+
+    def verify_many(self, items: Sequence[tuple[bytes, bytes, bytes]]) -> list[bool]:
+        """See `Checks`."""
+        return [signature == _cheap(key, message) for key, message, signature in items]
+
+    def vrf_output(self, public_key: bytes, alpha: bytes, proof: bytes) -> bytes | None:
+        """See `Checks`."""
+        return proof[:64] if proof == _cheap(public_key, alpha) + bytes(16) else None
+
+
+def _cheap(key: bytes, message: bytes) -> bytes:
+    return tagged_hash(b"sim-sign", key, message) * 2
+
+
+def make_validators(
+    stakes: Sequence[int], real: bool
+) -> tuple[ValidatorSet, tuple[Signer, ...], Checks]:
+    """A validator set with these stakes, the keys, and the checks that fit them."""
+    labels = [index.to_bytes(2, "little") for index in range(len(stakes))]
+    signers = [RealSigner(label) if real else CheapSigner(label) for label in labels]
+    members = tuple(
+        Validator(index, signer.signing_key, signer.vrf_key, tagged_hash(b"account", label), stake)
+        for index, (signer, label, stake) in enumerate(zip(signers, labels, stakes, strict=True))
+    )
+    return ValidatorSet(0, members), tuple(signers), RealChecks() if real else CheapChecks()

@@ -1,0 +1,288 @@
+"""One simulated machine: replica, log, store, execution. What a node does, in small."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from consensus.certificates import Checks
+from consensus.events import (
+    BatchChecked,
+    Broadcast,
+    CheckBatch,
+    Compact,
+    Deliver,
+    Diverged,
+    Effect,
+    Event,
+    Executed,
+    Finalized,
+    LoadBatch,
+    LoadBlocks,
+    Misbehaviour,
+    Persist,
+    Recovered,
+    ReplicaConfig,
+    SealBatch,
+    Send,
+    Signer,
+    Start,
+    StoreBatch,
+    Tick,
+    WakeAt,
+)
+from consensus.messages import BatchMessage, Blocks, Message
+from consensus.replica import Replica
+from consensus.sim.disk import Disk
+from consensus.sim.invariants import InvariantBroken, Invariants
+from consensus.values import Block, Certificate
+from consensus.wal import WAL_NAME, Wal
+from ext.hashing import tagged_hash
+
+TICK = Tick()
+SERVED_BLOCKS_MAX = 8
+"""Fewer than a real node serves, so that catching up takes several rounds."""
+
+
+class Surroundings(Protocol):
+    """What a machine needs of the world."""
+
+    def transmit(self, machine: int, peer: int, message: Message) -> None:
+        """Put a message on the link."""
+        ...
+
+    def later(self, machine: int, event: Event, delay_ms: int | None, at_ms: int = 0) -> None:
+        """Feed an event after a delay (None: a random short one), or at a time."""
+        ...
+
+    def note(self, machine: int, text: str, data: bytes) -> None:
+        """Add to the trace."""
+        ...
+
+
+class Machine:
+    """Machine number `number` runs validator `index`; twins share an index."""
+
+    def __init__(
+        self,
+        number: int,
+        index: int,
+        config: ReplicaConfig,
+        signer: Signer,
+        checks: Checks,
+        disk: Disk,
+        world: Surroundings,
+        invariants: Invariants,
+    ) -> None:
+        self.number = number
+        self.index = index
+        self.disk = disk
+        self.up = False
+        self.replica: Replica | None = None
+        self.evidence: list[Misbehaviour] = []
+        self.forget_votes = False
+        """A mutant: starts every time with an empty log."""
+        self._config = config
+        self._signer = signer
+        self._checks = checks
+        self._world = world
+        self._invariants = invariants
+        self._wal: Wal | None = None
+        self._executed = 0
+        self._executing: deque[Executed] = deque()
+
+    def start(self, now_ms: int) -> None:
+        """Recover from the disk and begin."""
+        if self.forget_votes:
+            self.disk.replace(WAL_NAME, b"")
+        key = self._config.validators.members[self.index].signing_key
+        self._wal, records = Wal.open(self.disk, self._config.chain_id, key, create=True)
+        recovered = self._recovered(records)
+        self._executed = recovered.executed[-1][0] if recovered.executed else 0
+        self._invariants.restarted(self.number, self._executed)
+        self.replica = Replica.recover(self._config, self._signer, recovered, now_ms, self._checks)
+        self.up = True
+        self.step(Start(), now_ms)
+
+    def stop(self) -> None:
+        """Lose power."""
+        self.up = False
+        self.replica = None
+        self._executing.clear()
+        self.disk.lose_power()
+
+    def step(self, event: Event, now_ms: int) -> None:
+        """Feed an event and perform the effects. Raises PowerLost at a write."""
+        if self.replica is None:
+            return
+        if isinstance(event, Executed):
+            self._invariants.executed(self.number, event.height, event.root)
+            self._executing.popleft()
+            if self._executing:
+                self._world.later(self.number, self._executing[0], None)
+        if isinstance(event, SealBatch) and self.replica.lane_room == 0:
+            return
+        for effect in self.replica.step(event, now_ms):
+            self._perform(effect)
+
+    def _perform(self, effect: Effect) -> None:
+        handler = _HANDLERS.get(type(effect))
+        if handler is None:
+            raise InvariantBroken(f"the driver knows no effect {type(effect).__name__}")
+        handler(self, effect)
+
+    def persist(self, effect: Persist) -> None:
+        """Into the log, not flushed yet."""
+        if self._wal is not None:
+            self._wal.append(effect.record)
+
+    def compact(self, effect: Compact) -> None:
+        """Store first: the log forgets what final blocks have settled."""
+        self._flush()
+        if self._wal is not None:
+            self._wal.compact(effect.records)
+
+    def store_batch(self, effect: StoreBatch) -> None:
+        """Into the store."""
+        self.disk.stage_batch(effect.batch)
+
+    def send(self, effect: Send) -> None:
+        """Everything promised so far is durable before this leaves."""
+        self._flush()
+        self._transmit(effect.peer, effect.message)
+
+    def broadcast(self, effect: Broadcast) -> None:
+        """To every other validator."""
+        self._flush()
+        for peer in range(len(self._config.validators.members)):
+            if peer != self.index:
+                self._transmit(peer, effect.message)
+
+    def check_batch(self, effect: CheckBatch) -> None:
+        """The pipeline finds a payload bad that says so."""
+        digest = effect.batch.header.digest()
+        valid = not effect.batch.payload.startswith(b"bad")
+        self._world.later(self.number, BatchChecked(effect.peer, digest, valid), None)
+
+    def finalized(self, effect: Finalized) -> None:
+        """Into the store."""
+        self._invariants.finalized(self.number, effect)
+        for final in effect.blocks:
+            last = final is effect.blocks[-1]
+            self.disk.stage_block(final, effect.certificate if last else None)
+        self._world.note(self.number, "final", effect.certificate.body.digest)
+
+    def deliver(self, effect: Deliver) -> None:
+        """Execute: a hash chain over blocks, beacons and payloads."""
+        self._invariants.delivered(self.number, effect, self._executed)
+        height = effect.block.height
+        fields = [self._root(height - 1), effect.block.digest(), effect.beacon]
+        for increment in effect.increments:
+            for digest in increment.digests:
+                batch = self.disk.find_batch(digest)
+                if batch is None:
+                    raise InvariantBroken(f"block {height} was delivered without its batches")
+                fields.append(batch.payload)
+        root = tagged_hash(b"sim-execution", *fields)
+        self.disk.store.roots[height] = root
+        self._executing.append(Executed(height, root))
+        if len(self._executing) == 1:
+            self._world.later(self.number, self._executing[0], None)
+
+    def wake_at(self, effect: WakeAt) -> None:
+        """One timer; an early Tick does no harm, so old ones are left to ring."""
+        self._world.later(self.number, TICK, 0, effect.at_ms)
+
+    def load_blocks(self, effect: LoadBlocks) -> None:
+        """Serve final blocks up to one with a certificate."""
+        blocks: list[Block] = []
+        best: tuple[int, Certificate] | None = None
+        height = effect.from_height
+        while (entry := self.disk.find_block(height)) is not None:
+            final, certificate = entry
+            blocks.append(final.block)
+            if certificate is not None:
+                best = (len(blocks), certificate)
+                if len(blocks) >= SERVED_BLOCKS_MAX:
+                    break
+            height += 1
+        if best is not None:
+            self._flush()
+            self._transmit(effect.peer, Blocks(tuple(blocks[: best[0]]), best[1]))
+
+    def load_batch(self, effect: LoadBatch) -> None:
+        """Serve a batch and its ancestors, newest first."""
+        digest = effect.digest
+        for _ in range(effect.count):
+            batch = self.disk.find_batch(digest)
+            if batch is None:
+                return
+            self._flush()
+            self._transmit(effect.peer, BatchMessage(batch, None))
+            digest = batch.header.parent
+
+    def misbehaviour(self, effect: Misbehaviour) -> None:
+        """Keep the evidence."""
+        self.evidence.append(effect)
+        self._world.note(self.number, "evidence", effect.evidence.digest())
+
+    def diverged(self, effect: Diverged) -> None:
+        """Never, in a world of honest executions."""
+        raise InvariantBroken(f"replica {self.number} diverged at height {effect.height}")
+
+    def _flush(self) -> None:
+        self.disk.commit_store()
+        if self._wal is not None:
+            self._wal.flush()
+
+    def _transmit(self, peer: int, message: Message) -> None:
+        log = self.disk.durable(WAL_NAME)
+        self._invariants.sent(self.index, message, log)
+        self._world.transmit(self.number, peer, message)
+
+    def _root(self, height: int) -> bytes:
+        if height == 0:
+            return self._config.genesis_execution_root
+        return self.disk.store.roots[height]
+
+    def _recovered(self, records: tuple[bytes, ...]) -> Recovered:
+        store = self.disk.store
+        executed = 0
+        while executed + 1 in store.roots and executed + 1 in store.blocks:
+            executed += 1
+        for height in [height for height in store.roots if height > executed]:
+            del store.roots[height]
+        newest = max(
+            (h for h, (_, certificate) in store.blocks.items() if certificate is not None),
+            default=0,
+        )
+        executed = min(executed, newest)
+        finalized = tuple(store.blocks[h][0] for h in range(max(executed, 1), newest + 1))
+        delivered_cut = store.blocks[executed][0].block.cut if executed else ()
+        floors = {tip.lane: tip.sequence for tip in delivered_cut}
+        headers = [batch.header for batch in store.batches.values()]
+        own = [header for header in headers if header.lane == self.index]
+        return Recovered(
+            wal_records=records,
+            finalized=finalized,
+            certificate=store.blocks[newest][1] if newest else None,
+            executed=tuple((h, store.roots[h]) for h in range(1, executed + 1)),
+            own_tip=max(own, key=lambda header: header.sequence, default=None),
+            headers=tuple(h for h in headers if h.sequence > floors.get(h.lane, 0)),
+        )
+
+
+_HANDLERS: dict[type, Callable[..., None]] = {
+    Persist: Machine.persist,
+    Compact: Machine.compact,
+    StoreBatch: Machine.store_batch,
+    Send: Machine.send,
+    Broadcast: Machine.broadcast,
+    CheckBatch: Machine.check_batch,
+    Finalized: Machine.finalized,
+    Deliver: Machine.deliver,
+    WakeAt: Machine.wake_at,
+    LoadBlocks: Machine.load_blocks,
+    LoadBatch: Machine.load_batch,
+    Misbehaviour: Machine.misbehaviour,
+    Diverged: Machine.diverged,
+}
