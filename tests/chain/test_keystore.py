@@ -185,6 +185,7 @@ def test_a_passphrase_has_a_size(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_passphrase_has_one_source(tmp_path: Path) -> None:
-    for sources in ({}, {"file": tmp_path, "descriptor": 0}):
-        with pytest.raises(KeystoreError, match="one of both"):
-            read_passphrase(**sources)
+    with pytest.raises(KeystoreError, match="one of both"):
+        read_passphrase()
+    with pytest.raises(KeystoreError, match="one of both"):
+        read_passphrase(tmp_path, 0)

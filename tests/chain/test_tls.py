@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import pytest
@@ -38,7 +39,7 @@ async def who_am_i(request: bytes, context: grpc.aio.ServicerContext[bytes, byte
 async def served_by(identity: TlsIdentity) -> AsyncIterator[int]:
     """A server with this identity on loopback; yields its port."""
     server = grpc.aio.server()
-    handler = grpc.unary_unary_rpc_method_handler(who_am_i)
+    handler: Any = grpc.unary_unary_rpc_method_handler(who_am_i)
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler("test.Peer", {"WhoAmI": handler}),)
     )
@@ -54,7 +55,8 @@ async def ask(port: int, credentials: grpc.ChannelCredentials, index: int) -> by
     async with grpc.aio.secure_channel(
         f"127.0.0.1:{port}", credentials, options=channel_options(index)
     ) as channel:
-        reply: bytes = await channel.unary_unary(METHOD)(b"", timeout=DEADLINE_S)
+        call: Any = channel.unary_unary(METHOD)
+        reply: bytes = await call(b"", timeout=DEADLINE_S)
         return reply
 
 
@@ -120,8 +122,9 @@ async def test_a_client_without_tls_is_refused() -> None:
         served_by(tls_identity(0)) as port,
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
+        call: Any = channel.unary_unary(METHOD)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await channel.unary_unary(METHOD)(b"", timeout=DEADLINE_S)
+            await call(b"", timeout=DEADLINE_S)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
@@ -143,7 +146,7 @@ async def test_many_calls_share_a_channel() -> None:
         async with grpc.aio.secure_channel(
             f"127.0.0.1:{port}", credentials, options=channel_options(0)
         ) as channel:
-            call = channel.unary_unary(METHOD)
+            call: Any = channel.unary_unary(METHOD)
             replies = await asyncio.gather(*(call(b"", timeout=DEADLINE_S) for _ in range(50)))
     assert set(replies) == {b"3"}
 
