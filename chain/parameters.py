@@ -12,7 +12,8 @@ BASIS_POINTS = 10_000
 GRAIN_PER_ASY = 1_000_000_000
 ATTEMPTS_LIMIT = 8
 """As many providers as a job record can remember as tried."""
-DURATION_MS_MAX = 366 * 24 * 3_600_000
+DURATION_MS_MAX = 31 * 24 * 3_600_000
+AUDIT_DELAY_BLOCKS_MAX = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,11 @@ class Parameters:
             raise ValueError("answer_within_ms_default must lie between its minimum and maximum")
         if not 1 <= self.attempts_max <= ATTEMPTS_LIMIT:
             raise ValueError(f"attempts_max is {self.attempts_max}, allowed: 1 to {ATTEMPTS_LIMIT}")
-        if self.audit_delay_blocks < 1:
-            raise ValueError("audit_delay_blocks must be at least 1: a draw needs a later beacon")
+        if not 1 <= self.audit_delay_blocks <= AUDIT_DELAY_BLOCKS_MAX:
+            raise ValueError(
+                f"audit_delay_blocks is {self.audit_delay_blocks}, allowed are 1 (a draw needs a "
+                f"later beacon) to {AUDIT_DELAY_BLOCKS_MAX}"
+            )
         if not (
             1
             <= self.reveal_quorum

@@ -33,8 +33,8 @@ def register_model(scope: Scope, sender: bytes, message: pb.RegisterModel) -> No
         raise Rejection(
             RejectionReason.MODEL_EXISTS, f"model {message.model.hex()} is registered already"
         )
-    if not 1 <= len(message.name.encode()) <= NAME_BYTES_MAX or not message.name.isprintable():
-        raise _bad_model(f"the name must be 1 to {NAME_BYTES_MAX} printable bytes")
+    if not 1 <= len(message.name.encode()) <= NAME_BYTES_MAX or _has_control(message.name):
+        raise _bad_model(f"the name must be 1 to {NAME_BYTES_MAX} bytes without control characters")
     profile_bytes = len(message.engine_profile.encode())
     if not 1 <= profile_bytes <= PROFILE_BYTES_MAX:
         raise _bad_model(
@@ -187,6 +187,11 @@ def check_provider_key(provider: bytes) -> bytes | None:
             f"the provider has {len(provider)} bytes, an account has {ACCOUNT_BYTES}",
         )
     return provider or None
+
+
+def _has_control(text: str) -> bool:
+    # Not str.isprintable: its answer changes with the Unicode tables of each Python version.
+    return any(ord(character) < 0x20 or ord(character) == 0x7F for character in text)
 
 
 def _bad_model(detail: str) -> Rejection:

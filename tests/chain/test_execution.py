@@ -1,7 +1,11 @@
 """Blocks and single operations: order, fees, atomicity, replay, and each reason to refuse."""
 
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from google.protobuf.message import Message
@@ -12,13 +16,13 @@ from chain.events import EventKind
 from chain.execution import BlockContext, LaneBatch, Ledger, Rejected
 from chain.execution.block import fee_of
 from chain.execution.ledger import SUPPLY_MAX, tree_root
-from chain.parameters import GRAIN_PER_ASY, Parameters
+from chain.parameters import DURATION_MS_MAX, GRAIN_PER_ASY, Parameters
 from chain.records import ExecutionLink, TransactionReceipt
 from chain.rejections import Rejection, RejectionReason
 from chain.state import TableNumber
 from chain.transactions import WINDOW_BLOCKS
 from consensus.values import ZERO_HASH
-from consensus.wire import decode
+from consensus.wire import decode, encode
 from ext.hashing import tagged_hash
 from tests.chain.ledger_world import (
     ALICE,
@@ -241,6 +245,20 @@ def test_stake_returns_to_the_balance_only_when_the_unbonding_time_has_passed() 
     assert [event.kind for event in outcome.events] == [EventKind.UNBONDED]
 
 
+def test_a_second_unstake_adds_to_the_first_and_restarts_its_time() -> None:
+    world = World()
+    world.do(ALICE, pb.Stake(amount=500))
+    world.do(ALICE, pb.Unstake(amount=300))
+    world.block(after_ms=world.parameters.unbonding_ms - 200)
+    world.do(ALICE, pb.Unstake(amount=50))
+    world.block(after_ms=world.parameters.unbonding_ms - 1)
+    record = world.ledger.account(ALICE)
+    assert (record.stake, record.unbonding) == (150, 350)
+    world.block(after_ms=1)
+    assert world.ledger.account(ALICE).unbonding == 0
+    assert total_value(world.ledger) == world.ledger.supply().issued
+
+
 def test_an_account_without_any_money_leaves_no_row() -> None:
     world = World(parameters=Parameters(fee_per_byte=0))
     fee = fee_of(world.parameters, 1, 0)
@@ -261,6 +279,7 @@ REFUSALS: list[Refusal] = [
     (lambda: (ALICE, changed(a_registration(), model=b"x")), RejectionReason.BAD_MODEL),
     (lambda: (ALICE, another_model(name="")), RejectionReason.BAD_MODEL),
     (lambda: (ALICE, another_model(name="a\nb")), RejectionReason.BAD_MODEL),
+    (lambda: (ALICE, another_model(name="a\x7f")), RejectionReason.BAD_MODEL),
     (lambda: (ALICE, another_model(name="é" * 33)), RejectionReason.BAD_MODEL),
     (lambda: (ALICE, another_model(engine_profile="")), RejectionReason.BAD_MODEL),
     (lambda: (ALICE, another_model(context_tokens=1)), RejectionReason.BAD_MODEL),
@@ -412,6 +431,7 @@ def test_genesis_refuses_what_cannot_be() -> None:
         ({"committee_size": 1}, "reveal_quorum <= committee_size"),
         ({"escalated_committee_size": 32}, "escalated_committee_size <= 31"),
         ({"audit_delay_blocks": 0}, "later beacon"),
+        ({"audit_delay_blocks": 257}, "later beacon"),
         ({"attempts_max": 9}, "attempts_max"),
         ({"commit_within_ms": 0}, "commit_within_ms"),
         ({"slash_bps": 10_001}, "slash_bps"),
@@ -423,6 +443,42 @@ def test_genesis_refuses_what_cannot_be() -> None:
 def test_parameters_that_cannot_work_are_refused(changes: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Parameters(**changes)
+
+
+def test_every_acceptable_parameter_set_can_be_encoded() -> None:
+    longest = {name: DURATION_MS_MAX for name in Parameters.__dataclass_fields__ if "_ms" in name}
+    parameters = Parameters(**longest, audit_delay_blocks=256)
+    assert decode(Parameters, encode(parameters)) == parameters
+
+
+ROOT_SCRIPT = """
+from tests.chain.ledger_world import PASS_ALL, PROVIDERS, World
+world = World(validators=6)
+world.open_market(PROVIDERS)
+job = world.request()
+world.block()
+world.answer(job)
+world.vote(job, PASS_ALL)
+print(world.job(job).status.name, world.ledger.execution_root.hex())
+"""
+
+
+def test_the_root_does_not_depend_on_pythons_hash_seed() -> None:
+    """Sets and dictionaries of bytes change their order with it; nothing hashed may."""
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", ROOT_SCRIPT],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(printed) == 1
+    assert printed.pop().startswith("VERIFIED ")
 
 
 def test_random_transfers_equal_a_plain_dictionary_of_balances() -> None:
