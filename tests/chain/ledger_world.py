@@ -14,7 +14,7 @@ from assay.v1 import inference_pb2 as inference
 from assay.v1 import transactions_pb2 as pb
 from chain.execution import BlockContext, BlockOutcome, LaneBatch, Ledger
 from chain.parameters import GRAIN_PER_ASY, Parameters
-from chain.records import Job, JobStatus, TransactionReceipt
+from chain.records import Job, JobReceipt, JobStatus, Offer, TransactionReceipt
 from chain.transactions import Transaction, decode_transaction, job_id, make_operation
 from consensus.values import (
     AttestationKind,
@@ -45,7 +45,8 @@ def account(name: str) -> bytes:
 ALICE = account("alice")
 OWNER = account("owner")
 TREASURY = account("treasury")
-PASS_ALL = (Verdict.PASS,) * 3
+PASS, FAIL, ABSTAIN = Verdict.PASS, Verdict.FAIL, Verdict.ABSTAIN
+PASS_ALL = (PASS,) * 3
 PROVIDERS = tuple(account(f"provider {index}") for index in range(3))
 
 
@@ -333,3 +334,21 @@ def total_value(ledger: Ledger) -> int:
     """All money, wherever it is: it must always be what was issued."""
     held = sum(a.balance + a.stake + a.unbonding for _, a in ledger.accounts())
     return held + sum(job.escrow for _, job in ledger.jobs()) + ledger.supply().burned
+
+
+def balance(world: World, key: bytes) -> int:
+    return world.ledger.account(key).balance
+
+
+def offer_of(world: World, provider: bytes | None) -> Offer:
+    offer = world.ledger.offer(MODEL, provider or b"")
+    if offer is None:
+        raise ValueError("there is no such offer")
+    return offer
+
+
+def receipt_for(outcome: BlockOutcome, job: bytes) -> JobReceipt:
+    for _, identifier, receipt in outcome.job_receipts:
+        if identifier == job:
+            return receipt
+    raise ValueError("the job has no receipt in this block")
