@@ -27,7 +27,7 @@ from typing import Final, TypeVar
 
 from rocksdict import WriteBatch
 
-from chain.records import ExecutionLink, TransactionReceipt
+from chain.records import ExecutionLink
 from chain.rocks import Rocks, StoreError
 from chain.store_rows import (
     BlockCommit,
@@ -37,12 +37,15 @@ from chain.store_rows import (
     Identity,
     JobOrigin,
     Journal,
-    JournalEntry,
     JournalRow,
     LeafLocation,
     LeavesRow,
     StoredBlock,
     job_of_leaf,
+    journal_bytes,
+    leaves_bytes,
+    location_bytes,
+    transaction_of_leaf,
 )
 from consensus.values import Batch, BatchHeader, Block, Certificate, VoteKind
 from consensus.wire import DecodeError, decode, encode
@@ -281,17 +284,18 @@ class Store:
         number = _number(height)
         executed = Executed(commit.link, commit.execution_root, commit.beacon)
         changes.put(b"X" + number, encode(executed))
-        changes.put(b"R" + number, encode(LeavesRow(tuple(commit.receipt_leaves))))
-        changes.put(b"E" + number, encode(LeavesRow(tuple(commit.events))))
-        entries = tuple(JournalEntry(*entry) for entry in commit.journal)
-        changes.put(b"J" + number, encode(JournalRow(entries)))
+        changes.put(b"R" + number, leaves_bytes(commit.receipt_leaves))
+        changes.put(b"E" + number, leaves_bytes(commit.events))
+        changes.put(b"J" + number, journal_bytes(commit.journal))
         for index, leaf in enumerate(commit.receipt_leaves):
-            location = encode(LeafLocation(height, index))
-            if leaf.startswith(TRANSACTION_LEAF):
-                transaction = decode(TransactionReceipt, leaf[1:]).transaction
-                changes.put(b"T" + transaction, location)
-            elif leaf.startswith(JOB_LEAF):
-                changes.put(b"I" + job_of_leaf(leaf), location)
+            kind = leaf[:1]
+            if kind == TRANSACTION_LEAF:
+                key = b"T" + transaction_of_leaf(leaf)
+            elif kind == JOB_LEAF:
+                key = b"I" + job_of_leaf(leaf)
+            else:
+                raise ValueError(f"leaf {index} of block {height} is of no known kind: {kind!r}")
+            changes.put(key, location_bytes(height, index))
         for origin in commit.job_origins:
             changes.put(b"O" + origin.job, encode(origin))
         for digest, data in commit.payloads:

@@ -126,3 +126,42 @@ class LeavesRow:
 def job_of_leaf(leaf: bytes) -> bytes:
     """The job id (32 bytes) in a job receipt's leaf."""
     return decode(JobReceipt, leaf[1:]).job
+
+
+# What is written once for each transaction is laid out by hand: the same bytes as `encode` gives,
+# at a fraction of its cost. It is read back through `decode`, so a difference cannot stay hidden.
+
+
+def transaction_of_leaf(leaf: bytes) -> bytes:
+    """The transaction id (32 bytes) in a transaction receipt's leaf: its first field."""
+    return leaf[1:33]
+
+
+def location_bytes(height: int, index: int) -> bytes:
+    """`encode(LeafLocation(height, index))`."""
+    return height.to_bytes(8, "little") + index.to_bytes(4, "little")
+
+
+def leaves_bytes(leaves: Sequence[bytes]) -> bytes:
+    """`encode(LeavesRow(tuple(leaves)))`."""
+    out = bytearray(len(leaves).to_bytes(4, "little"))
+    for leaf in leaves:
+        out += len(leaf).to_bytes(4, "little")
+        out += leaf
+    return bytes(out)
+
+
+def journal_bytes(journal: Journal) -> bytes:
+    """`encode(JournalRow(...))` of the same entries."""
+    out = bytearray(len(journal).to_bytes(4, "little"))
+    for table, key, value in journal:
+        out.append(table)
+        out += len(key).to_bytes(4, "little")
+        out += key
+        if value is None:
+            out.append(0)
+        else:
+            out.append(1)
+            out += len(value).to_bytes(4, "little")
+            out += value
+    return bytes(out)

@@ -11,14 +11,32 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chain.genesis import save
 from chain.records import ExecutionLink
 from chain.store import JobOrigin, LeafLocation, Store, StoreError
+from chain.store_rows import (
+    JournalEntry,
+    JournalRow,
+    LeavesRow,
+    journal_bytes,
+    leaves_bytes,
+    location_bytes,
+)
 from consensus.values import VoteKind
+from consensus.wire import encode
 from ext.hashing import sha256
 from tests.builders import block, certify, genesis
-from tests.chain.finished_job import JOB, JOB_HEIGHT, OPERATION, TRANSACTION, Chain
+from tests.chain.finished_job import (
+    JOB,
+    JOB_HEIGHT,
+    OPERATION,
+    TRANSACTION,
+    Chain,
+    transaction_leaf,
+)
 from tests.chain.store_writer import batch
 
 
@@ -310,3 +328,29 @@ def test_a_killed_writer_leaves_a_whole_block(tmp_path: Path, seed: int) -> None
         assert store.block_by_height(height + 1) is None
         Chain(store, genesis(), expected.roots, expected.blocks).commit()
         expected.store.close()
+
+
+LEAVES = st.lists(st.binary(max_size=80), max_size=20)
+ENTRIES = st.lists(
+    st.tuples(st.integers(0, 255), st.binary(max_size=40), st.none() | st.binary(max_size=80)),
+    max_size=20,
+)
+
+
+@given(LEAVES, ENTRIES, st.integers(0, (1 << 64) - 1), st.integers(0, (1 << 32) - 1))
+def test_rows_laid_out_by_hand_are_the_canonical_encoding(
+    leaves: list[bytes],
+    entries: list[tuple[int, bytes, bytes | None]],
+    height: int,
+    index: int,
+) -> None:
+    assert leaves_bytes(leaves) == encode(LeavesRow(tuple(leaves)))
+    row = JournalRow(tuple(JournalEntry(*entry) for entry in entries))
+    assert journal_bytes(entries) == encode(row)
+    assert location_bytes(height, index) == encode(LeafLocation(height, index))
+
+
+def test_an_unknown_kind_of_leaf_is_refused_whole(chain: Chain) -> None:
+    with pytest.raises(ValueError, match="leaf 1 of block 1 is of no known kind: b'Z'"):
+        chain.commit((transaction_leaf(1, 0), b"Z"))
+    assert (chain.store.height, chain.store.final_height) == (0, 0)
