@@ -10,11 +10,13 @@ BIN := $(VENV)/bin
 SOURCES := chain consensus ext runtime
 NATIVE := $(wildcard ext/*.pyx ext/*.pxd ext/native/*.c ext/native/*.h)
 SCHEMAS := $(wildcard proto/assay/v1/*.proto)
+# Where `make run` puts its network; made anew each time.
+RUN_HOME := .devnet
 # A stamp is written when its step is done; a step runs again when what it depends on is newer.
 INSTALLED := $(VENV)/.installed
 BUILT := $(VENV)/.built
 
-.PHONY: help build check format test bench clean
+.PHONY: help build run check format test bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +34,10 @@ $(BUILT): $(INSTALLED) setup.py $(NATIVE) $(SCHEMAS)
 	@touch $@
 
 build: $(BUILT) ## Make the environment, the native modules and the schema stubs
+
+run: build ## Start four validators, ask a real model two questions, verify the receipts
+	@rm -rf $(RUN_HOME)
+	$(BIN)/assay devnet tour --home $(RUN_HOME)
 
 check: build ## Lint, formatting, types, import directions, dead code
 	$(BIN)/ruff check .

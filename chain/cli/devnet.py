@@ -6,17 +6,22 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from assay.v1 import node_pb2
 from chain.cli.node import status_value
-from chain.cli.output import JsonOption, emit, fail, stderr
+from chain.cli.output import JsonOption, emit, fail, stderr, stdout
 from chain.client import NodeClient, NodeUnavailableError
 from chain.devnet import Devnet, DevnetError, alive, load_devnet, stop_devnet
 from chain.devnet_start import DevnetPlan, start_devnet
+from chain.devnet_tour import Proven, take_tour
+from chain.receipts import ReceiptInvalid
+from chain.rejections import Rejection
 
 app = typer.Typer(help="A whole network on this machine.", no_args_is_help=True)
 WATCH_INTERVAL_S = 1.0
@@ -102,6 +107,51 @@ def _watch(home: Path, devnet: Devnet) -> None:
     except KeyboardInterrupt:
         stderr.print("stopping")
     stop_devnet(home)
+
+
+@app.command()
+def tour(
+    home: DevnetHome,
+    model: Annotated[Path | None, typer.Option("--model", help="A model package.")] = None,
+    runtime_per_validator: Annotated[
+        bool, typer.Option("--runtime-per-validator", help="Not one shared runtime process.")
+    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the devnet running.")] = False,
+) -> None:
+    """The first run: start a devnet, ask two questions, verify both receipts offline, stop."""
+    start(home, model=model, detach=True, runtime_per_validator=runtime_per_validator)
+    try:
+        proven = take_tour(
+            home, load_devnet(home), lambda text: stderr.print(f"\n>> {text}", markup=False)
+        )
+    except (Rejection, ReceiptInvalid) as error:
+        fail(False, error.reason.value, error.detail)
+    except NodeUnavailableError as error:
+        fail(False, "NODE_UNAVAILABLE", str(error))
+    finally:
+        if not keep:
+            stop_devnet(home)
+    stdout.print(_tour_table(proven))
+    for item in proven:
+        stdout.print(f"verified receipt: {item.path}", markup=False)
+    if any(item.answer.status != "VERIFIED" for item in proven):
+        raise typer.Exit(1)
+
+
+def _tour_table(proven: list[Proven]) -> Table:
+    table = Table("", *(f"temperature {item.question.temperature_milli / 1000}" for item in proven))
+    rows: tuple[tuple[str, Callable[[Proven], str]], ...] = (
+        ("verdict", lambda item: item.answer.status),
+        ("time to first token", lambda item: f"{item.answer.ttft_ms or 0:,.0f} ms"),
+        ("time to verified receipt", lambda item: f"{item.answer.verified_ms:,.0f} ms"),
+        ("output tokens", lambda item: str(item.answer.output_tokens)),
+        ("blocks from request to ruling", lambda item: str(item.blocks)),
+        ("result on chain", lambda item: f"{item.result_bytes:,} bytes"),
+        ("receipt (all evidence)", lambda item: f"{item.receipt_bytes:,} bytes"),
+    )
+    for name, value in rows:
+        table.add_row(name, *(value(item) for item in proven))
+    return table
 
 
 @app.command()
