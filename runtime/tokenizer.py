@@ -21,7 +21,7 @@ from runtime.sources import TOKENIZER_NAME, parse_tokenizer
 from runtime.templates import ChatTemplate
 
 
-def _byte_alphabet() -> dict[str, int]:
+def byte_alphabet() -> dict[str, int]:
     """The characters by which byte-level BPE writes bytes: printable Latin-1 as itself, others
     from U+0100."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -147,7 +147,7 @@ def _token_bytes(
     settings: dict[str, Any], added: list[dict[str, Any]], vocabulary: int
 ) -> tuple[bytes, ...]:
     """For each id the bytes it stands for; ids no token has stand for nothing."""
-    alphabet = _byte_alphabet()
+    alphabet = byte_alphabet()
     table = [b""] * vocabulary
     for token, token_id in settings["model"]["vocab"].items():
         if token_id < vocabulary and all(character in alphabet for character in token):
