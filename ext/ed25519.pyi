@@ -3,7 +3,8 @@
 A signature (R, S) by key A over a message is accepted when A and R decode to curve points (their
 encodings need not be canonical), S < L, and [8][S]B = [8]R + [8][k]A with k = SHA-512(R | A |
 message) mod L. A batch gives exactly the answers of one by one, up to a chance below 2^-100 over
-random coefficients drawn fresh for each call. Use ``ext.signatures``; derivations stand in docs/ed25519.md.
+random coefficients drawn fresh for each call. Use ``ext.signatures``; docs/ed25519.md has the
+derivations.
 """
 
 from typing import Final

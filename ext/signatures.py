@@ -1,7 +1,8 @@
 """The one place where Ed25519 signatures are checked: ZIP-215, in ``ext.ed25519``.
 
 One signature and many obey one rule (docs/ed25519.md), so how signatures were grouped can never
-decide whether a block is valid. Signing and key generation stay with PyNaCl, whose signatures all pass.
+decide whether a block is valid. Signing and key generation stay with PyNaCl, whose signatures all
+pass.
 """
 
 from collections.abc import Sequence
