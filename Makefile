@@ -36,6 +36,7 @@ $(BUILT): $(INSTALLED) setup.py $(NATIVE) $(SCHEMAS)
 build: $(BUILT) ## Make the environment, the native modules and the schema stubs
 
 run: build ## Start four validators, ask a real model two questions, verify the receipts
+	@test ! -f $(RUN_HOME)/devnet.json || $(BIN)/assay devnet stop --home $(RUN_HOME)
 	@rm -rf $(RUN_HOME)
 	$(BIN)/assay devnet tour --home $(RUN_HOME)
 
