@@ -92,6 +92,16 @@ def test_operations_are_all_done_or_all_undone_but_the_fee_is_paid() -> None:
     assert total_value(world.ledger) == world.ledger.supply().issued
 
 
+def test_an_undone_request_leaves_neither_a_job_nor_a_payload() -> None:
+    world = World()
+    world.open_market()
+    transaction = world.send(ALICE, a_request(), pb.Transfer(to=BOB, amount=FUNDS))
+    outcome = world.block()
+    assert not receipt_of(outcome, transaction).accepted
+    assert (outcome.payloads, outcome.changed_jobs) == ((), ())
+    assert list(world.ledger.open_jobs()) == []
+
+
 def test_who_cannot_pay_the_fee_pays_nothing() -> None:
     world = World()
     receipt = world.do(BOB, pb.Transfer(to=ALICE, amount=1))

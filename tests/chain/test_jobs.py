@@ -1,11 +1,17 @@
 """The life of a job up to its audit: asked, assigned, answered, paid for, or given back."""
 
+from dataclasses import replace
+
 import pytest
 
 from assay.v1 import transactions_pb2 as pb
 from chain.execution.jobs import request_digest, result_digest
-from chain.records import JobStatus
+from chain.execution.lifecycle import assignment_weights
+from chain.execution.scope import Scope
+from chain.parameters import Parameters
+from chain.records import Account, JobStatus, Offer
 from chain.rejections import RejectionReason
+from chain.state import State
 from ext.hashing import tagged_hash
 from tests.chain.ledger_world import (
     ALICE,
@@ -24,6 +30,7 @@ from tests.chain.ledger_world import (
     receipt_for,
     receipt_of,
     total_value,
+    validator_set,
 )
 
 
@@ -211,6 +218,51 @@ def test_a_missed_deadline_reassigns_to_another_provider() -> None:
     assert world.job(job).tried == (first,)
     assert offer_of(world, first).failed == 1
     assert offer_of(world, first).open_jobs == 0
+
+
+def test_a_provider_that_missed_a_job_does_not_get_it_again() -> None:
+    world = World()
+    world.open_market()
+    job = world.request()
+    world.block()
+    world.block(after_ms=60_001)
+    outcome = world.block()
+    assert world.job(job).status is JobStatus.REQUESTED
+    assert not outcome.wants_blocks
+    world.block(after_ms=world.parameters.assign_within_ms + 1)
+    assert world.job(job).status is JobStatus.REFUNDED
+
+
+def test_jobs_go_by_stake_free_capacity_price_and_record() -> None:
+    offer = Offer(
+        input_price=999, output_price=0, capacity=2, operator=0, open_jobs=0, completed=0, failed=0
+    )
+    stake = 10**9 - 1
+    state = State()
+    for index, provider in enumerate(PROVIDERS):
+        state.put(state.accounts, provider, Account(0, stake * (1 + (index == 1)), 0, 0))
+    scope = Scope(
+        state=state,
+        parameters=Parameters(stake_weight_cap=2 * stake),
+        validators=validator_set(4),
+        treasury=TREASURY,
+        height=1,
+        timestamp_ms=0,
+        beacon=bytes(32),
+    )
+
+    def weights(*offers: Offer) -> list[int]:
+        named = list(zip(PROVIDERS, offers, strict=False))
+        return [candidate.weight for candidate in assignment_weights(scope, named)]
+
+    one = 10**9 * 2 * 1_000 * 1_000
+    more_stake = (2 * stake + 1) * 2 * 1_000 * 1_000
+    assert weights(offer, offer) == [one, more_stake]
+    assert weights(replace(offer, open_jobs=1)) == [one // 2]
+    assert weights(offer, offer, replace(offer, input_price=1_999)) == [one, more_stake, one // 2]
+    assert weights(replace(offer, failed=1)) == [one // 2]
+    assert weights(replace(offer, failed=1, completed=8)) == [one * 900 // 1_000]
+    assert weights() == []
 
 
 def test_a_job_that_no_provider_answers_is_refunded_after_all_attempts() -> None:

@@ -63,9 +63,10 @@ def test_the_root_is_the_tree_over_all_rows_and_journals_rebuild_them(
     assert State.from_rows(reversed(list(state.rows()))).root() == state.root()
 
 
-@given(writes, writes, writes)
+@given(writes, writes, writes, writes)
 def test_rollback_leaves_no_trace(
     before: list[tuple[bytes, int | None]],
+    kept: list[tuple[bytes, int | None]],
     undone: list[tuple[bytes, int | None]],
     after: list[tuple[bytes, int | None]],
 ) -> None:
@@ -73,6 +74,7 @@ def test_rollback_leaves_no_trace(
     for state in (plain, tried):
         write(state, before)
         state.commit()
+        write(state, kept)
     savepoint = tried.savepoint()
     write(tried, undone)
     tried.rollback(savepoint)
