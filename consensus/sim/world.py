@@ -60,6 +60,8 @@ class World:
         self._trace = hashlib.sha256()
         self._sides: dict[int, int] = {}
         self.messages = 0
+        self.height_at_calm = 0
+        """The highest final block when the faults ended."""
         self._encoded: tuple[Message | None, bytes] = (None, b"")
         """The last message, so that a broadcast is encoded once."""
         validators, signers, checks = make_validators(scenario.stakes, scenario.real_crypto)
@@ -196,6 +198,7 @@ class World:
         scenario = self.scenario
         if what == b"calm":
             self._sides = {}
+            self.height_at_calm = self.invariants.height
             for machine in self.machines:
                 machine.disk.writes_until_power_loss = None
                 if not machine.up:
