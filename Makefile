@@ -16,6 +16,14 @@ RUN_HOME := .devnet
 INSTALLED := $(VENV)/.installed
 BUILT := $(VENV)/.built
 
+# vulture ends with 3 when it found something. Fields and arguments are left out: values are encoded by
+# their annotations, so a field may be read by nobody by name, and ruff knows unused variables better.
+define DEAD_CODE
+found=$$($(BIN)/vulture || test $$? -eq 3); \
+found=$$(grep -v -E 'unused (variable|attribute) ' <<< "$$found" || true); \
+if test -n "$$found"; then echo "$$found"; exit 1; else echo "  none"; fi
+endef
+
 .PHONY: help build run check format test bench clean
 
 help: ## Show the targets
@@ -45,7 +53,8 @@ check: build ## Lint, formatting, types, import directions, dead code
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/vulture
+	@echo "dead code:"
+	@$(DEAD_CODE)
 
 format: build ## Rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .
