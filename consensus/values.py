@@ -9,7 +9,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated
 
-from consensus.wire import I32, U8, U16, U32, U64, Count, Exactly, Hash, PublicKey, Signature, Size, encode
+from consensus.wire import (
+    I32,
+    U8,
+    U16,
+    U32,
+    U64,
+    Count,
+    Exactly,
+    Hash,
+    PublicKey,
+    Signature,
+    Size,
+    encode,
+)
 from ext.hashing import tagged_hash
 
 VALIDATORS_MAX = 128
@@ -69,7 +82,8 @@ class VoteBody:
     digest: Hash
 
     def signed_message(self, chain_id: str) -> bytes:
-        """The bytes under the signature: 32 bytes. `parent_view` and `digest` are zero to nullify."""
+        """The bytes under the signature: 32 bytes. `parent_view` and `digest` are zero to
+        nullify."""
         return tagged_hash(b"vote", chain_id.encode(), encode(self))
 
 
@@ -151,7 +165,9 @@ class ValidatorSet:
             raise ValueError(f"{len(self.members)} validators, allowed are 1 to {VALIDATORS_MAX}")
         for index, member in enumerate(self.members):
             if member.index != index or member.stake < 1:
-                raise ValueError(f"validator {index} has index {member.index}, stake {member.stake}")
+                raise ValueError(
+                    f"validator {index} has index {member.index}, stake {member.stake}"
+                )
         for name in ("signing_key", "vrf_key", "account"):
             if len({getattr(member, name) for member in self.members}) != len(self.members):
                 raise ValueError(f"two validators share a {name}")

@@ -1,9 +1,10 @@
 """One way to turn a value into bytes: a frozen dataclass whose annotations are its layout.
 
-Rules: integers are little-endian and of fixed width; variable things carry a count and a bound that is
-checked before anything is allocated; a value has exactly one encoding, and bytes left over are an error.
-So `encode(decode(T, data)) == data` for every accepted input, and a digest of the bytes is a digest of the
-value. Consensus messages, ledger records and receipts use it; the public API uses protobuf.
+Rules: integers are little-endian and of fixed width; variable things carry a count and a bound
+that is checked before anything is allocated; a value has exactly one encoding, and bytes left over
+are an error. So `encode(decode(T, data)) == data` for every accepted input, and a digest of the
+bytes is a digest of the value. Consensus messages, ledger records and receipts use it; the public
+API uses protobuf.
 
     @dataclass(frozen=True, slots=True)
     class Vote:
@@ -263,7 +264,8 @@ def encode(value: Any) -> bytes:
 
 
 def decode(kind: type[T], data: bytes) -> T:
-    """The value of type `kind` whose one encoding is `data`. Raises DecodeError for anything else."""
+    """The value of type `kind` whose one encoding is `data`. Raises DecodeError for anything
+    else."""
     reader = _Reader(data)
     _, read = _codec(typing.cast(Hashable, kind))
     value = read(reader)
