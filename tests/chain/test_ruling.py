@@ -15,6 +15,7 @@ from tests.chain.ledger_world import (
     ALICE,
     FAIL,
     FUNDS,
+    MODEL,
     PASS,
     PROVIDERS,
     TREASURY,
@@ -299,3 +300,23 @@ def test_unstaking_below_what_a_job_may_cost_is_still_slashable() -> None:
     left = amount - 3_000_000
     assert world.ledger.account(PROVIDERS[0]).unbonding == left - left // 10
     assert balance(world, PROVIDERS[0]) < FUNDS - amount
+
+
+def test_a_single_new_verifier_is_enough_for_a_second_round() -> None:
+    world = World(validators=5)
+    job = world.answered_job()
+    world.vote(job, [PASS, FAIL, PASS])
+    world.seat_committee(job)
+    assert len(world.seats(job)) == 1
+    assert receipt_for(world.vote(job, [PASS]), job).status is JobStatus.VERIFIED
+
+
+def test_a_second_round_that_finds_nobody_is_counted_as_it_stands() -> None:
+    world = World(validators=5)
+    job = world.answered_job()
+    world.vote(job, [FAIL, FAIL, PASS])
+    for member in world.set.members:
+        world.send(member.account, pb.SetVerifier(model=MODEL, serving=False))
+    world.block()
+    outcome = world.block()
+    assert receipt_for(outcome, job).status is JobStatus.REJECTED
