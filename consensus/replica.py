@@ -97,7 +97,7 @@ class Replica:
         root = nodes[-1] if nodes else delivered
         lanes = Lanes(context, root.block.cut)
         lanes.restore(list(recovered.headers))
-        roots = dict(recovered.executed) or {0: config.genesis_execution_root}
+        roots = {0: config.genesis_execution_root, **dict(recovered.executed)}
         executions = Executions(context, roots)
         delivery = Delivery(context, lanes, delivered)
         simplex = Simplex(context, root, recovered.certificate, lanes, executions, delivery)
