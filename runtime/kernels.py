@@ -16,7 +16,7 @@ from numba import njit
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_KERNEL_SOURCES = (
+KERNEL_SOURCES = (
     "kernels.py",
     "maths.py",
     "philox.py",
@@ -30,7 +30,7 @@ _KERNEL_SOURCES = (
 def _source_stamp() -> str:
     root = Path(__file__).parent
     digest = hashlib.sha256()
-    for name in _KERNEL_SOURCES:
+    for name in KERNEL_SOURCES:
         digest.update((root / name).read_bytes())
     return digest.hexdigest()
 
