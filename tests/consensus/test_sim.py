@@ -23,7 +23,7 @@ def scenario(seed: int) -> Scenario:
     count = random.choice([4, 4, 4, 5, 7])
     stakes = tuple(random.choice([1, 1, 2]) for _ in range(count))
     suspects = [index for index in range(count) if 3 * stakes[index] < sum(stakes)]
-    twins = frozenset({random.choice(suspects)} if random.random() < 0.3 else ())
+    twins = frozenset({random.choice(suspects)} if count < 7 and random.random() < 0.4 else ())
     sealers = frozenset({random.randrange(count)} if random.random() < 0.2 else ())
     return Scenario(
         seed=seed,
@@ -35,8 +35,8 @@ def scenario(seed: int) -> Scenario:
         partitions_every_ms=random.choice([0, 1_500, 4_000]),
         seal_every_ms=random.choice([150, 600]),
         bad_sealers=sealers,
-        calm_at_ms=3_000,
-        end_at_ms=5_500,
+        calm_at_ms=2_500,
+        end_at_ms=4_500,
     )
 
 
