@@ -87,6 +87,8 @@ def job_value(view: node_pb2.JobView) -> dict[str, Any]:
         "max_price": view.max_price,
         "escrow": view.escrow,
         "requested_height": view.requested_height,
+        "requested_ms": view.requested_ms,
+        "answered_height": view.answered_height or None,
         "seed": view.seed.hex() or None,
         "input_tokens": view.input_tokens,
         "output_tokens": view.output_tokens,

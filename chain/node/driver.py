@@ -94,6 +94,7 @@ class Driver:
         self._arrived.set()
         self._wake_at_ms: int | None = None
         self._sealing = 0
+        self._failure: BaseException | None = None
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self._pipeline = ThreadPoolExecutor(1, thread_name_prefix="pipeline")
         self._checks: set[asyncio.Task[None]] = set()
@@ -120,6 +121,8 @@ class Driver:
         """Step until cancelled. An error here is a bug or a dead disk: the node must stop."""
         while True:
             await self._wait()
+            if self._failure is not None:
+                raise self._failure
             turn = _Turn()
             for _ in range(EVENTS_PER_TURN):
                 if not self._events:
@@ -145,7 +148,7 @@ class Driver:
         self._disk.shutdown(wait=True)
 
     async def _wait(self) -> None:
-        while not self._events:
+        while not self._events and self._failure is None:
             self._arrived.clear()
             timeout_s = None
             if self._wake_at_ms is not None:
@@ -206,7 +209,13 @@ class Driver:
     def _background(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
         self._checks.add(task)
-        task.add_done_callback(self._checks.discard)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._checks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._failure = task.exception()
+            self._arrived.set()
 
     async def _check(self, effect: CheckBatch) -> None:
         loop = asyncio.get_running_loop()

@@ -74,6 +74,8 @@ def job_view(identity: bytes, job: Job, store: Store) -> node_pb2.JobView:
         output_tokens=job.output_tokens,
         committee=[_seat_view(seat) for seat in job.committee],
         result=stored_result(job, store),
+        requested_ms=job.requested_ms,
+        answered_height=job.answered_height,
     )
 
 
