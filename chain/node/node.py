@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable
 from importlib import metadata
 
 from assay.v1 import node_pb2, receipts_pb2, transactions_pb2
-from chain.execution import BlockOutcome
 from chain.fees import fee_ceiling
 from chain.genesis import Genesis
 from chain.keys import KeyPair
@@ -106,7 +105,8 @@ class Node:
         self._executed = asyncio.Event()
         self._attested_height = 0
         self._receipts_height = 0
-        self._outcome: BlockOutcome | None = None
+        self._wants_blocks = False
+        self._deadline_ms: int | None = None
         self._demand: Demand | None = None
         self._make_agents()
 
@@ -266,7 +266,13 @@ class Node:
                 ),
                 default=0,
             )
-        jobs = await self.worker.read(lambda ledger: list(ledger.open_jobs()))
+        self._wants_blocks, self._deadline_ms, jobs = await self.worker.read(
+            lambda ledger: (
+                ledger.wants_blocks(),
+                ledger.next_deadline_ms(),
+                list(ledger.open_jobs()),
+            )
+        )
         for agent in (self._provider, self._verifier):
             if agent is not None:
                 agent.on_jobs(jobs)
@@ -275,7 +281,8 @@ class Node:
         while True:
             delivery = await self._deliveries.get()
             outcome = await self.worker.execute(delivery)
-            self._outcome = outcome
+            self._wants_blocks = outcome.wants_blocks
+            self._deadline_ms = outcome.next_deadline_ms
             self.height = delivery.block.height
             self._attested_height = max(self._attested_height, delivery.block.executed_height)
             if outcome.receipt_leaves:
@@ -293,14 +300,9 @@ class Node:
     def _update_demand(self) -> None:
         """Blocks are wanted for steps that need nothing else, for deadlines, and for
         attestation."""
-        outcome = self._outcome
-        deadline_ms = None if outcome is None else outcome.next_deadline_ms
-        overdue = deadline_ms is not None and self._clock_ms() > deadline_ms
-        wanted = (
-            (outcome is not None and outcome.wants_blocks)
-            or overdue
-            or self._receipts_height > self._attested_height
-        )
+        overdue = self._deadline_ms is not None and self._clock_ms() > self._deadline_ms
+        unattested = self._receipts_height > self._attested_height
+        wanted = self._wants_blocks or overdue or unattested
         demand = Demand(wanted)
         if demand != self._demand:
             self._demand = demand

@@ -12,14 +12,12 @@ from typing import TypeVar
 
 from chain.execution import BlockContext, BlockOutcome, LaneBatch, Ledger, LedgerMeta, Rejected
 from chain.genesis import Genesis
-from chain.records import ExecutionLink
 from chain.rejections import Rejection
 from chain.store import BlockCommit, JobOrigin, Store, StoreError
 from chain.transactions import Transaction, decode_transaction, job_id
 from consensus.beacon import genesis_beacon
 from consensus.events import Deliver
 from consensus.values import Batch
-from ext import merkle
 from ext.signatures import verify_many
 from ext.transactions import ParseError, parse_batch
 
@@ -89,7 +87,7 @@ def open_ledger(genesis: Genesis, store: Store) -> Ledger:
     if store.height is None:
         ledger = genesis_ledger(genesis)
         store.commit_genesis(
-            genesis_link(ledger),
+            ledger.genesis_link(),
             ledger.execution_root,
             genesis_beacon(genesis.digest()),
             tuple(ledger.to_records()),
@@ -120,11 +118,6 @@ def genesis_ledger(genesis: Genesis) -> Ledger:
         genesis.treasury,
         genesis.genesis_time_ms,
     )
-
-
-def genesis_link(ledger: Ledger) -> ExecutionLink:
-    """The first link of the execution chain: a state, and nothing that happened."""
-    return ExecutionLink(0, ledger.state_root(), merkle.root([]), merkle.root([]))
 
 
 def lane_batch(chain_id: str, batch: Batch) -> LaneBatch:
