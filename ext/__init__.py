@@ -6,6 +6,7 @@ behind small Cython modules so that they run without the interpreter lock.
     hashing       SHA-256 and the one domain-separated hash of the chain
     merkle        RFC 6962-shaped trees: roots, proofs, verification
     signatures    the only place where an Ed25519 signature is checked
+    ed25519       the rule behind it (ZIP-215), one signature or many; call ``signatures`` instead
     transactions  batch payload bytes straight from the wire into arrays
 
 Rules: total on any input (a hostile length, offset or encoding ends in a typed error or False,

@@ -4,9 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from runtime.fetch import DEFAULT_DIRECTORY, fetch
 from runtime.packages import ModelPackage
+
+# Time says nothing about a property: a busy machine must not fail a test.
+settings.register_profile("assay", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("assay")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

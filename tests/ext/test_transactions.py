@@ -6,9 +6,10 @@ import struct
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from nacl.signing import SigningKey
 
 from assay.v1.transactions_pb2 import BatchPayload, SignedTx
-from ext import transactions
+from ext import signatures, transactions
 from ext.transactions import ParseError, ParseReason, parse_batch, parse_signed_tx
 
 signed_transactions = st.builds(
@@ -160,6 +161,23 @@ def test_arrays_hold_every_transaction_and_cannot_be_written() -> None:
             batch.transaction(index)
     with pytest.raises(IndexError):
         batch.attestation(1)
+
+
+def test_a_parsed_batch_goes_straight_to_the_signature_check() -> None:
+    encoded = []
+    for number in range(20):
+        key, body = SigningKey(bytes([number]) * 32), b"body of %d" % number
+        signature = key.sign(transactions.signing_digest(b"chain", body)).signature
+        message = SignedTx(body=body, public_key=bytes(key.verify_key), signature=signature)
+        encoded.append(message.SerializeToString())
+    batch = parse_batch(payload_of(*encoded))
+    for chain_id, accepted in ((b"chain", True), (b"other", False)):
+        digests = batch.signing_digests(chain_id)
+        answers = signatures.verify_batch(batch.public_keys, digests, batch.signatures)
+        assert answers.tolist() == [accepted] * 20
+    empty = parse_batch(b"")
+    digests = empty.signing_digests(b"chain")
+    assert signatures.verify_batch(empty.public_keys, digests, empty.signatures).tolist() == []
 
 
 @pytest.mark.parametrize(
