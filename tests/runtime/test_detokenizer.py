@@ -43,7 +43,8 @@ def test_streamed_pieces_make_the_final_text_cut_at_the_first_stop_string(
     pieces = "".join(streamed(text.encode(), tuple(stop)))
     assert pieces == whole_text(text.encode(), tuple(stop))
     found = [text.find(item) for item in stop if item in text]
-    # A stop string that ends later may begin earlier, but the stream ends with the first that is whole.
+    # A stop string that ends later may begin earlier, but the stream ends with the first that is
+    # whole.
     assert pieces == text[: len(pieces)]
     assert not any(item in pieces for item in stop)
     assert bool(found) == (len(pieces) < len(text))

@@ -136,7 +136,8 @@ def test_bits_do_not_depend_on_threads_or_on_how_tokens_are_cut_into_blocks(
 
 
 def test_a_projection_is_the_float32_sum_in_order_of_inputs(tmp_path: Path) -> None:
-    """One number followed by hand: the first logit of the first token of a model of no layers' effect."""
+    """One number followed by hand: the first logit of the first token of a model of no layers'
+    effect."""
     shape = TinyModel(layers=1)
     model = make_model(tmp_path, shape)
     zeros = {
@@ -213,7 +214,8 @@ def test_machine_code_fuses_no_multiplication_with_an_addition(function: Any, ar
 
 
 def test_logits_are_the_bits_every_machine_must_have(tiny: Model) -> None:
-    """A pinned digest: it changes only with the arithmetic, and then the engine profile must too."""
+    """A pinned digest: it changes only with the arithmetic, and then the engine profile must
+    too."""
     logits = logits_in_blocks(tiny, [(37 * index) % 261 for index in range(64)], 48)
     assert hashlib.sha256(logits.tobytes()).hexdigest() == PINNED_LOGITS
 

@@ -83,7 +83,8 @@ def test_a_value_gives_the_same_bits_alone_and_among_others(values: list[float])
 
 
 def test_bits_of_all_functions_are_the_ones_every_machine_must_have() -> None:
-    """Pinned digests: they change only with the arithmetic, and then the engine profile must too."""
+    """Pinned digests: they change only with the arithmetic, and then the engine profile must
+    too."""
     steps = np.arange(-23_040, 23_041) / 256.0
     sines, cosines = sine_cosine64(steps * 1024)
     results = {

@@ -1,4 +1,5 @@
-"""A Llama-family model small enough to build in a moment, with random weights and a byte tokenizer."""
+"""A Llama-family model small enough to build in a moment, with random weights and a byte
+tokenizer."""
 
 import json
 from dataclasses import dataclass
