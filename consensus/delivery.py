@@ -124,6 +124,9 @@ class Delivery:
         while tip.sequence > walk.floor:
             known = self._lanes.headers.get(tip.digest)
             if known is None:
+                known = self._lanes.take_offered(tip.digest)
+                walk.outstanding -= 1 if known is not None else 0
+            if known is None:
                 self._await(walk, tip)
                 return
             header = known.header if isinstance(known, SignedHeader) else known

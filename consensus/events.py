@@ -264,7 +264,8 @@ class LoadBlocks:
 @dataclass(frozen=True, slots=True)
 class LoadBatch:
     """Serve a peer from the store: send BatchMessage(batch, None) for the batch with this digest
-    and, following `header.parent`, up to `count - 1` ancestors; stop at 1 MiB."""
+    and, following `header.parent`, up to `count - 1` ancestors; stop at 1 MiB. Oldest first is
+    best, but any order serves."""
 
     peer: int
     lane: int

@@ -34,6 +34,8 @@ BUFFERED_BATCHES_MAX: Final = 16
 """Batches of one lane above the held tip that wait for their check or their predecessor."""
 PROOFS_KEPT_MAX: Final = 64
 """Availability proofs kept of one lane."""
+OFFERED_BATCHES_MAX: Final = 64
+"""Batches of incomplete lanes kept in the hope that a descendant names them."""
 RESEND_DOUBLINGS_MAX: Final = 4
 """Resends to peers that do not answer slow down to a sixteenth of the usual pace."""
 
@@ -80,6 +82,8 @@ class Lanes:
         """Digests that final blocks need: taken from anyone, finality has judged them."""
         self.incomplete: set[int] = set()
         """Lanes of which a final batch is still missing: nothing is acked there."""
+        self._offered: dict[bytes, Batch] = {}
+        """Batches of incomplete lanes that nothing has named yet: answers may come in any order."""
         self._acks: dict[int, dict[int, Ack]] = {}
         self._acked: dict[int, int] = {}
         """Highest own sequence that each peer has acked."""
@@ -229,9 +233,19 @@ class Lanes:
                 self._store(batch, digest)
                 return digest
             return None
+        if lane.index in self.incomplete and len(self._offered) < OFFERED_BATCHES_MAX:
+            self._offered[digest] = batch
         if peer == header.lane and peer != context.own_index:
             self._buffer(lane, batch, digest)
         return None
+
+    def take_offered(self, digest: bytes) -> BatchHeader | None:
+        """A final batch that came before its descendant made it wanted; it is stored now."""
+        batch = self._offered.pop(digest, None)
+        if batch is None or not self._authentic(batch):
+            return None
+        self._store(batch, digest)
+        return batch.header
 
     def batch_checked(self, owner: int, digest: bytes, valid: bool) -> None:
         """The pipeline's verdict on a buffered batch."""
@@ -419,6 +433,7 @@ class Lanes:
     def completed(self, index: int) -> None:
         """Every final batch of a lane is stored again: it may be acked."""
         self.incomplete.discard(index)
+        self._offered = {d: b for d, b in self._offered.items() if b.header.lane != index}
         lane = self._lanes[index]
         if lane.tip != lane.final:
             self._ack(lane, lane.tip)

@@ -118,7 +118,7 @@ class Replica:
         effects = context.effects
         context.effects = []
         self._compact(effects)
-        self._wake(effects)
+        self._wake(effects, isinstance(event, Tick))
         return effects
 
     @property
@@ -268,7 +268,7 @@ class Replica:
         effects.append(Compact(tuple(encode_record(record) for record in records)))
         self._records = 0
 
-    def _wake(self, effects: list[Effect]) -> None:
+    def _wake(self, effects: list[Effect], ticked: bool) -> None:
         if not self._simplex.started:
             return
         times = (
@@ -279,7 +279,8 @@ class Replica:
         # Never in the past: a rule that cannot act yet must not spin the driver.
         soonest = self._context.now_ms + 1
         at_ms = max(soonest, min(time for time in times if time is not None))
-        if at_ms != self._wake_at_ms:
+        # A timer that rang has to be set again, even to the same time: it may have rung early.
+        if ticked or at_ms != self._wake_at_ms:
             self._wake_at_ms = at_ms
             effects.append(WakeAt(at_ms))
 

@@ -470,8 +470,11 @@ class Simplex:
         if self._resend_at_ms is not None:
             return
         due_ms = self.pacing.due_ms()
-        if self._context.now_ms >= due_ms:
-            self._resend_at_ms = self._context.now_ms + self.pacing.resend_pace_ms()
+        now_ms = self._context.now_ms
+        if now_ms >= due_ms:
+            pace_ms = self.pacing.resend_pace_ms()
+            since_ms = due_ms if now_ms < due_ms + pace_ms else now_ms
+            self._resend_at_ms = since_ms + pace_ms
 
     def _resend(self) -> None:
         """Say everything of this view again: something was lost, or somebody is down."""

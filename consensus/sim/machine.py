@@ -34,7 +34,7 @@ from consensus.messages import BatchMessage, Blocks, Message
 from consensus.replica import Replica
 from consensus.sim.disk import Disk
 from consensus.sim.invariants import InvariantBroken, Invariants
-from consensus.values import Block, Certificate
+from consensus.values import Batch, Block, Certificate
 from consensus.wal import WAL_NAME, Wal
 from ext.hashing import tagged_hash
 
@@ -210,15 +210,15 @@ class Machine:
             self._transmit(effect.peer, Blocks(tuple(blocks[: best[0]]), best[1]))
 
     def load_batch(self, effect: LoadBatch) -> None:
-        """Serve a batch and its ancestors, newest first."""
+        """Serve a batch and its ancestors, oldest first; the links shuffle them anyway."""
         digest = effect.digest
-        for _ in range(effect.count):
-            batch = self.disk.find_batch(digest)
-            if batch is None:
-                return
-            self._flush()
-            self._transmit(effect.peer, BatchMessage(batch, None))
+        batches: list[Batch] = []
+        while len(batches) < effect.count and (batch := self.disk.find_batch(digest)) is not None:
+            batches.append(batch)
             digest = batch.header.parent
+        self._flush()
+        for batch in reversed(batches):
+            self._transmit(effect.peer, BatchMessage(batch, None))
 
     def misbehaviour(self, effect: Misbehaviour) -> None:
         """Keep the evidence."""

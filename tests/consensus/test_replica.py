@@ -25,6 +25,7 @@ from consensus.events import (
     Start,
     StoreBatch,
     Tick,
+    WakeAt,
 )
 from consensus.evidence import Fault, evidence_fault
 from consensus.journal import encode_record
@@ -300,7 +301,7 @@ def test_a_leader_that_restarts_repeats_its_proposal_and_makes_no_other() -> Non
 
 def test_a_finalized_chain_is_recovered_from_the_store() -> None:
     bench = offered(first_proposal())
-    block = bench.said(Vote) and first_proposal().block
+    block = first_proposal().block
     for kind in (VoteKind.NOTARIZE, VoteKind.FINALIZE):
         for signer in OTHERS[:2]:
             bench.step(MessageReceived(signer, vote(kind, block, signer)))
@@ -486,6 +487,36 @@ def test_missing_final_batches_are_fetched_and_delivery_waits_for_them() -> None
     (increment,) = bench.all(Deliver)[0].increments
     assert (increment.first_sequence, increment.last_sequence) == (1, 1)
     assert increment.digests == (tip.digest,)
+
+
+@pytest.mark.parametrize("oldest_first", [True, False])
+def test_many_final_batches_are_fetched_with_one_request_in_whatever_order_they_come(
+    oldest_first: bool,
+) -> None:
+    lane = OTHERS[0]
+    batches = [batch(lane)]
+    for sequence in range(2, 21):
+        parent = batches[-1].header.digest()
+        batches.append(batch(lane, sequence, bytes([sequence]), parent))
+    tip = Tip(lane, 20, batches[-1].header.digest())
+    block = first_proposal(cut=(tip,)).block
+    bench = Bench(VOTER)
+    final = Blocks((block,), certificate(VoteKind.FINALIZE, block))
+    bench.step(MessageReceived(OTHERS[1], final))
+    for each in batches if oldest_first else reversed(batches):
+        bench.step(MessageReceived(OTHERS[1], BatchMessage(each, None)), after_ms=1)
+    assert bench.said(BatchRequest) == [BatchRequest(tip, 20)]
+    (delivered,) = bench.all(Deliver)
+    digests = tuple(each.header.digest() for each in batches)
+    assert delivered.increments[0].digests == digests
+    assert {effect.batch for effect in bench.all(StoreBatch)} == set(batches)
+
+
+def test_a_timer_that_rang_early_is_set_again() -> None:
+    bench = Bench(VOTER)
+    at_ms = bench.wake_at_ms()
+    effects = bench.step(Tick(), after_ms=at_ms - bench.now_ms - 1)
+    assert WakeAt(at_ms) in effects
 
 
 def test_a_lagging_peer_is_given_the_finalization_and_then_the_blocks() -> None:

@@ -186,7 +186,7 @@ class LaxValidators(ValidatorSet):
     """Half is enough."""
 
     @property
-    def quorum_stake(self) -> int:  # type: ignore[override]
+    def quorum_stake(self) -> int:
         return self.stake_total // 2
 
 
