@@ -5,8 +5,6 @@ anywhere, because each operation is rounded once, as IEEE 754 says, in the order
 Accuracy: about one unit in the last place in double, two in float32, over the ranges named.
 """
 
-
-
 import math
 
 import numpy as np
@@ -65,6 +63,7 @@ def exp32(x: np.float32) -> np.float32:
 
 
 _TAYLOR = tuple(1.0 / math.factorial(power) for power in range(20))
+_T2, _T3, _T4, _T5, _T6, _T7, _T8, _T9, _T10, _T11, _T12, _T13 = _TAYLOR[2:14]
 
 
 @helper
@@ -74,9 +73,20 @@ def exp64(x: float) -> float:
     shifted = clipped * _LOG2_E + _ROUND
     count = shifted - _ROUND
     rest = (clipped - count * _LN2_HIGH) - count * _LN2_LOW
-    series = _TAYLOR[13]
-    for power in range(12, -1, -1):
-        series = _TAYLOR[power] + rest * series
+    # Written out: a loop over coefficients would keep LLVM from computing several values at once.
+    series = _T12 + rest * _T13
+    series = _T11 + rest * series
+    series = _T10 + rest * series
+    series = _T9 + rest * series
+    series = _T8 + rest * series
+    series = _T7 + rest * series
+    series = _T6 + rest * series
+    series = _T5 + rest * series
+    series = _T4 + rest * series
+    series = _T3 + rest * series
+    series = _T2 + rest * series
+    series = 1.0 + rest * series
+    series = 1.0 + rest * series
     # The low bits of the shifted number are the integer: a conversion that every CPU has as a
     # vector.
     scale = integer_as_double((double_as_integer(shifted) - _ROUND_BITS + 1023) << 52)

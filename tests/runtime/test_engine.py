@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from runtime.engine import RequestError, RequestReason, SamplingRule
@@ -18,8 +20,15 @@ from runtime.engine import RequestError, RequestReason, SamplingRule
         ({"stop": ("\ud800",)}, "is not valid Unicode text"),
     ],
 )
-def test_a_sampling_rule_out_of_bounds_says_what_is_allowed(changes: dict, detail: str) -> None:
-    values = {"temperature_milli": 0, "top_k": 0, "top_p_milli": 0, "max_output_tokens": 1}
+def test_a_sampling_rule_out_of_bounds_says_what_is_allowed(
+    changes: dict[str, Any], detail: str
+) -> None:
+    values: dict[str, Any] = {
+        "temperature_milli": 0,
+        "top_k": 0,
+        "top_p_milli": 0,
+        "max_output_tokens": 1,
+    }
     with pytest.raises(RequestError) as refusal:
         SamplingRule(**{**values, **changes})
     assert refusal.value.reason is RequestReason.BAD_SAMPLING

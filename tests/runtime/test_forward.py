@@ -33,7 +33,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 def tokens_of(model: Model, count: int) -> list[int]:
-    return np.random.default_rng(3).integers(0, model.config.vocabulary, count).tolist()
+    drawn: list[int] = np.random.default_rng(3).integers(0, model.config.vocabulary, count).tolist()
+    return drawn
 
 
 def logits_in_blocks(model: Model, tokens: list[int], block: int) -> np.ndarray:
@@ -42,7 +43,8 @@ def logits_in_blocks(model: Model, tokens: list[int], block: int) -> np.ndarray:
         model.extend(sequence, tokens[start : start + block], 0)
         for start in range(0, len(tokens), block)
     ]
-    return np.concatenate(rows)[:, : model.config.vocabulary]
+    joined: np.ndarray = np.concatenate(rows)
+    return joined[:, : model.config.vocabulary]
 
 
 def plain_forward(config: ModelConfig, tensors: dict[str, np.ndarray], tokens: list[int]) -> Any:
@@ -196,16 +198,20 @@ def test_tokens_that_do_not_fit_are_refused(tiny: Model) -> None:
         Model(tiny.config, tiny._weights, 0)
 
 
+def source_of(kernel: Any) -> Any:
+    return kernel.py_func
+
+
 def multiply_block(x: np.ndarray, w: np.ndarray, y: np.ndarray) -> None:
     multiply(x, 0, 32, 7, w, 0, 512, 2, 32, y, 0, 32)
 
 
 @pytest.mark.parametrize(
     ("function", "arrays"),
-    [(multiply_block, 3), (exp32_each.py_func, 2), (log64_each.py_func, 2)],
+    [(multiply_block, 3), (source_of(exp32_each), 2), (source_of(log64_each), 2)],
 )
 def test_machine_code_fuses_no_multiplication_with_an_addition(function: Any, arrays: int) -> None:
-    number = types.float64 if function is log64_each.py_func else types.float32
+    number = types.float64 if function is source_of(log64_each) else types.float32
     dispatcher = njit(nogil=True, error_model="numpy")(function)
     dispatcher.compile((number[::1],) * arrays)
     (code,) = dispatcher.inspect_asm().values()

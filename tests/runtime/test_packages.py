@@ -187,7 +187,9 @@ def test_weights_of_gguf_and_of_a_directory_are_the_same_values(tmp_path: Path) 
 def test_sixteen_bit_safetensors_widen_exactly(tmp_path: Path, kind: str, bits: type) -> None:
     folder = write_directory(TinyModel(), tmp_path / "directory")
     values = np.array([[1.5, -2.0, 0.15625, 3.0]], np.float32)
-    stored = values.astype(bits) if kind == "F16" else (values.view(np.uint32) >> 16).astype(bits)
+    stored: Any = (
+        values.astype(bits) if kind == "F16" else (values.view(np.uint32) >> 16).astype(bits)
+    )
     header = {"x": {"dtype": kind, "shape": [1, 4], "data_offsets": [0, 8]}}
     text = json.dumps(header).encode()
     data = len(text).to_bytes(8, "little") + text + stored.tobytes()

@@ -82,7 +82,13 @@ def without_fault(scores: Scores) -> bool:
     st.lists(st.sampled_from(["e", "th", "the", "\n", "zz"]), max_size=2),
 )
 def test_an_honest_claim_scores_zero_everywhere(
-    engine: ReferenceEngine, seed: bytes, milli: int, top_k: int, top_p: int, most: int, stop: list
+    engine: ReferenceEngine,
+    seed: bytes,
+    milli: int,
+    top_k: int,
+    top_p: int,
+    most: int,
+    stop: list[str],
 ) -> None:
     rule = SamplingRule(milli, top_k, top_p, most, tuple(stop))
     claim = complete(engine, rule, seed)

@@ -36,7 +36,9 @@ def sample(
     return int(token_ids[0]), int(logprobs[0])
 
 
-def replay(logits: np.ndarray, claimed: int, temperature_milli: int = 1000, top_k: int = 0) -> dict:
+def replay(
+    logits: np.ndarray, claimed: int, temperature_milli: int = 1000, top_k: int = 0
+) -> dict[str, int]:
     out = np.zeros((1, 5), np.int64)
     row = np.ascontiguousarray(logits, np.float32).reshape(1, -1)
     replay_rows(
@@ -66,7 +68,8 @@ def choose_by_the_book(
     survivors = order[:CANDIDATES][: top_k or CANDIDATES]
     scaled = {token: float(logits[token]) * (1000 / milli) for token in survivors}
     weights = [math.exp(scaled[token] - scaled[survivors[0]]) for token in survivors]
-    kept, before = [], 0.0
+    kept: list[int] = []
+    before = 0.0
     for token, weight in zip(survivors, weights, strict=True):
         if not kept or before * 1000 < sum(weights) * (top_p_milli or 1000):
             kept.append(token)

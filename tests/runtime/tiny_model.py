@@ -50,7 +50,8 @@ class TinyModel:
         random = np.random.default_rng(self.seed)
 
         def matrix(outputs: int, inputs: int) -> np.ndarray:
-            return (random.standard_normal((outputs, inputs)) / inputs**0.5).astype(np.float32)
+            values: np.ndarray = random.standard_normal((outputs, inputs)) / inputs**0.5
+            return values.astype(np.float32)
 
         def gain() -> np.ndarray:
             return (1 + 0.1 * random.standard_normal(self.width)).astype(np.float32)
