@@ -39,11 +39,11 @@ class CatchUp:
 
     def receive_status(self, peer: int, status: Status) -> None:
         """Give a peer what it lacks; tell it where we stand if it is ahead."""
-        own = self._context.own_index
-        if own is not None and self._context.is_validator(peer):
-            held = {tip.lane: tip.sequence for tip in status.tips}
-            if self._once(self._helped_ms, peer):
-                self._help(peer, status.view, status.finalized_view)
+        if self._once(self._helped_ms, peer):
+            self._help(peer, status.view, status.finalized_view)
+            own = self._context.own_index
+            if own is not None and self._context.is_validator(peer):
+                held = {tip.lane: tip.sequence for tip in status.tips}
                 self._lanes.push(peer, held.get(own, 0))
         if status.view > self._simplex.view and self._once(self._told_ms, peer):
             self._context.send(peer, self._simplex.status())

@@ -519,15 +519,18 @@ def test_a_timer_that_rang_early_is_set_again() -> None:
     assert WakeAt(at_ms) in effects
 
 
-def test_a_lagging_peer_is_given_the_finalization_and_then_the_blocks() -> None:
+@pytest.mark.parametrize("peer", [OTHERS[1], 9], ids=["validator", "observer"])
+def test_a_lagging_peer_is_given_the_finalization_and_then_the_blocks(peer: int) -> None:
     _, blocks = finalized_block()
     bench = Bench(VOTER)
     bench.step(MessageReceived(OTHERS[0], blocks))
-    bench.step(MessageReceived(OTHERS[1], Status(1, 0, 0, ())))
-    assert Send(OTHERS[1], Certificates((blocks.certificate,))) in bench.effects
-    bench.step(MessageReceived(OTHERS[1], BlocksRequest(1)))
-    assert bench.all(LoadBlocks) == [LoadBlocks(OTHERS[1], 1)]
-    bench.step(MessageReceived(OTHERS[1], BlocksRequest(2)))
+    for _ in range(2):
+        bench.step(MessageReceived(peer, Status(1, 0, 0, ())))
+    help_given = Send(peer, Certificates((blocks.certificate,)))
+    assert bench.effects.count(help_given) == 1
+    bench.step(MessageReceived(peer, BlocksRequest(1)))
+    assert bench.all(LoadBlocks) == [LoadBlocks(peer, 1)]
+    bench.step(MessageReceived(peer, BlocksRequest(2)))
     assert len(bench.all(LoadBlocks)) == 1
 
 
