@@ -174,6 +174,34 @@ def test_a_batch_finds_exactly_the_bad_ones(bad: set[int], size: int) -> None:
     assert together(items) == [index not in bad for index in range(size)]
 
 
+def test_signatures_that_share_a_key_are_told_apart() -> None:
+    source = random.Random(10)
+    keys = [SigningKey(source.randbytes(32)) for _ in range(4)]
+    no_point = (2).to_bytes(32, "little")
+    assert reference.decode(no_point) is None
+    items: list[Signed] = []
+    for number in range(120):
+        key, message = keys[source.randrange(4)], source.randbytes(number)
+        items.append((bytes(key.verify_key), message, key.sign(message).signature))
+    for index in (5, 6, 77):
+        items[index] = with_response(items[index], 1 + index)
+    for index in (0, 50, 119):
+        items[index] = (no_point, items[index][1], items[index][2])
+    items[33] = (items[33][0], items[33][1], items[34][2])
+    bad = {0, 5, 6, 33, 50, 77, 119}
+    assert together(items) == [index not in bad for index in range(120)]
+
+
+def test_errors_of_one_key_that_cancel_each_other_are_found() -> None:
+    key = SigningKey(bytes(32))
+    items = [
+        (bytes(key.verify_key), bytes([number]), key.sign(bytes([number])).signature)
+        for number in range(40)
+    ]
+    items[3], items[4] = with_response(items[3], 5), with_response(items[4], -5)
+    assert [index for index, good in enumerate(together(items)) if not good] == [3, 4]
+
+
 def test_errors_that_cancel_each_other_do_not_hide_in_a_batch() -> None:
     items = [honest(number) for number in range(40)]
     items[3], items[30] = with_response(items[3], 5), with_response(items[30], -5)
