@@ -52,10 +52,9 @@ class TokenStreams:
 
     def end(self, job: bytes, number: int) -> None:
         """No more chunks will come: the provider gave up, or the job moved on."""
-        attempt = self._attempts.get((job, number))
-        if attempt is not None:
-            attempt.ended = True
-            self._wake(attempt)
+        attempt = self._attempt(job, number)  # remembered for readers who are yet to come
+        attempt.ended = True
+        self._wake(attempt)
 
     async def read(self, job: bytes, number: int) -> AsyncIterator[node_pb2.TokenChunk]:
         """All chunks of an attempt, from the first; ends when the attempt does."""

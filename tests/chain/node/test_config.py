@@ -1,0 +1,86 @@
+"""node.toml: typed, with every unknown key refused by name."""
+
+from pathlib import Path
+
+import pytest
+
+from chain.node.config import (
+    CONFIG_FILE_NAME,
+    ConfigError,
+    NodeConfig,
+    ProviderSettings,
+    edit_config,
+    load_config,
+    save_config,
+)
+
+
+def write(home: Path, text: str) -> None:
+    (home / CONFIG_FILE_NAME).write_text(text)
+
+
+def test_one_line_is_enough(tmp_path: Path) -> None:
+    write(tmp_path, "validator = 2\n")
+    config = load_config(tmp_path)
+    assert config.validator == 2
+    assert config.provider == ProviderSettings()
+    assert config.runtime == ""
+
+
+def test_relative_paths_are_taken_from_the_home_and_absolute_ones_stay(tmp_path: Path) -> None:
+    write(tmp_path, 'validator = 0\ngenesis = "/else/genesis.json"\n[keys]\nvrf = "my/vrf.json"\n')
+    config = load_config(tmp_path)
+    assert config.data == tmp_path / "data"
+    assert config.genesis == Path("/else/genesis.json")
+    assert config.keys.vrf == tmp_path / "my" / "vrf.json"
+    assert config.keys.signing == tmp_path / "keys" / "signing.json"
+
+
+def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
+    saved = NodeConfig(validator=1, runtime="127.0.0.1:9", provider=ProviderSettings(capacity=9))
+    save_config(tmp_path, saved)
+    loaded = load_config(tmp_path)
+    assert loaded.provider == saved.provider
+    assert loaded.runtime == saved.runtime
+
+
+def test_an_edit_changes_what_it_names_only(tmp_path: Path) -> None:
+    save_config(tmp_path, NodeConfig(validator=1, batch_interval_ms=30))
+    edit_config(tmp_path, runtime="127.0.0.1:9")
+    config = load_config(tmp_path)
+    assert (config.runtime, config.batch_interval_ms, config.validator) == ("127.0.0.1:9", 30, 1)
+    assert config.genesis == tmp_path / "genesis.json"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("validator = 0\ncolour = 1\n", "colour: Extra inputs are not permitted"),
+        ("validator = 0\n[provider]\nprice = 1\n", "provider.price: Extra inputs"),
+        ("validator = 0\n[keys]\nspare = 'x'\n", "keys.spare: Extra inputs"),
+        ("", "validator: Field required"),
+        ("validator = -1\n", "validator: Input should be greater than or equal to 0"),
+        ("validator = 0\nbatch_bytes = 5\n", "batch_bytes: Input should be greater"),
+        ("validator = 0\n[provider]\ncapacity = 0\n", "provider.capacity: Input should be"),
+        ("validator = \n", "is not valid TOML"),
+    ],
+)
+def test_a_file_that_is_wrong_is_refused_and_told_where(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path)
+    assert told in str(caught.value)
+    assert str(tmp_path / CONFIG_FILE_NAME) in str(caught.value)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / CONFIG_FILE_NAME).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="is not valid TOML"):
+        load_config(tmp_path)
+
+
+def test_a_home_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="assay devnet start"):
+        load_config(tmp_path / "nowhere")
