@@ -27,6 +27,8 @@ from ext.hashing import tagged_hash
 
 TIERS = {"standard": transactions_pb2.TIER_STANDARD, "critical": transactions_pb2.TIER_CRITICAL}
 TEMPERATURE_SCALE = 1000
+U32_MAX = (1 << 32) - 1
+U64_MAX = (1 << 64) - 1
 
 
 def command(  # noqa: PLR0913, PLR0917 - one parameter an option
@@ -78,13 +80,17 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter an option
         fail(as_json, "USAGE", "--seed and --seed-from-chain exclude each other", 2)
     if tier not in TIERS:
         fail(as_json, "USAGE", f"--tier {tier}: give one of {', '.join(TIERS)}", 2)
-    if max_tokens < 0 or temperature < 0 or top_k < 0 or not 0 <= top_p <= 1 or answer_within < 0:
-        fail(
-            as_json,
-            "USAGE",
-            "--max-tokens, --temperature, … must not be negative, --top-p 0 to 1",
-            2,
-        )
+    numbers = (
+        ("--max-tokens", max_tokens, U32_MAX),
+        ("--temperature", temperature, U32_MAX / TEMPERATURE_SCALE),
+        ("--top-k", top_k, U32_MAX),
+        ("--top-p", top_p, 1),
+        ("--max-price", max_price or 0, U64_MAX),
+        ("--answer-within", answer_within, U32_MAX / 1000),
+    )
+    for name, value, limit in numbers:
+        if not 0 <= value <= limit:  # also true of "not a number"
+            fail(as_json, "USAGE", f"{name} is {value}, allowed are 0 to {limit:,}", 2)
     text = sys.stdin.read() if prompt == "-" else prompt
     target = resolve(as_json, home, node, key, passphrase_file, genesis)
     trusted = open_genesis(as_json, target)

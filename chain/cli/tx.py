@@ -20,6 +20,7 @@ from chain.client import NodeClient
 from chain.rejections import Rejection
 
 app = typer.Typer(help="Sign and submit a transaction.", no_args_is_help=True)
+AMOUNT_MAX = (1 << 64) - 1
 
 
 @app.callback()
@@ -39,6 +40,8 @@ def transfer(
     as_json: JsonOption = False,
 ) -> None:
     """Send grain to an account, and wait until that is final."""
+    if amount > AMOUNT_MAX:
+        fail(as_json, "USAGE", f"AMOUNT is {amount}, allowed are 1 to {AMOUNT_MAX}", 2)
     try:
         receiver = parse_account(to)
     except Rejection as rejection:

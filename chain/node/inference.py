@@ -68,6 +68,8 @@ class InferenceFlow:
                 f"Infer takes a transaction with one request_inference, got {kinds}; use "
                 "Transactions.Submit for others",
             )
+        await self._node.worker.admit(transaction)  # a prompt is read for those who can pay
+        await self._node.check_prompt(transaction.body.ops[0].request_inference)
         await self._node.intake.admit(transaction, signed)
         return transaction
 

@@ -30,7 +30,8 @@ from chain.receipt_files import to_protobuf
 from chain.receipts import build_receipt
 from chain.records import TransactionReceipt
 from chain.rejections import Rejection, RejectionReason
-from chain.runtime_client import RuntimeClient
+from chain.runtime_client import RuntimeClient, RuntimeRefusedError, RuntimeUnavailableError
+from chain.runtime_replies import RuntimeReplyError
 from chain.store import Store
 from chain.transactions import sign_transaction
 from consensus.events import (
@@ -43,6 +44,9 @@ from consensus.events import (
 
 AGENT_VALIDITY_BLOCKS = 128
 DUTIES_INTERVAL_MS = 1_000
+TOKENIZE_WITHIN_S = 2.0
+OVER_CONTEXT = "OVER_CONTEXT"
+"""A runtime's own word."""
 
 logger = logging.getLogger(__name__)
 
@@ -195,6 +199,21 @@ class Node:
                 if rejection.reason is not RejectionReason.NOT_READY:
                     raise
             await self.next_block()
+
+    async def check_prompt(self, request: transactions_pb2.RequestInference) -> None:
+        """Refuse a prompt that has too many tokens, if this node's runtime can tell.
+
+        The ledger knows bytes only: such a job would be assigned, given up and refunded.
+        """
+        if self.runtime is None:
+            return
+        try:
+            await self.runtime.tokenize(request.model, request.input, TOKENIZE_WITHIN_S)
+        except RuntimeRefusedError as error:
+            if error.reason == OVER_CONTEXT:
+                raise Rejection(RejectionReason.PROMPT_TOO_LONG, error.detail) from error
+        except (RuntimeUnavailableError, RuntimeReplyError) as error:
+            logger.info("a prompt is not checked: %s", error)
 
     async def tokens(
         self, job: bytes, attempt: int, operator: int
