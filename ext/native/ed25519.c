@@ -8,7 +8,7 @@
 #include "sha512.h"
 
 /* From here down one by one is cheaper than the bucket method. */
-enum { SINGLES_MAX = 12 };
+enum { SINGLES_MAX = 6 };
 enum { SCALAR_BITS = 253, COEFFICIENT_BITS = 128 };
 /* Each failed search spends a batch equation; once this share of the signatures was found bad, the
  * rest is checked one by one, which bounds what a sender of bad signatures can cost. */
