@@ -21,6 +21,7 @@ from consensus.events import (
     CheckBatch,
     Compact,
     Deliver,
+    Diverged,
     Effect,
     Event,
     Finalized,
@@ -53,6 +54,10 @@ EVENTS_MAX = 100_000
 EVENTS_PER_TURN = 256
 
 logger = logging.getLogger(__name__)
+
+
+class DivergedError(Exception):
+    """This validator's ledger is not the one that the others have."""
 
 
 @dataclass(slots=True)
@@ -183,6 +188,12 @@ class Driver:
                 self._background(self._serve_blocks(effect))
             case LoadBatch():
                 self._background(self._serve_batches(effect))
+            case Diverged():
+                raise DivergedError(
+                    f"execution of height {effect.height} gave {effect.own_root.hex()} here, but "
+                    f"a quorum vouches for {effect.final_root.hex()}: this validator must not go "
+                    "on; keep its home for study, and restore from a snapshot or from genesis"
+                )
             case Misbehaviour():
                 logger.error(
                     "validator %d broke a rule: %s, evidence %s",
@@ -252,7 +263,7 @@ class Driver:
             self._send(effect.peer, message)
 
     def _load_batches(self, effect: LoadBatch) -> list[BatchMessage]:
-        """The asked batch and its ancestors, oldest first, within the bounds."""
+        """The asked batch and its ancestors, within the bounds."""
         messages: list[BatchMessage] = []
         size = 0
         digest = effect.digest
@@ -265,5 +276,4 @@ class Driver:
                 break
             messages.append(BatchMessage(batch, None))
             digest = batch.header.parent
-        messages.reverse()
         return messages
