@@ -28,8 +28,6 @@ is (l[j] - m) - ln(sum of exp(l[i] - m) over i in order), m the greatest logit, 
 2^-20 nats (halves up) and kept within -(2^31 - 1) and 0.
 """
 
-
-
 import numpy as np
 
 from runtime.kernels import helper, kernel
@@ -74,10 +72,11 @@ def log_sum_exp(logits: np.ndarray, greatest: float) -> float:
     terms = np.empty(_SUM_BLOCK, np.float64)
     total = 0.0
     for start in range(0, logits.size, _SUM_BLOCK):
-        count = min(_SUM_BLOCK, logits.size - start)
-        for index in range(count):
-            terms[index] = exp64(float(logits[start + index]) - greatest)
-        for index in range(count):
+        # A slice, because an index that numba can't see to be positive does not vectorise.
+        block = logits[start : start + _SUM_BLOCK]
+        for index in range(block.size):
+            terms[index] = exp64(float(block[index]) - greatest)
+        for index in range(block.size):
             total += terms[index]
     return log64(total)
 

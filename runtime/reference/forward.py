@@ -2,7 +2,8 @@
 
 Work is shared by giving each of `parts` threads its own columns, heads or rows: an output has one
 owner, who sums it alone and in order. Threads meet at a barrier between stages. See the package
-docstring for the rules.
+docstring for the rules. Inner loops run over slices: numba lets an index that it can't see to be
+positive wrap around, and LLVM does not vectorise that.
 """
 
 # ruff: noqa: PLR0913, PLR0917 - compiled functions take their operands one by one
@@ -184,12 +185,15 @@ def normalize(
     y_offset: int,
 ) -> None:
     """RMS norm of one row: y = gain * (x / sqrt(mean of squares + epsilon))."""
+    source = x[x_offset : x_offset + width]
+    gains = gain[gain_offset : gain_offset + width]
+    target = y[y_offset : y_offset + width]
     total = _ZERO
     for index in range(width):
-        total += x[x_offset + index] * x[x_offset + index]
+        total += source[index] * source[index]
     inverse = _ONE / np.sqrt(total / np.float32(width) + epsilon)
     for index in range(width):
-        y[y_offset + index] = gain[gain_offset + index] * (x[x_offset + index] * inverse)
+        target[index] = gains[index] * (source[index] * inverse)
 
 
 @helper
@@ -262,18 +266,18 @@ def store_keys_and_values(
 def soften(scores: np.ndarray, offset: int, limit: int, end: int, scale: np.float32) -> np.float32:
     """Turn scores[offset:][:limit] into e^(scaled score - greatest), zero up to `end`; returns
     their sum."""
-    greatest = scores[offset] * scale
-    for index in range(limit):
-        value = scores[offset + index] * scale
-        scores[offset + index] = value
+    known = scores[offset : offset + limit]
+    greatest = known[0] * scale
+    for index in range(known.size):
+        value = known[index] * scale
+        known[index] = value
         greatest = value if value > greatest else greatest
-    for index in range(limit):
-        scores[offset + index] = exp32(scores[offset + index] - greatest)
+    for index in range(known.size):
+        known[index] = exp32(known[index] - greatest)
     total = _ZERO
-    for index in range(limit):
-        total += scores[offset + index]
-    for index in range(limit, end):
-        scores[offset + index] = _ZERO
+    for index in range(known.size):
+        total += known[index]
+    scores[offset + limit : offset + end] = _ZERO
     return total
 
 
@@ -303,8 +307,9 @@ def multiply_softened(
         scratch.attended, out_at, out_stride,
     )  # fmt: skip
     for row in range(count):
-        for index in range(head_width):
-            scratch.attended[out_at + row * out_stride + index] /= totals[row]
+        target = scratch.attended[out_at + row * out_stride :][:head_width]
+        for index in range(target.size):
+            target[index] /= totals[row]
 
 
 @helper
@@ -372,8 +377,10 @@ def add_product(
         scratch.projected, first * PANEL, width,
     )  # fmt: skip
     for row in range(rows):
-        for column in range(first * PANEL, last * PANEL):
-            scratch.hidden[row * width + column] += scratch.projected[row * width + column]
+        target = scratch.hidden[row * width + first * PANEL : row * width + last * PANEL]
+        source = scratch.projected[row * width + first * PANEL : row * width + last * PANEL]
+        for column in range(target.size):
+            target[column] += source[column]
 
 
 @helper
@@ -455,12 +462,12 @@ def feed_stage(
     )  # fmt: skip
     for row in range(rows):
         for pair in range(first, last):
-            gate_at = row * columns + 2 * pair * PANEL
+            source = scratch.projected[row * columns + 2 * pair * PANEL :][: 2 * PANEL]
+            target = scratch.active[row * shape.feed_width + pair * PANEL :][:PANEL]
             for lane in range(PANEL):
-                gate = scratch.projected[gate_at + lane]
-                up = scratch.projected[gate_at + PANEL + lane]
+                gate = source[lane]
                 silu = gate / (_ONE + exp32(-gate))
-                scratch.active[row * shape.feed_width + pair * PANEL + lane] = silu * up
+                target[lane] = silu * source[PANEL + lane]
     wait_for_others(barrier, parts)
     add_product(
         scratch.active, shape.feed_width, weights.down, layer, scratch, rows, width, part, parts
