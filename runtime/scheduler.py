@@ -266,6 +266,11 @@ class Scheduler:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
+    def ensure_started(self) -> None:
+        """Start the engine thread unless it was started already."""
+        if self._thread is None:
+            self.start()
+
     def stop(self) -> None:
         """Refuse new work, end every job with SchedulerStoppedError, and join the thread."""
         with self._wakeup:

@@ -1,7 +1,7 @@
 """The gRPC face of the runtime: Generate, Verify, Tokenize, Models, health and reflection.
 
-Way of a request: message -> `requests` (checked values) -> `scheduler` (whose step is next)
--> engine -> reply. The event loop only moves bytes; all engine work is on the scheduler's thread.
+Way of a request: message -> `requests` (checked values) -> `backend` (a model being served; it
+queues, and has an engine do the work elsewhere) -> reply. The event loop only moves bytes.
 
 Rules:
 - A caller that goes away, or whose deadline passes, takes its work with it.
@@ -14,8 +14,9 @@ Rules:
 import asyncio
 import ipaddress
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -25,26 +26,16 @@ from grpc_reflection.v1alpha import reflection
 
 from assay.v1 import runtime_pb2, runtime_pb2_grpc
 from runtime import requests
-from runtime.engine import (
-    Completion,
-    Engine,
-    InferenceInput,
-    RequestError,
-    SamplingRule,
-    Step,
-    Verification,
-)
+from runtime.backend import Asked, Backend, Started
+from runtime.engine import Completion, RequestError, Step
 from runtime.readiness import Readiness, ReadinessBounds
 from runtime.requests import Refusal, RefusalReason
 from runtime.scheduler import (
-    Job,
     JobExpiredError,
     JobFailedError,
     QueueFullError,
-    Scheduler,
     SchedulerStoppedError,
     Share,
-    Work,
     Workload,
 )
 
@@ -82,46 +73,13 @@ class ServiceLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
-    """The prompt is tokenized and the generation begins."""
-
-    input_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationRequest:
-    """A checked Generate request."""
-
-    model: bytes
-    engine: Engine
-    input: InferenceInput
-    sampling: SamplingRule
-    seed: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class VerificationRequest:
     """A checked Verify request; the claim is as it came."""
 
-    generation: GenerationRequest
+    backend: Backend
+    asked: Asked
     claim: Completion
     positions: tuple[int, ...]
-
-
-def _tokenizing(engine: Engine, request: InferenceInput) -> Work[None, list[int]]:
-    yield None
-    return engine.tokenize(request)
-
-
-def _verifying(request: VerificationRequest) -> Work[None, Verification]:
-    asked = request.generation
-    prompt_ids = asked.engine.tokenize(asked.input)
-    yield None
-    return (
-        yield from asked.engine.verify(
-            prompt_ids, asked.sampling, asked.seed, request.claim, request.positions
-        )
-    )
 
 
 def _chunk(steps: list[Step]) -> runtime_pb2.GenerateReply:
@@ -178,16 +136,8 @@ async def _told(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[No
 class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
     """Answers the calls of assay.runtime.v1.Runtime."""
 
-    def __init__(
-        self,
-        engines: Mapping[bytes, Engine],
-        scheduler: Scheduler,
-        readiness: Readiness,
-        limits: ServiceLimits,
-    ) -> None:
-        self._engines = dict(engines)
-        self._scheduler = scheduler
-        self._readiness = readiness
+    def __init__(self, backends: Mapping[bytes, Backend], limits: ServiceLimits) -> None:
+        self._backends = dict(backends)
         self._limits = limits
 
     async def Generate(  # noqa: N802 - the name in the schema
@@ -197,31 +147,27 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
     ) -> AsyncIterator[runtime_pb2.GenerateReply]:
         """Stream Started, Chunks and the finished result."""
         async with _told(context):
-            asked = self._read_generation(request)
-            job = self._scheduler.submit(
-                Workload.GENERATE, self._generating(asked), self._deadline_s(context)
-            )
+            backend, asked = self._read_asked(request)
             sent_text = ""
-            with job:
-                async for items in job.batches():
-                    for item in items:
-                        if isinstance(item, Started):
+            async with aclosing(backend.generate(asked, self._deadline_s(context))) as events:
+                async for event in events:
+                    match event:
+                        case Started(input_tokens):
                             yield runtime_pb2.GenerateReply(
                                 started=runtime_pb2.GenerateReply.Started(
-                                    input_tokens=item.input_tokens,
-                                    engine_profile=asked.engine.profile,
+                                    input_tokens=input_tokens, engine_profile=backend.profile
                                 )
                             )
-                    steps = [item for item in items if isinstance(item, Step)]
-                    if steps:
-                        reply = _chunk(steps)
-                        sent_text += reply.chunk.text
-                        yield reply
-                completion = await job.result()
-            rest = completion.text[len(sent_text) :]
-            if rest:
-                yield runtime_pb2.GenerateReply(chunk=runtime_pb2.GenerateReply.Chunk(text=rest))
-            yield runtime_pb2.GenerateReply(finished=requests.write_result(completion))
+                        case Completion():
+                            rest = event.text[len(sent_text) :]
+                            if rest:
+                                chunk = runtime_pb2.GenerateReply.Chunk(text=rest)
+                                yield runtime_pb2.GenerateReply(chunk=chunk)
+                            yield runtime_pb2.GenerateReply(finished=requests.write_result(event))
+                        case steps:
+                            reply = _chunk(steps)
+                            sent_text += reply.chunk.text
+                            yield reply
 
     async def Verify(  # noqa: N802 - the name in the schema
         self,
@@ -230,13 +176,12 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
     ) -> runtime_pb2.VerifyReply:
         """Score a claim."""
         async with _told(context):
-            asked = self._read_verification(request)
-            work = _verifying(asked)
-            job: Job[None, Verification] = self._scheduler.submit(
-                Workload.VERIFY, work, self._deadline_s(context)
+            read = self._read_verification(request)
+            return requests.write_verification(
+                await read.backend.verify(
+                    read.asked, read.claim, read.positions, self._deadline_s(context)
+                )
             )
-            with job:
-                return requests.write_verification(await job.result())
         raise AssertionError("a refused call was aborted above")
 
     async def Tokenize(  # noqa: N802 - the name in the schema
@@ -246,13 +191,11 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
     ) -> runtime_pb2.TokenizeReply:
         """The ids of an input."""
         async with _told(context):
-            engine = self._engine(request.model)
-            work = _tokenizing(engine, requests.read_input(request.input, engine.context_tokens))
-            job: Job[None, list[int]] = self._scheduler.submit(
-                Workload.TOKENIZE, work, self._deadline_s(context)
+            backend = self._backend(request.model)
+            asked = requests.read_input(request.input, backend.context_tokens)
+            return runtime_pb2.TokenizeReply(
+                token_ids=await backend.tokenize(asked, self._deadline_s(context))
             )
-            with job:
-                return runtime_pb2.TokenizeReply(token_ids=await job.result())
         raise AssertionError("a refused call was aborted above")
 
     async def Models(  # noqa: N802 - the name in the schema
@@ -261,35 +204,30 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> runtime_pb2.ModelsReply:
         """What this runtime serves, and how busy it is."""
-        loads = [self._scheduler.load(kind) for kind in (Workload.GENERATE, Workload.VERIFY)]
         return runtime_pb2.ModelsReply(
-            models=[
-                runtime_pb2.ModelInfo(
-                    model=model,
-                    name=engine.package.manifest.name,
-                    architecture=engine.package.manifest.architecture,
-                    engine_profile=engine.profile,
-                    context_tokens=engine.context_tokens,
-                    vocabulary=engine.vocabulary,
-                    parameters=engine.package.manifest.parameters,
-                    queued=sum(load.waiting for load in loads),
-                    running=sum(load.running for load in loads),
-                    queue_limit=self._limits.queue_limit,
-                )
-                for model, engine in self._engines.items()
-            ]
+            models=[self._info(model, backend) for model, backend in self._backends.items()]
         )
 
-    def _generating(self, asked: GenerationRequest) -> Work[Started | Step, Completion]:
-        prompt_ids = asked.engine.tokenize(asked.input)
-        yield Started(len(prompt_ids))
-        steps = asked.engine.generate(prompt_ids, asked.sampling, asked.seed)
-        return (yield from self._readiness.watch(asked.model, steps))
+    def _info(self, model: bytes, backend: Backend) -> runtime_pb2.ModelInfo:
+        manifest = backend.package.manifest
+        loads = [backend.load(kind) for kind in (Workload.GENERATE, Workload.VERIFY)]
+        return runtime_pb2.ModelInfo(
+            model=model,
+            name=manifest.name,
+            architecture=manifest.architecture,
+            engine_profile=backend.profile,
+            context_tokens=backend.context_tokens,
+            vocabulary=backend.vocabulary,
+            parameters=manifest.parameters,
+            queued=sum(load.waiting for load in loads),
+            running=sum(load.running for load in loads),
+            queue_limit=self._limits.queue_limit,
+        )
 
-    def _engine(self, model: bytes) -> Engine:
-        engine = self._engines.get(requests.read_model_id(model))
-        if engine is None:
-            names = ", ".join(known.hex() for known in self._engines)
+    def _backend(self, model: bytes) -> Backend:
+        backend = self._backends.get(requests.read_model_id(model))
+        if backend is None:
+            names = ", ".join(known.hex() for known in self._backends)
             raise Refusal(
                 RefusalReason.UNKNOWN_MODEL,
                 f"model {model.hex()}",
@@ -297,12 +235,12 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
                 "start it with this model's package or use another runtime",
                 grpc.StatusCode.NOT_FOUND,
             )
-        return engine
+        return backend
 
-    def _read_generation(
+    def _read_asked(
         self, request: runtime_pb2.GenerateRequest | runtime_pb2.VerifyRequest
-    ) -> GenerationRequest:
-        engine = self._engine(request.model)
+    ) -> tuple[Backend, Asked]:
+        backend = self._backend(request.model)
         if not request.HasField("sampling"):
             requests.refuse(
                 RefusalReason.MISSING_SAMPLING,
@@ -310,16 +248,14 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
                 "one with it",
                 "set sampling, at least its max_output_tokens",
             )
-        return GenerationRequest(
-            model=request.model,
-            engine=engine,
-            input=requests.read_input(request.input, engine.context_tokens),
-            sampling=requests.read_sampling(request.sampling, engine.context_tokens),
+        return backend, Asked(
+            input=requests.read_input(request.input, backend.context_tokens),
+            sampling=requests.read_sampling(request.sampling, backend.context_tokens),
             seed=requests.read_seed(request.seed),
         )
 
     def _read_verification(self, request: runtime_pb2.VerifyRequest) -> VerificationRequest:
-        generation = self._read_generation(request)
+        backend, asked = self._read_asked(request)
         if not request.HasField("claim"):
             requests.refuse(
                 RefusalReason.MISSING_CLAIM,
@@ -328,7 +264,8 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
                 "set claim to the result to be scored",
             )
         return VerificationRequest(
-            generation=generation,
+            backend=backend,
+            asked=asked,
             claim=requests.read_claim(request.claim),
             positions=requests.read_positions(request.fingerprint_positions),
         )
@@ -337,7 +274,7 @@ class RuntimeService(runtime_pb2_grpc.RuntimeServicer):
         # None when the caller set no deadline, whatever the type says.
         left_s = cast("float | None", context.time_remaining())
         limit_s = self._limits.wall_time_s
-        return self._scheduler.now_s() + (limit_s if left_s is None else min(left_s, limit_s))
+        return time.monotonic() + (limit_s if left_s is None else min(left_s, limit_s))
 
 
 def is_loopback(host: str) -> bool:
@@ -351,18 +288,13 @@ def is_loopback(host: str) -> bool:
 
 
 class RuntimeServer:
-    """A runtime's whole server: engine thread, calls, health, reflection. Starts and stops once."""
+    """A runtime's whole server: models, calls, health, reflection. Starts and stops once."""
 
-    def __init__(
-        self,
-        engines: Mapping[bytes, Engine],
-        limits: ServiceLimits | None = None,
-        scheduler: Scheduler | None = None,
-    ) -> None:
-        self._limits = limits or ServiceLimits()
-        self.scheduler = scheduler or Scheduler(self._limits.shares())
-        self.readiness = Readiness(engines, self.scheduler, self._limits.readiness)
-        self._service = RuntimeService(engines, self.scheduler, self.readiness, self._limits)
+    def __init__(self, backends: Mapping[bytes, Backend], limits: ServiceLimits) -> None:
+        self._limits = limits
+        self._backends = dict(backends)
+        self._readiness = Readiness(backends, limits.readiness)
+        self._service = RuntimeService(backends, limits)
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._monitor: asyncio.Task[None] | None = None
@@ -394,7 +326,8 @@ class RuntimeServer:
         if bound_port == 0:
             raise OSError(f"cannot listen on {host}:{port}: the port is in use")
         await self._show(False, "starting")
-        self.scheduler.start()
+        for backend in self._backends.values():
+            await backend.start()
         await server.start()
         self._server = server
         self._monitor = asyncio.create_task(self._watch_readiness())
@@ -412,13 +345,14 @@ class RuntimeServer:
         await self._health.enter_graceful_shutdown()
         if self._server is not None:
             await self._server.stop(grace_s)
-        await self.readiness.close()
-        await asyncio.to_thread(self.scheduler.stop)
+        await self._readiness.close()
+        for backend in self._backends.values():
+            await backend.stop()
 
     async def _watch_readiness(self) -> None:
         while True:
-            self.readiness.send_probes()
-            trouble = self.readiness.trouble()
+            self._readiness.send_probes()
+            trouble = self._readiness.trouble()
             await self._show(not trouble, trouble)
             if not trouble:
                 self._became_ready.set()

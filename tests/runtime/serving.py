@@ -9,6 +9,7 @@ from grpc_status import rpc_status
 
 from assay.v1 import inference_pb2, runtime_pb2
 from runtime.readiness import ReadinessBounds
+from runtime.scheduled import ScheduledBackend, scheduled_backends
 from runtime.service import RuntimeServer, ServiceLimits
 from tests.runtime.tiny_engine import TinyEngine
 
@@ -22,14 +23,20 @@ def limits(
     return ServiceLimits(queue_limit, running_limit, wall_time_s, readiness)
 
 
+def backends(
+    *engines: TinyEngine, service_limits: ServiceLimits | None = None
+) -> dict[bytes, ScheduledBackend]:
+    by_model = {engine.package.model_id: engine for engine in engines}
+    return scheduled_backends(by_model, (service_limits or limits()).shares())
+
+
 @asynccontextmanager
 async def serving(
     *engines: TinyEngine, service_limits: ServiceLimits | None = None, wait_ready: bool = True
 ) -> AsyncIterator[str]:
     """Yield the target of a running server."""
-    server = RuntimeServer(
-        {engine.package.model_id: engine for engine in engines}, service_limits or limits()
-    )
+    chosen = service_limits or limits()
+    server = RuntimeServer(backends(*engines, service_limits=chosen), chosen)
     port = await server.start(LOOPBACK, 0)
     try:
         if wait_ready:

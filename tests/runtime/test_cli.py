@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from typer.testing import CliRunner
 
 from runtime.cli import ListenAddress, model_app, read_listen, run_service, runtime_app
-from tests.runtime.serving import LOOPBACK, limits
+from tests.runtime.serving import LOOPBACK, backends, limits
 from tests.runtime.tiny_engine import TinyEngine
 
 runner = CliRunner()
@@ -68,9 +68,8 @@ async def test_the_service_tells_its_port_gets_ready_and_stops_on_a_signal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine, port_file = TinyEngine(), tmp_path / "port"
-    engines = {engine.package.model_id: engine}
     service = asyncio.create_task(
-        run_service(engines, limits(), ListenAddress(LOOPBACK, 0), port_file, as_json=True)
+        run_service(backends(engine), limits(), ListenAddress(LOOPBACK, 0), port_file, as_json=True)
     )
     while not port_file.exists():
         await asyncio.sleep(0.01)

@@ -14,6 +14,7 @@ from runtime.requests import MAX_MESSAGE_BYTES, RefusalReason
 from runtime.service import SERVICE_NAME, RuntimeServer, is_loopback
 from tests.runtime.serving import (
     LOOPBACK,
+    backends,
     generate_request,
     limits,
     reason_of,
@@ -382,7 +383,7 @@ async def test_an_engine_that_only_fails_is_not_ready() -> None:
 
 async def test_stopping_gives_running_calls_their_grace() -> None:
     engine = TinyEngine(step_s=0.01)
-    server = RuntimeServer({engine.package.model_id: engine}, limits())
+    server = RuntimeServer(backends(engine), limits())
     port = await server.start(LOOPBACK, 0)
     await server.wait_ready()
     async with grpc.aio.insecure_channel(f"{LOOPBACK}:{port}") as channel:
@@ -396,7 +397,7 @@ async def test_stopping_gives_running_calls_their_grace() -> None:
 async def test_a_port_in_use_is_told() -> None:
     engine = TinyEngine()
     async with serving(engine) as target:
-        other = RuntimeServer({engine.package.model_id: engine}, limits())
+        other = RuntimeServer(backends(engine), limits())
         with pytest.raises(OSError, match=r"cannot listen on 127\.0\.0\.1"):
             await other.start(LOOPBACK, int(target.rsplit(":", 1)[1]))
 
