@@ -48,6 +48,8 @@ _UNIT_INTERVAL = 2.0**-53
 _MILLI = 1000.0
 _SUM_BLOCK = 256
 """Exponentials computed ahead of adding them, so that they vectorise; no influence on the sum."""
+_SCAN_BLOCK = 256
+"""Logits looked at together when candidates are selected; no influence on which they are."""
 
 
 @helper
@@ -89,74 +91,87 @@ def fixed_logprob(logit: float, greatest: float, log_total: float) -> int:
 
 
 @helper
-def select_candidates(logits: np.ndarray, ids: np.ndarray) -> int:
-    """Step 1: fill ids (int64[64]); returns how many there are."""
+def select_candidates(logits: np.ndarray, ids: np.ndarray, values: np.ndarray) -> int:
+    """Step 1: fill ids (int64[64]) and their logits, values (float64[64]); returns their number."""
     count = 0
     threshold = np.float32(-np.inf)
-    for token_id in range(logits.size):
-        value = logits[token_id]
+    for start in range(0, logits.size, _SCAN_BLOCK):
+        block = logits[start : start + _SCAN_BLOCK]
         if count == CANDIDATES:
-            if not value > threshold:
+            # Most blocks hold nothing above the least candidate; counting vectorises.
+            above = 0
+            for value in block:
+                above += value > threshold
+            if above == 0:
                 continue
-            place = count - 1
-        else:
-            place = count
-            count += 1
-        while place > 0 and value > logits[ids[place - 1]]:
-            ids[place] = ids[place - 1]
-            place -= 1
-        ids[place] = token_id
-        threshold = logits[ids[count - 1]]
+        for offset in range(block.size):
+            value = block[offset]
+            if count == CANDIDATES:
+                if not value > threshold:
+                    continue
+                place = count - 1
+            else:
+                place = count
+                count += 1
+            while place > 0 and value > values[place - 1]:
+                ids[place] = ids[place - 1]
+                values[place] = values[place - 1]
+                place -= 1
+            ids[place] = start + offset
+            values[place] = value
+            threshold = np.float32(values[count - 1])
     return count
 
 
 @helper
 def count_survivors(
-    logits: np.ndarray, ids: np.ndarray, count: int, scale: float, top_k: int, top_p_milli: int
+    values: np.ndarray, count: int, scale: float, top_k: int, top_p_milli: int
 ) -> int:
-    """Step 4: how many of the first candidates survive."""
+    """Step 4: how many of the first candidates survive, given their logits in order."""
     if 0 < top_k < count:
         count = top_k
     if top_p_milli == 0 or top_p_milli >= 1000:
         return count
-    first = float(logits[ids[0]]) * scale
+    first = values[0] * scale
     total = 0.0
     for index in range(count):
-        total += exp64(float(logits[ids[index]]) * scale - first)
+        total += exp64(values[index] * scale - first)
     before = 0.0
     for index in range(count):
         if index > 0 and not before * _MILLI < total * top_p_milli:
             return index
-        before += exp64(float(logits[ids[index]]) * scale - first)
+        before += exp64(values[index] * scale - first)
     return count
 
 
 @helper
 def choose(
-    logits: np.ndarray,
+    ids: np.ndarray,
+    values: np.ndarray,
+    count: int,
     position: int,
     seed_words: np.ndarray,
     temperature_milli: int,
     top_k: int,
     top_p_milli: int,
-    ids: np.ndarray,
-) -> tuple[int, int, int, float]:
-    """(token, survivors, candidates, best noisy score); fills ids (int64[64]) with the
-    candidates."""
-    count = select_candidates(logits, ids)
+) -> tuple[int, int, float]:
+    """(token, survivors, best noisy score) of the first `count` candidates, in order.
+
+    `values` are their logits, or anything that differs from them by one constant.
+    """
     if temperature_milli == 0:
-        return ids[0], 1, count, float(logits[ids[0]])
+        return ids[0], 1, values[0]
     scale = _MILLI / temperature_milli
-    survivors = count_survivors(logits, ids, count, scale, top_k, top_p_milli)
+    survivors = count_survivors(values, count, scale, top_k, top_p_milli)
     best_id = ids[0]
-    best = float(logits[best_id]) * scale + noise(best_id, position, seed_words)
+    best = values[0] * scale + noise(best_id, position, seed_words)
     for index in range(1, survivors):
         token_id = ids[index]
-        value = float(logits[token_id]) * scale + noise(token_id, position, seed_words)
+        value = values[index] * scale + noise(token_id, position, seed_words)
         if value > best or (value == best and token_id < best_id):
             best = value
             best_id = token_id
-    return best_id, survivors, count, best
+    return best_id, survivors, best
 
 
 @kernel("void(float32[:, ::1], int64, uint64[::1], int64, int64, int64, int64[::1], int64[::1])")
@@ -172,18 +187,20 @@ def sample_rows(
 ) -> None:
     """The token and its log-probability for each row of logits; row r is output position first +
     r."""
-    ids = np.empty(CANDIDATES, np.int64)
+    ids, values = np.empty(CANDIDATES, np.int64), np.empty(CANDIDATES, np.float64)
     for row in range(logits.shape[0]):
-        token_id, _, _, _ = choose(
-            logits[row],
+        count = select_candidates(logits[row], ids, values)
+        token_id, _, _ = choose(
+            ids,
+            values,
+            count,
             first_position + row,
             seed_words,
             temperature_milli,
             top_k,
             top_p_milli,
-            ids,
         )
-        greatest = float(logits[row, ids[0]])
+        greatest = values[0]
         log_total = log_sum_exp(logits[row], greatest)
         token_ids[row] = token_id
         logprobs[row] = fixed_logprob(float(logits[row, token_id]), greatest, log_total)
@@ -191,25 +208,25 @@ def sample_rows(
 
 @helper
 def margin_of(
-    logits: np.ndarray,
     claimed: int,
+    value: float,
     position: int,
     seed_words: np.ndarray,
     temperature_milli: int,
     best: float,
-    last_survivor: int,
+    last_survivor: float,
     survives: bool,
 ) -> float:
     """Best noisy score minus the claimed token's in 2^-20 units, with what it lacks to survive
-    added."""
+    added; `value` and `last_survivor` are logits."""
     if temperature_milli == 0:
-        margin = best - float(logits[claimed])
+        margin = best - value
     else:
         scale = _MILLI / temperature_milli
-        own = float(logits[claimed]) * scale
+        own = value * scale
         margin = max(best - (own + noise(claimed, position, seed_words)), 0.0)
         if not survives:
-            margin += max(float(logits[last_survivor]) * scale - own, 0.0)
+            margin += max(last_survivor * scale - own, 0.0)
     return min(float(np.floor(margin * _UNITS + 0.5)), _CLIP)
 
 
@@ -230,34 +247,34 @@ def replay_rows(
     log-probability of the runner-up (the token of greatest logit other than the claimed one, the
     lower id of equal ones), and whether the claimed token is among the candidates.
     """
-    ids = np.empty(CANDIDATES, np.int64)
+    ids, values = np.empty(CANDIDATES, np.int64), np.empty(CANDIDATES, np.float64)
     for row in range(logits.shape[0]):
-        values = logits[row]
         position = first_position + row
-        token_id, survivors, count, best = choose(
-            values, position, seed_words, temperature_milli, top_k, top_p_milli, ids
+        count = select_candidates(logits[row], ids, values)
+        token_id, survivors, best = choose(
+            ids, values, count, position, seed_words, temperature_milli, top_k, top_p_milli
         )
         rank = 0
         while rank < count and ids[rank] != claimed[row]:
             rank += 1
-        greatest = float(values[ids[0]])
-        log_total = log_sum_exp(values, greatest)
-        runner_up = ids[1] if rank == 0 and count > 1 else ids[0]
+        log_total = log_sum_exp(logits[row], values[0])
+        claimed_value = float(logits[row, claimed[row]])
+        runner_up = values[1] if rank == 0 and count > 1 else values[0]
         out[row, 0] = token_id
         out[row, 1] = np.int64(
             margin_of(
-                values,
                 claimed[row],
+                claimed_value,
                 position,
                 seed_words,
                 temperature_milli,
                 best,
-                ids[survivors - 1],
+                values[survivors - 1],
                 rank < survivors,
             )
         )
-        out[row, 2] = fixed_logprob(float(values[claimed[row]]), greatest, log_total)
-        out[row, 3] = fixed_logprob(float(values[runner_up]), greatest, log_total)
+        out[row, 2] = fixed_logprob(claimed_value, values[0], log_total)
+        out[row, 3] = fixed_logprob(runner_up, values[0], log_total)
         out[row, 4] = 1 if rank < count else 0
 
 
