@@ -2,7 +2,7 @@
 
 The parts, and who talks to whom:
 - `server`: the process; public gRPC, health, reflection, signals. `services`, `inference`, `views`,
-  `errors`: the public API in terms of the node.
+  `errors`, `unreadable`: the public API in terms of the node.
 - `node`: puts everything together and owns the event loop's side of it.
 - `driver`: steps the consensus core and performs its effects, durable things before spoken ones.
 - `peers`: mutual TLS to the other validators. `streams`: tokens on their way to callers.

@@ -16,6 +16,7 @@ from chain.node.config import ConfigError, NodeConfig, load_config
 from chain.node.node import Node
 from chain.node.services import add_services
 from chain.node.signer import NodeKeys, load_keys
+from chain.node.unreadable import RefuseUnreadable
 from chain.store import StoreError
 from consensus.wal import WalLocked
 
@@ -52,7 +53,7 @@ async def _serve(config: NodeConfig, genesis: Genesis, keys: NodeKeys) -> None:
         node = Node(config, genesis, keys)
     except (StoreError, WalLocked, OSError) as error:
         raise StartError(str(error)) from error
-    server = grpc.aio.server(options=_OPTIONS)
+    server = grpc.aio.server(interceptors=(RefuseUnreadable(),), options=_OPTIONS)
     names = add_services(server, node)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

@@ -61,6 +61,7 @@ class VerifierAgent:
         self._reveals: OrderedDict[tuple[bytes, int], JobReveal] = OrderedDict()
         self._opened: OrderedDict[tuple[bytes, int], None] = OrderedDict()
         self._running: dict[tuple[bytes, int], asyncio.Task[None]] = {}
+        self._waiting: dict[tuple[bytes, int], tuple[bytes, Job]] = {}
 
     def on_jobs(self, jobs: Iterable[tuple[bytes, Job]]) -> None:
         """Commit where a seat waits for it, open where the time has come."""
@@ -71,7 +72,10 @@ class VerifierAgent:
             key = (identity, job.round)
             due = job.status is JobStatus.COMMITTING and seat.commitment is None
             opens = job.status is JobStatus.REVEALING and seat.commitment is not None
-            if key in self._running or (due and key in self._reveals):
+            if key in self._running:
+                self._waiting[key] = (identity, job)  # the time to open may come meanwhile
+                continue
+            if due and key in self._reveals:
                 continue
             if (due or opens) and key not in self._opened:
                 task = asyncio.create_task(self._attend(identity, job, seat))
@@ -80,9 +84,13 @@ class VerifierAgent:
 
     def _forget(self, key: tuple[bytes, int], _: asyncio.Task[None]) -> None:
         self._running.pop(key, None)
+        waiting = self._waiting.pop(key, None)
+        if waiting is not None:
+            self.on_jobs([waiting])
 
     async def stop(self) -> None:
         """Cancel everything under way."""
+        self._waiting.clear()
         tasks = list(self._running.values())
         for task in tasks:
             task.cancel()

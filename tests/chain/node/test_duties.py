@@ -1,0 +1,162 @@
+"""Duties: said on chain when the ledger lacks them, not when it has them, and again if lost."""
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import pytest
+
+from assay.v1 import transactions_pb2
+from chain.execution import Ledger
+from chain.keys import KeyPair
+from chain.node.config import NodeConfig, ProviderSettings
+from chain.node.duties import REPEAT_AFTER_MS, Duties
+from chain.node.worker import LedgerWorker
+from chain.parameters import GRAIN_PER_ASY
+from chain.rejections import Rejection, RejectionReason
+from chain.runtime_client import RuntimeClient
+from tests.builders import key
+from tests.chain.ledger_world import ALICE, World, a_registration
+from tests.runtime.serving import serving
+from tests.runtime.tiny_engine import TinyEngine
+
+T = TypeVar("T")
+OWN_INDEX = 1
+ACCOUNT = key("account-1")
+STAKE = 500 * GRAIN_PER_ASY
+SETTINGS = ProviderSettings(input_price=3, output_price=7, capacity=2, stake=STAKE)
+
+
+class Town:
+    """A ledger in memory; what the duties submit goes into its next block."""
+
+    def __init__(self, engine: TinyEngine, registered: bool = True) -> None:
+        self.world = World()
+        self.model = engine.package.model_id
+        self.now_ms = 5_000_000
+        self.said: list[list[str]] = []
+        self.lost = False
+        self.refusal: Rejection | None = None
+        # World's validators have no keys; the duties of one are done by an account of its own.
+        self.world.do(
+            ALICE,
+            transactions_pb2.Transfer(to=ACCOUNT.public_key, amount=1_000 * GRAIN_PER_ASY),
+        )
+        if registered:
+            registration = a_registration()
+            registration.model = self.model
+            self.world.do(ALICE, registration)
+
+    async def read(self, function: Callable[[Ledger], T]) -> T:
+        return function(self.world.ledger)
+
+    async def submit(self, signer: KeyPair, operations: list[transactions_pb2.Op]) -> None:
+        assert signer is ACCOUNT
+        self.said.append([str(operation.WhichOneof("kind")) for operation in operations])
+        if self.refusal is not None:
+            raise self.refusal
+        if self.lost:
+            return
+        messages = [getattr(item, str(item.WhichOneof("kind"))) for item in operations]
+        assert self.world.do(signer.public_key, *messages).accepted
+
+    def duties(self, runtime: RuntimeClient, settings: ProviderSettings = SETTINGS) -> Duties:
+        config = NodeConfig(validator=OWN_INDEX, provider=settings, verifier=False)
+        return Duties(
+            OWN_INDEX,
+            ACCOUNT,
+            config,
+            cast(LedgerWorker, self),
+            runtime,
+            self.submit,
+            lambda: self.now_ms,
+        )
+
+
+async def test_stake_and_offer_are_said_once_and_then_stand() -> None:
+    engine = TinyEngine()
+    town = Town(engine)
+    async with serving(engine) as target, RuntimeClient(target) as runtime:
+        duties = town.duties(runtime)
+        for _ in range(3):
+            await duties.check()
+            town.now_ms += REPEAT_AFTER_MS
+    assert town.said == [["stake", "set_offer"]]
+    offer = town.world.ledger.offer(town.model, ACCOUNT.public_key)
+    assert offer is not None
+    assert (offer.input_price, offer.output_price, offer.capacity) == (3, 7, 2)
+    assert offer.operator == OWN_INDEX
+    assert town.world.ledger.account(ACCOUNT.public_key).stake == STAKE
+
+
+async def test_what_was_lost_is_said_again_after_a_while_and_not_before() -> None:
+    engine = TinyEngine()
+    town = Town(engine)
+    town.lost = True
+    async with serving(engine) as target, RuntimeClient(target) as runtime:
+        duties = town.duties(runtime)
+        await duties.check()
+        town.now_ms += REPEAT_AFTER_MS - 1
+        await duties.check()
+        assert len(town.said) == 1
+        town.now_ms += 1
+        town.lost = False
+        await duties.check()
+    assert town.said == [["stake", "set_offer"]] * 2
+    assert town.world.ledger.offer(town.model, ACCOUNT.public_key) is not None
+
+
+async def test_other_prices_in_the_settings_change_the_offer_only() -> None:
+    engine = TinyEngine()
+    town = Town(engine)
+    async with serving(engine) as target, RuntimeClient(target) as runtime:
+        await town.duties(runtime).check()
+        dearer = SETTINGS.model_copy(update={"output_price": 9})
+        await town.duties(runtime, dearer).check()
+    assert town.said[1:] == [["set_offer"]]
+    offer = town.world.ledger.offer(town.model, ACCOUNT.public_key)
+    assert offer is not None
+    assert offer.output_price == 9
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SETTINGS.model_copy(update={"enabled": False}),
+        SETTINGS.model_copy(update={"model": "00" * 32}),
+    ],
+)
+async def test_nothing_is_said_by_who_does_not_offer(settings: ProviderSettings) -> None:
+    engine = TinyEngine()
+    town = Town(engine)
+    async with serving(engine) as target, RuntimeClient(target) as runtime:
+        await town.duties(runtime, settings).check()
+    assert town.said == []
+
+
+async def test_a_model_that_is_not_registered_is_not_offered() -> None:
+    engine = TinyEngine()
+    town = Town(engine, registered=False)
+    async with serving(engine) as target, RuntimeClient(target) as runtime:
+        await town.duties(runtime).check()
+    assert town.said == []
+
+
+async def test_nothing_is_said_before_the_runtime_is_ready() -> None:
+    town = Town(TinyEngine())
+    async with RuntimeClient("127.0.0.1:1") as runtime:
+        await town.duties(runtime).check()
+    assert town.said == []
+
+
+async def test_a_refusal_is_borne_and_tried_again_later() -> None:
+    engine = TinyEngine()
+    town = Town(engine)
+    town.refusal = Rejection(RejectionReason.INSUFFICIENT_BALANCE, "no funds")
+    async with serving(engine) as target, RuntimeClient(target) as runtime:
+        duties = town.duties(runtime)
+        await duties.check()
+        town.refusal = None
+        town.now_ms += REPEAT_AFTER_MS
+        await duties.check()
+    assert len(town.said) == 2
+    assert town.world.ledger.account(ACCOUNT.public_key).stake == STAKE

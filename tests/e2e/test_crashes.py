@@ -1,0 +1,184 @@
+"""Processes that die without a word while questions are under way: nothing is lost or stuck."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from assay.v1 import node_pb2
+from chain.asking import Answer, ask
+from chain.devnet import RuntimeRecord, alive, save_devnet, spawn, start_node, stop_devnet
+from chain.node.worker import open_ledger
+from chain.parameters import Parameters
+from chain.receipts import verify_receipt
+from chain.records import JobStatus
+from chain.store import Store
+from runtime.packages import ModelPackage
+from tests.e2e.network import (
+    COMMAND_BOUND_S,
+    Network,
+    check_equal_roots,
+    client_of,
+    command,
+    kill,
+    output_of,
+    record_node,
+    request_for,
+    running_network,
+    until,
+    until_at_height,
+)
+
+pytestmark = pytest.mark.timeout(900, method="signal")
+
+VICTIM = 3
+PARAMETERS = replace(
+    Parameters(), commit_within_ms=15_000, reveal_within_ms=10_000, assign_within_ms=30_000
+)
+"""A dead validator's seat is waited for as long as these say."""
+ANSWER_WITHIN_MS = 20_000
+RUNTIME_BACK_WITHIN_MS = 240_000
+
+
+@pytest.fixture(scope="module")
+def network(
+    smollm2_package: ModelPackage, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Network]:
+    home = tmp_path_factory.mktemp("crashes") / "devnet"
+    with running_network(home, smollm2_package.path, parameters=PARAMETERS) as running:
+        yield running
+
+
+async def asked(network: Network, started: asyncio.Event, prompt: str) -> Answer:
+    """One question to validator 0; says when a provider is at work."""
+
+    def note(view: node_pb2.JobView) -> None:
+        if view.status == JobStatus.ASSIGNED.name:
+            started.set()
+
+    async with client_of(network) as client:
+        request = await request_for(client, 8, answer_within_ms=ANSWER_WITHIN_MS, prompt=prompt)
+        return await ask(client, network.user, request, COMMAND_BOUND_S, on_status=note)
+
+
+async def test_jobs_finish_though_a_validator_is_killed_and_it_catches_up(
+    network: Network,
+) -> None:
+    started = asyncio.Event()
+    questions = [
+        asyncio.create_task(asked(network, started, prompt))
+        for prompt in ("What is gold?", "What is silver?", "What is copper?")
+    ]
+    await started.wait()
+    victim = network.nodes[VICTIM]
+    kill(victim.process)
+    answers = await asyncio.gather(*questions)
+    assert [answer.status for answer in answers] == ["VERIFIED"] * 3
+    for answer in answers:
+        verify_receipt(answer.receipt, network.genesis)
+    async with client_of(network) as client:
+        height = (await client.status()).height
+        record_node(network, start_node(network.home, victim))
+        async with client_of(network, VICTIM) as returned:
+            await until_at_height(returned, height)
+            status = await returned.status()
+            assert status.voting
+            assert (await returned.block(height)).execution_root == (
+                await client.block(height)
+            ).execution_root
+            assert (await returned.job(answers[0].job)).status == "VERIFIED"
+    await check_equal_roots(network)
+
+
+async def test_a_returned_validator_answers_and_judges_again(network: Network) -> None:
+    async with client_of(network, VICTIM) as client:
+        request = await request_for(client, 4, provider=network.account(VICTIM))
+        answer = await ask(client, network.user, request, COMMAND_BOUND_S)
+        assert answer.status == "VERIFIED"
+        assert answer.receipt.job_receipt.provider == network.account(VICTIM)
+        request = await request_for(client, 4, provider=network.account(0))
+        answer = await ask(client, network.user, request, COMMAND_BOUND_S)
+    assert {word.validator for word in answer.receipt.job_receipt.verdicts} == {1, 2, VICTIM}
+
+
+def restart_runtime(network: Network, model: Path) -> None:
+    """A runtime at the address of the one that was killed."""
+    devnet = network.devnet
+    old = devnet.runtimes[0]
+    arguments = ["runtime", "serve", "--model", str(model), "--listen", old.address]
+    process = spawn(arguments, network.home / old.log)
+    new = RuntimeRecord(address=old.address, log=old.log, process=process)
+    save_devnet(network.home, devnet.model_copy(update={"runtimes": (new,)}))
+
+
+async def test_a_runtime_killed_in_the_middle_of_an_answer_leaves_nothing_stuck(
+    network: Network, smollm2_package: ModelPackage
+) -> None:
+    texts: list[str] = []
+    speaking = asyncio.Event()
+
+    def hear(text: str) -> None:
+        texts.append(text)
+        speaking.set()
+
+    async with client_of(network) as client:
+        request = await request_for(
+            client, 64, provider=network.account(2), answer_within_ms=RUNTIME_BACK_WITHIN_MS
+        )
+        question = asyncio.create_task(
+            ask(client, network.user, request, COMMAND_BOUND_S * 2, on_text=hear)
+        )
+        await speaking.wait()
+        kill(network.devnet.runtimes[0].process)
+        heard = len("".join(texts))
+        restart_runtime(network, smollm2_package.path)
+        answer = await question
+        assert answer.status == "VERIFIED"
+        # The stream went on where it broke off: no word is missing, none comes twice.
+        assert 0 < heard < len(answer.text)
+        assert "".join(texts) == answer.text
+
+        async def nothing_open() -> bool:
+            return (await client.status()).open_jobs == 0
+
+        await until(nothing_open)
+    await check_equal_roots(network)
+
+
+def check_stored_ledger(network: Network, validator: int) -> tuple[int, bytes]:
+    """The ledger on a stopped validator's disk adds up; returns its height and root."""
+    data = network.home / network.nodes[validator].home / "data" / "store"
+    with Store(data, network.genesis.chain_id, network.genesis.digest()) as store:
+        ledger = open_ledger(network.genesis, store)
+        held = sum(
+            account.balance + account.stake + account.unbonding for _, account in ledger.accounts()
+        )
+        escrowed = sum(job.escrow for _, job in ledger.jobs())
+        supply = ledger.supply()
+        assert escrowed == 0
+        assert held + supply.burned == supply.issued
+        return ledger.height, ledger.execution_root
+
+
+async def test_after_all_crashes_the_ledgers_on_disk_add_up_and_the_chain_goes_on(
+    network: Network, smollm2_package: ModelPackage
+) -> None:
+    records = [node.process for node in network.nodes]
+    await check_equal_roots(network)
+    assert stop_devnet(network.home) == len(records) + 1
+    assert not any(record is not None and alive(record) for record in records)
+    ledgers = dict(check_stored_ledger(network, index) for index in range(len(records)))
+    done = command(
+        *("devnet", "start", "--home", network.home, "--model", smollm2_package.path),
+        *("--detach", "--json"),
+    )
+    assert output_of(done)["chain_id"] == network.genesis.chain_id
+    async with client_of(network) as client:
+        for height, root in ledgers.items():
+            assert (await client.block(height)).execution_root == root
+    answer = output_of(
+        command("infer", "--home", network.home, "Go on.", "--max-tokens", "4", "--json")
+    )
+    assert answer["verdict"] == "VERIFIED"
