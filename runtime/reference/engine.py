@@ -83,6 +83,11 @@ class ReferenceEngine:
         return self._model.config.vocabulary
 
     @property
+    def model(self) -> Model:
+        """The forward pass, for who wants logits."""
+        return self._model
+
+    @property
     def cache_bytes_per_token(self) -> int:
         """Memory one token of a running sequence takes."""
         return self._model.cache_bytes_per_token
@@ -175,30 +180,7 @@ class ReferenceEngine:
         shape = claim_shape(claim, self.vocabulary, limit)
         _check_positions(fingerprint_positions, len(claim.token_ids))
         readable = claim.token_ids[: shape.readable]
-        replay = np.zeros((shape.readable, REPLAY_COLUMNS), np.int64)
-        # The logits after the last token of the input are those of output position 0.
-        inputs = [*prompt, *readable[:-1]]
-        first_scored = len(prompt) - 1
-        sequence = self._model.sequence(len(inputs))
-        words = seed_words(seed)
-        for start in range(0, len(inputs) if readable else 0, BLOCK_TOKENS):
-            block = inputs[start : start + BLOCK_TOKENS]
-            skipped = min(max(first_scored - start, 0), len(block))
-            logits = self._model.extend(sequence, block, skipped)
-            if len(logits):
-                position = start + skipped - first_scored
-                claimed = np.array(readable[position : position + len(logits)], np.int64)
-                replay_rows(
-                    logits,
-                    position,
-                    words,
-                    sampling.temperature_milli,
-                    sampling.top_k,
-                    sampling.top_p_milli,
-                    claimed,
-                    replay[position : position + len(logits)],
-                )
-            yield None
+        replay = yield from self.replay(prompt, sampling, seed, readable)
         ending = ending_of(
             readable, self._tokenizer.token_bytes, sampling.stop, self._end_ids, limit
         )
@@ -209,6 +191,42 @@ class ReferenceEngine:
             claim, shape, replay, len(prompt), plausible, whole and ending.text == claim.text
         )
         return Verification(scores, fingerprint(replay, fingerprint_positions), self.profile)
+
+    def replay(
+        self,
+        prompt_ids: Sequence[int],
+        sampling: SamplingRule,
+        seed: bytes,
+        token_ids: Sequence[int],
+    ) -> Generator[None, None, np.ndarray]:
+        """int64[len(token_ids), 5], one row an output position, as `replay_rows` fills it.
+
+        Token ids must be valid and fit the context. Yields after each block of prefill.
+        """
+        replay = np.zeros((len(token_ids), REPLAY_COLUMNS), np.int64)
+        # The logits after the last token of the input are those of output position 0.
+        inputs = [*prompt_ids, *token_ids[:-1]]
+        first_scored = len(prompt_ids) - 1
+        sequence = self._model.sequence(len(inputs))
+        words = seed_words(seed)
+        for start in range(0, len(inputs) if token_ids else 0, BLOCK_TOKENS):
+            block = inputs[start : start + BLOCK_TOKENS]
+            skipped = min(max(first_scored - start, 0), len(block))
+            logits = self._model.extend(sequence, block, skipped)
+            if len(logits):
+                position = start + skipped - first_scored
+                replay_rows(
+                    logits,
+                    position,
+                    words,
+                    sampling.temperature_milli,
+                    sampling.top_k,
+                    sampling.top_p_milli,
+                    np.array(token_ids[position : position + len(logits)], np.int64),
+                    replay[position : position + len(logits)],
+                )
+            yield None
+        return replay
 
 
 def _sample(
