@@ -59,7 +59,7 @@ class NodeRecord(_Record):
     home: str
     public: str
     peer: str
-    runtime: str = ""
+    runtimes: tuple[str, ...] = ()
     process: ProcessRecord | None = None
 
 
@@ -200,10 +200,10 @@ def start_runtime(home: Path, model: Path, number: int, threads: int) -> Runtime
     raise DevnetError(f"the runtime did not start within {START_WITHIN_S:.0f} s; see {log}")
 
 
-def point_to_runtime(home: Path, node: NodeRecord, address: str) -> NodeRecord:
-    """Write the runtime's address into a validator's node.toml; the rest of it stays."""
-    edit_config(home / node.home, runtime=address)
-    return node.model_copy(update={"runtime": address})
+def point_to_runtimes(home: Path, node: NodeRecord, addresses: Sequence[str]) -> NodeRecord:
+    """Write the runtimes' addresses into a validator's node.toml; the rest of it stays."""
+    edit_config(home / node.home, runtimes=tuple(addresses))
+    return node.model_copy(update={"runtimes": tuple(addresses)})
 
 
 def start_node(home: Path, node: NodeRecord) -> NodeRecord:

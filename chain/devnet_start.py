@@ -16,7 +16,7 @@ from chain.devnet import (
     alive,
     create_devnet,
     load_devnet,
-    point_to_runtime,
+    point_to_runtimes,
     save_devnet,
     start_node,
     start_runtime,
@@ -51,7 +51,10 @@ class DevnetPlan:
     home: Path
     model: Path
     validators: int = 4
+    runtimes: int = 1
+    """Processes that all validators share."""
     runtime_per_validator: bool = False
+    """One process for each validator and by it alone, instead."""
     threads: int = 2
 
 
@@ -85,15 +88,16 @@ def _start_processes(
 ) -> Devnet:
     home = plan.home
     runtimes, nodes = [], list(devnet.nodes)
-    for number in range(len(nodes) if plan.runtime_per_validator else 1):
+    for number in range(len(nodes) if plan.runtime_per_validator else plan.runtimes):
         progress(f"starting runtime {number} (the first start compiles its kernels)")
         runtime = start_runtime(home, plan.model, number, plan.threads)
         runtimes.append(runtime)
         started.append(runtime.process)
     progress(f"starting {len(nodes)} validators")
+    addresses = [runtime.address for runtime in runtimes]
     for index, node in enumerate(nodes):
-        runtime = runtimes[index % len(runtimes)]
-        nodes[index] = start_node(home, point_to_runtime(home, node, runtime.address))
+        own = [addresses[index]] if plan.runtime_per_validator else addresses
+        nodes[index] = start_node(home, point_to_runtimes(home, node, own))
         process = nodes[index].process
         if process is not None:
             started.append(process)

@@ -11,10 +11,11 @@ What can go wrong is one of four things, and a node treats them differently:
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from types import TracebackType
-from typing import Self, TypeVar, cast
+from typing import Protocol, Self, TypeVar, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -55,17 +56,39 @@ _REFUSED = frozenset(
         grpc.StatusCode.OUT_OF_RANGE,
     }
 )
-_WORTH_RETRYING = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED})
+
+
+class Unavailability(StrEnum):
+    """Why no answer is to be had."""
+
+    ABSENT = "absent"
+    """Not reached, starting or stopping."""
+    BUSY = "busy"
+    """Well, but it takes no more now."""
+    OUT_OF_TIME = "out_of_time"
+    FAILED = "failed"
+    """It took the request and broke on it."""
+
+
+_CAUSES = {
+    grpc.StatusCode.UNAVAILABLE: Unavailability.ABSENT,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Unavailability.BUSY,
+    grpc.StatusCode.DEADLINE_EXCEEDED: Unavailability.OUT_OF_TIME,
+}
+_WORTH_RETRYING = frozenset({Unavailability.ABSENT, Unavailability.BUSY})
 
 
 class RuntimeUnavailableError(Exception):
     """No answer is to be had now, which says nothing about the request or the claim."""
 
     def __init__(
-        self, detail: str, retry: bool = False, retry_after_s: float | None = None
+        self,
+        detail: str,
+        cause: Unavailability = Unavailability.ABSENT,
+        retry_after_s: float | None = None,
     ) -> None:
         super().__init__(detail)
-        self.retry = retry
+        self.cause = cause
         self.retry_after_s = retry_after_s
 
 
@@ -115,20 +138,63 @@ def _translate(error: grpc.aio.AioRpcError) -> Exception:
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and not details.reason and too_large:
         return RuntimeReplyError(ReplyFault.TOO_LARGE, text)
     return RuntimeUnavailableError(
-        f"{details.reason or code.name}: {text}", code in _WORTH_RETRYING, details.retry_after_s
+        f"{details.reason or code.name}: {text}",
+        _CAUSES.get(code, Unavailability.FAILED),
+        details.retry_after_s,
     )
 
 
+def _readable(reply: T | None) -> T:
+    """The reply; gRPC gives None for bytes that are no message of the schema."""
+    if reply is None:
+        raise RuntimeReplyError(ReplyFault.UNREADABLE, "the reply's bytes are no message")
+    return reply
+
+
+class InferenceRuntime(Protocol):
+    """What the agents of a node ask: one runtime, or a pool of them."""
+
+    async def ready(self) -> bool:
+        """Whether tokens are produced."""
+        ...
+
+    async def models(self) -> tuple[ModelInfo, ...]:
+        """What is served now."""
+        ...
+
+    def generate(
+        self, request: runtime_pb2.GenerateRequest, deadline_s: float
+    ) -> AsyncGenerator[GenerationEvent, None]:
+        """Yield Started, Chunks and Finished."""
+        ...
+
+    async def verify(
+        self,
+        request: runtime_pb2.GenerateRequest,
+        claim: inference_pb2.InferenceResult,
+        fingerprint_positions: Sequence[int],
+        deadline_s: float,
+    ) -> Verification:
+        """Scores of a claimed result of `request`."""
+        ...
+
+
 class RuntimeClient:
-    """One runtime, seen from the event loop it was made on. Close it, or use `async with`."""
+    """One runtime, seen from the event loop it was made on. Close it, or use `async with`.
+
+    With `retries` False whoever calls decides what to do about a runtime that is absent or busy:
+    each call is one attempt.
+    """
 
     def __init__(
         self,
         target: str,
         clock: Callable[[], float] = time.monotonic,
         jitter: random.Random | None = None,
+        retries: bool = True,
     ) -> None:
         self.target = target
+        self._retries = retries
         self._clock = clock
         self._jitter = jitter or random.Random()
         self._channel = grpc.aio.insecure_channel(
@@ -165,20 +231,30 @@ class RuntimeClient:
     async def ready(self) -> bool:
         """Whether the runtime says it produces tokens. False also when it can't be reached."""
         try:
-            reply = await self._health.Check(
-                health_pb2.HealthCheckRequest(), timeout=HEALTH_DEADLINE_S
-            )
-        except grpc.aio.AioRpcError:
+            await self.check_health()
+        except (RuntimeUnavailableError, RuntimeRefusedError, RuntimeReplyError):
             return False
-        return cast(int, reply.status) == int(health_pb2.HealthCheckResponse.SERVING)
+        return True
+
+    async def check_health(self, deadline_s: float = HEALTH_DEADLINE_S) -> None:
+        """Return if the runtime says it produces tokens, or raise why it does not serve."""
+        try:
+            reply = await self._health.Check(health_pb2.HealthCheckRequest(), timeout=deadline_s)
+        except grpc.aio.AioRpcError as error:
+            raise _translate(error) from error
+        status = cast(int, _readable(reply).status)
+        if status != int(health_pb2.HealthCheckResponse.SERVING):
+            raise RuntimeUnavailableError(
+                "its health is not SERVING: no token from it yet, or none for too long",
+                Unavailability.ABSENT,
+            )
 
     async def models(self, deadline_s: float = 5.0) -> tuple[ModelInfo, ...]:
         """What the runtime serves. Durations `deadline_s` here and below are from now on."""
 
         async def attempt(left_s: float) -> tuple[ModelInfo, ...]:
-            return check_models(
-                await self._stub.Models(runtime_pb2.ModelsRequest(), timeout=left_s)
-            )
+            reply = await self._stub.Models(runtime_pb2.ModelsRequest(), timeout=left_s)
+            return check_models(_readable(reply))
 
         models = await self._retrying(attempt, deadline_s)
         self._models = {model.model: model for model in models}
@@ -192,7 +268,8 @@ class RuntimeClient:
         request = runtime_pb2.TokenizeRequest(model=model, input=request_input)
 
         async def attempt(left_s: float) -> tuple[int, ...]:
-            return check_prompt_ids(await self._stub.Tokenize(request, timeout=left_s), info)
+            reply = await self._stub.Tokenize(request, timeout=left_s)
+            return check_prompt_ids(_readable(reply), info)
 
         return await self._retrying(attempt, left_s)
 
@@ -217,14 +294,18 @@ class RuntimeClient:
         async def attempt(left_s: float) -> Verification:
             reply = await self._stub.Verify(message, timeout=left_s)
             return check_verification(
-                reply, info, request.sampling.max_output_tokens, claim, fingerprint_positions
+                _readable(reply),
+                info,
+                request.sampling.max_output_tokens,
+                claim,
+                fingerprint_positions,
             )
 
         return await self._retrying(attempt, left_s)
 
     async def generate(
         self, request: runtime_pb2.GenerateRequest, deadline_s: float
-    ) -> AsyncIterator[GenerationEvent]:
+    ) -> AsyncGenerator[GenerationEvent, None]:
         """Yield Started, Chunks and Finished. Close the iterator early to cancel the work.
 
         Tried again until the deadline as long as nothing has come back; after that, what fails,
@@ -238,7 +319,7 @@ class RuntimeClient:
             call = self._stub.Generate(request, timeout=max(ends_s - self._clock(), 0.0))
             try:
                 async for reply in call:
-                    yield checker.accept(reply)
+                    yield checker.accept(_readable(reply))
                 checker.end()
                 return
             except grpc.aio.AioRpcError as error:
@@ -272,7 +353,9 @@ class RuntimeClient:
             await self._wait_or_raise(translated, ends_s, next(delays_s))
 
     async def _wait_or_raise(self, error: Exception, ends_s: float, delay_s: float) -> None:
-        if not isinstance(error, RuntimeUnavailableError) or not error.retry:
+        if not isinstance(error, RuntimeUnavailableError) or error.cause not in _WORTH_RETRYING:
+            raise error
+        if not self._retries:
             raise error
         delay_s = max(delay_s, error.retry_after_s or 0.0)
         if self._clock() + delay_s >= ends_s:

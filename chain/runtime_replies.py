@@ -35,6 +35,7 @@ _FINISH_REASONS = frozenset(
 class ReplyFault(StrEnum):
     """Why a reply cannot be true."""
 
+    UNREADABLE = "unreadable"
     TOO_LARGE = "too_large"
     OUT_OF_ORDER = "out_of_order"
     ENDED_EARLY = "ended_early"

@@ -20,6 +20,7 @@ from chain.client import NodeClient, NodeUnavailableError
 from chain.devnet import Devnet, DevnetError, alive, load_devnet, stop_devnet
 from chain.devnet_start import DevnetPlan, start_devnet
 from chain.devnet_tour import Proven, take_tour
+from chain.node.config import RUNTIMES_MAX
 from chain.receipts import ReceiptInvalid
 from chain.rejections import Rejection
 
@@ -45,6 +46,12 @@ def start(
     runtime_per_validator: Annotated[
         bool, typer.Option("--runtime-per-validator", help="Not one shared runtime process.")
     ] = False,
+    runtimes: Annotated[
+        int,
+        typer.Option(
+            "--runtimes", min=1, max=RUNTIMES_MAX, help="Runtime processes that all share."
+        ),
+    ] = 1,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Of each runtime.")] = 2,
     as_json: JsonOption = False,
 ) -> None:
@@ -56,7 +63,7 @@ def start(
             stderr.print(f"[{time.monotonic() - started_s:6.1f} s] {text}", markup=False)
 
     package = model if model is not None else _fetch_model(as_json)
-    plan = DevnetPlan(home, package, validators, runtime_per_validator, threads)
+    plan = DevnetPlan(home, package, validators, runtimes, runtime_per_validator, threads)
     try:
         devnet = start_devnet(plan, progress)
     except DevnetError as error:
@@ -190,7 +197,8 @@ def _status_line(item: dict[str, Any]) -> str:
     return (
         f"validator {item['validator']}: height {item['height']}, view {item['view']}, "
         f"root {item['execution_root'][:16]}, {sum(item['peers'].values())} peers, "
-        f"runtime {'ready' if item['runtime_ready'] else 'not ready'}"
+        f"{sum(runtime['healthy'] for runtime in item['runtimes'])} of {len(item['runtimes'])} "
+        "runtimes ready"
     )
 
 

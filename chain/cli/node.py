@@ -58,8 +58,19 @@ def status_value(reply: node_pb2.StatusReply) -> dict[str, object]:
         "voting": reply.voting,
         "detail": reply.detail,
         "peers": {peer.validator: peer.connected for peer in reply.peers},
-        "runtime": reply.runtime_detail,
         "runtime_ready": reply.runtime_ready,
+        "runtimes": [
+            {
+                "address": runtime.address,
+                "healthy": runtime.healthy,
+                "detail": runtime.detail,
+                "in_flight": runtime.in_flight,
+                "queued": runtime.queued,
+                "running": runtime.running,
+                "models": [model.hex() for model in runtime.models],
+            }
+            for runtime in reply.runtimes
+        ],
         "open_jobs": reply.open_jobs,
         "pending_transactions": reply.pending_transactions,
         "version": reply.version,

@@ -8,10 +8,23 @@ from pathlib import Path
 from typing import Annotated
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from chain.genesis import GenesisError, split_address
 
 CONFIG_FILE_NAME = "node.toml"
-Port = Annotated[int, Field(ge=0, le=65535)]
+RUNTIMES_MAX = 32
+
+
+def _addresses(values: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError(f"an address is named twice in {', '.join(values)}")
+    for value in values:
+        try:
+            split_address(value)
+        except GenesisError as error:
+            raise ValueError(str(error)) from error
+    return values
 
 
 class ConfigError(Exception):
@@ -57,8 +70,10 @@ class NodeConfig(_Section):
     public_listen: str = "127.0.0.1:0"
     peer_listen: str = ""
     """Empty takes this validator's address from genesis."""
-    runtime: str = ""
-    """HOST:PORT of the inference runtime; empty: this node neither provides nor verifies."""
+    runtimes: Annotated[
+        tuple[str, ...], Field(max_length=RUNTIMES_MAX), AfterValidator(_addresses)
+    ] = ()
+    """HOST:PORT of each inference runtime; none: this node neither provides nor verifies."""
     keys: KeyFiles = KeyFiles()
     provider: ProviderSettings = ProviderSettings()
     verifier: bool = True
@@ -83,7 +98,8 @@ def load_config(home: Path) -> NodeConfig:
 def edit_config(home: Path, **values: object) -> None:
     """Change top-level settings in `home/node.toml`. Raises ConfigError."""
     config = _read(home / CONFIG_FILE_NAME)
-    save_config(home, NodeConfig.model_validate({**config.model_dump(), **values}))
+    path = home / CONFIG_FILE_NAME
+    save_config(home, _validated(path, {**config.model_dump(), **values}))
 
 
 def save_config(home: Path, config: NodeConfig) -> None:
@@ -94,11 +110,17 @@ def save_config(home: Path, config: NodeConfig) -> None:
 
 def _read(path: Path) -> NodeConfig:
     try:
-        return NodeConfig.model_validate(tomllib.loads(path.read_text()))
+        values = tomllib.loads(path.read_text())
     except FileNotFoundError as error:
         raise ConfigError(f"no {path}; create a home with 'assay devnet start'") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    return _validated(path, values)
+
+
+def _validated(path: Path, values: dict[str, object]) -> NodeConfig:
+    try:
+        return NodeConfig.model_validate(values)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"

@@ -14,7 +14,7 @@ from chain.node.config import NodeConfig
 from chain.node.provider import SubmitOperations
 from chain.node.worker import LedgerWorker
 from chain.rejections import Rejection
-from chain.runtime_client import RuntimeClient, RuntimeUnavailableError
+from chain.runtime_client import InferenceRuntime, RuntimeUnavailableError
 from chain.runtime_replies import RuntimeReplyError
 
 REPEAT_AFTER_MS = 15_000
@@ -32,7 +32,7 @@ class Duties:
         account: KeyPair,
         config: NodeConfig,
         worker: LedgerWorker,
-        runtime: RuntimeClient,
+        runtime: InferenceRuntime,
         submit: SubmitOperations,
         clock_ms: Callable[[], int],
     ) -> None:
@@ -44,17 +44,18 @@ class Duties:
         self._submit = submit
         self._clock_ms = clock_ms
         self._said_ms = -REPEAT_AFTER_MS
-        self._served: tuple[bytes, ...] = ()
+        self._served: dict[bytes, None] = {}
+        """Every model a runtime was ever seen to serve, in the order seen: a runtime that is out
+        for a while is no reason to take back what was said on chain."""
 
     async def check(self) -> None:
         """Say what is missing, if anything is and was not said just now."""
         if self._clock_ms() - self._said_ms < REPEAT_AFTER_MS:
             return
         try:
-            if not self._served:
-                if not await self._runtime.ready():
-                    return
-                self._served = tuple(model.model for model in await self._runtime.models())
+            if await self._runtime.ready():
+                models = await self._runtime.models()
+                self._served.update(dict.fromkeys(info.model for info in models))
             operations = await self._worker.read(self._missing)
             if operations:
                 self._said_ms = self._clock_ms()

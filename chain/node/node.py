@@ -24,13 +24,14 @@ from chain.node.recovery import open_replica
 from chain.node.signer import NodeKeys
 from chain.node.streams import TokenStreams
 from chain.node.verifier import VerifierAgent
-from chain.node.views import transaction_receipt
+from chain.node.views import runtime_view, transaction_receipt
 from chain.node.worker import LedgerWorker
 from chain.receipt_files import to_protobuf
 from chain.receipts import build_receipt
 from chain.records import TransactionReceipt
 from chain.rejections import Rejection, RejectionReason
-from chain.runtime_client import RuntimeClient, RuntimeRefusedError, RuntimeUnavailableError
+from chain.runtime_client import RuntimeRefusedError, RuntimeUnavailableError
+from chain.runtime_pool import RuntimePool
 from chain.runtime_replies import RuntimeReplyError
 from chain.store import Store
 from chain.transactions import sign_transaction
@@ -115,13 +116,13 @@ class Node:
         self._make_agents()
 
     def _make_agents(self) -> None:
-        self.runtime: RuntimeClient | None = None
+        self.runtime: RuntimePool | None = None
         self._provider: ProviderAgent | None = None
         self._verifier: VerifierAgent | None = None
         self._duties: Duties | None = None
-        if not self.config.runtime:
+        if not self.config.runtimes:
             return
-        self.runtime = RuntimeClient(self.config.runtime)
+        self.runtime = RuntimePool(self.config.runtimes)
         account = self._keys.account
         if self.config.provider.enabled:
             self._provider = ProviderAgent(
@@ -161,6 +162,8 @@ class Node:
         await self._resume()
         try:
             async with asyncio.TaskGroup() as group:
+                if self.runtime is not None:
+                    group.create_task(self.runtime.run())
                 group.create_task(self.driver.run())
                 group.create_task(self.intake.run())
                 group.create_task(self._execute())
@@ -243,7 +246,7 @@ class Node:
         )
         replica = self.driver.replica
         stored = self.store.block_by_height(self.height)
-        runtime_ready = self.runtime is not None and await self.runtime.ready()
+        runtimes = () if self.runtime is None else self.runtime.states()
         return node_pb2.StatusReply(
             chain_id=self.genesis.chain_id,
             genesis=self.genesis.digest(),
@@ -263,8 +266,8 @@ class Node:
                 for entry in self.genesis.validators
                 if entry.index in self.peers.links
             ],
-            runtime_ready=runtime_ready,
-            runtime_detail=self.config.runtime or "no runtime configured",
+            runtime_ready=any(runtime.healthy for runtime in runtimes),
+            runtimes=[runtime_view(runtime) for runtime in runtimes],
             open_jobs=open_jobs,
             pending_transactions=self.intake.pending,
             voting=not self.voting_detail,

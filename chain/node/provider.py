@@ -16,7 +16,11 @@ from chain.keys import KeyPair
 from chain.node.streams import TokenStreams, chunk_message
 from chain.records import Job, JobStatus
 from chain.rejections import Rejection
-from chain.runtime_client import RuntimeClient, RuntimeRefusedError, RuntimeUnavailableError
+from chain.runtime_client import (
+    InferenceRuntime,
+    RuntimeRefusedError,
+    RuntimeUnavailableError,
+)
 from chain.runtime_replies import Chunk, Finished, RuntimeReplyError
 from chain.store import Store
 
@@ -44,7 +48,7 @@ class ProviderAgent:
         self,
         chain_id: str,
         key: KeyPair,
-        runtime: RuntimeClient,
+        runtime: InferenceRuntime,
         store: Store,
         streams: TokenStreams,
         submit: SubmitOperations,

@@ -16,7 +16,11 @@ from chain.execution import Ledger
 from chain.keys import KeyPair
 from chain.node.provider import generate_request, stored_result
 from chain.records import CommitteeSeat, Job, JobStatus, Model
-from chain.runtime_client import RuntimeClient, RuntimeRefusedError, RuntimeUnavailableError
+from chain.runtime_client import (
+    InferenceRuntime,
+    RuntimeRefusedError,
+    RuntimeUnavailableError,
+)
 from chain.runtime_replies import RuntimeReplyError
 from chain.store import Store
 from consensus.values import AttestationKind, JobCommit, JobReveal, Scores, Verdict
@@ -44,7 +48,7 @@ class VerifierAgent:
         own_index: int,
         signing: KeyPair,
         account: bytes,
-        runtime: RuntimeClient,
+        runtime: InferenceRuntime,
         store: Store,
         read: ReadTask,
         attest: Callable[[bytes], None],

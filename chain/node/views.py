@@ -3,6 +3,7 @@
 from assay.v1 import inference_pb2, node_pb2, transactions_pb2
 from chain.node.provider import stored_result
 from chain.records import Account, CommitteeSeat, Job, Model, Offer, TransactionReceipt
+from chain.runtime_member import RuntimeState
 from chain.store import Store
 from consensus.wire import decode
 
@@ -123,6 +124,19 @@ def block_view(store: Store, height: int) -> node_pb2.BlockView | None:
         events_root=stored.link.events_root,
         transactions=sum(leaf[:1] == b"T" for leaf in store.receipts_at(height)),
         signers=0 if certified is None else len(certified[1].signers),
+    )
+
+
+def runtime_view(state: RuntimeState) -> node_pb2.RuntimeView:
+    """One of this node's runtimes."""
+    return node_pb2.RuntimeView(
+        address=state.address,
+        healthy=state.healthy,
+        detail=state.detail,
+        in_flight=state.in_flight,
+        queued=state.queued,
+        running=state.running,
+        models=state.models,
     )
 
 

@@ -4,14 +4,12 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
-import grpc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.v1 import inference_pb2, runtime_pb2, runtime_pb2_grpc
+from assay.v1 import runtime_pb2
 from chain.runtime_client import (
     RETRY_DELAY_MAX_S,
     RuntimeClient,
@@ -29,96 +27,30 @@ from chain.runtime_replies import (
     Started,
     check_verification,
 )
+from tests.chain.scripted_runtime import (
+    CLAIM,
+    INFO,
+    MODEL,
+    REQUEST,
+    ScriptedRuntime,
+    honest_replies,
+    honest_verification,
+    serving_scripted,
+    start_scripted,
+)
 from tests.runtime.serving import LOOPBACK, generate_request, limits, serving
 from tests.runtime.tiny_engine import TinyEngine
 
-MODEL = bytes(range(32))
-REQUEST = runtime_pb2.GenerateRequest(
-    model=MODEL,
-    input=inference_pb2.InferenceInput(text="x"),
-    sampling=inference_pb2.Sampling(max_output_tokens=4),
-    seed=bytes(32),
-)
-CLAIM = inference_pb2.InferenceResult(
-    token_ids=[1, 2, 3],
-    logprobs=[-1, -2, 0],
-    finish_reason=inference_pb2.FINISH_REASON_LENGTH,
-    input_tokens=1,
-    text="abc",
-    engine_profile="exact",
-)
-INFO = runtime_pb2.ModelInfo(
-    model=MODEL, name="m", engine_profile="exact", context_tokens=16, vocabulary=10
-)
 Change = Callable[[list[runtime_pb2.GenerateReply]], object]
-
-
-def honest_replies() -> list[runtime_pb2.GenerateReply]:
-    """Started, two chunks, a rest of text, finished."""
-    reply = runtime_pb2.GenerateReply
-    return [
-        reply(started=reply.Started(input_tokens=1, engine_profile="exact")),
-        reply(chunk=reply.Chunk(token_ids=[1, 2], logprobs=[-1, -2], text="a")),
-        reply(chunk=reply.Chunk(token_ids=[3], logprobs=[0], text="b")),
-        reply(chunk=reply.Chunk(text="c")),
-        reply(finished=CLAIM),
-    ]
-
-
-def honest_verification() -> runtime_pb2.VerifyReply:
-    scores = inference_pb2.Scores(
-        positions=3, input_tokens=1, finish_plausible=True, text_matches=True
-    )
-    return runtime_pb2.VerifyReply(scores=scores, fingerprint=[-5], engine_profile="exact")
-
-
-class ScriptedRuntime(runtime_pb2_grpc.RuntimeServicer):
-    """Says what it is told to say."""
-
-    def __init__(self) -> None:
-        self.replies = honest_replies()
-        self.verification = honest_verification()
-        self.models = [INFO]
-        self.token_ids = [1, 2]
-        self.silent = False
-        self.unavailable = 0
-        self.calls = 0
-
-    async def Generate(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
-        await self._answer(context)
-        for reply in self.replies:
-            yield reply
-
-    async def Verify(self, request: Any, context: Any) -> runtime_pb2.VerifyReply:  # noqa: N802
-        await self._answer(context)
-        return self.verification
-
-    async def Tokenize(self, request: Any, context: Any) -> runtime_pb2.TokenizeReply:  # noqa: N802
-        return runtime_pb2.TokenizeReply(token_ids=self.token_ids)
-
-    async def Models(self, request: Any, context: Any) -> runtime_pb2.ModelsReply:  # noqa: N802
-        return runtime_pb2.ModelsReply(models=self.models)
-
-    async def _answer(self, context: Any) -> None:
-        self.calls += 1
-        if self.unavailable:
-            self.unavailable -= 1
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "starting")
-        if self.silent:
-            await asyncio.sleep(60)
 
 
 @asynccontextmanager
 async def client_of(scripted: ScriptedRuntime) -> AsyncIterator[RuntimeClient]:
-    server = grpc.aio.server()
-    runtime_pb2_grpc.add_RuntimeServicer_to_server(scripted, server)
-    port = server.add_insecure_port(f"{LOOPBACK}:0")
-    await server.start()
-    try:
-        async with RuntimeClient(f"{LOOPBACK}:{port}", jitter=random.Random(1)) as client:
-            yield client
-    finally:
-        await server.stop(0)
+    async with (
+        serving_scripted(scripted) as (target,),
+        RuntimeClient(target, jitter=random.Random(1)) as client,
+    ):
+        yield client
 
 
 async def collect(
@@ -366,16 +298,14 @@ async def test_a_runtime_that_comes_back_on_its_port_is_found_again() -> None:
     async with RuntimeClient(target) as client:
         waiting = asyncio.create_task(collect(client, request, deadline_s=30))
         await asyncio.sleep(0.3)
-        server = grpc.aio.server()
         scripted = ScriptedRuntime()
         scripted.models = [
             runtime_pb2.ModelInfo(
                 model=request.model, engine_profile="exact", context_tokens=16, vocabulary=10
             )
         ]
-        runtime_pb2_grpc.add_RuntimeServicer_to_server(scripted, server)
-        assert server.add_insecure_port(f"{LOOPBACK}:{port}") == port
-        await server.start()
+        server, restarted = await start_scripted(scripted, port)
+        assert restarted == target
         events = await asyncio.wait_for(waiting, 10 * RETRY_DELAY_MAX_S)
         assert isinstance(events[-1], Finished)
         await server.stop(0)
@@ -425,7 +355,7 @@ async def test_closing_the_iterator_cancels_the_work() -> None:
     async with serving(engine) as target, RuntimeClient(target) as client:
         events = client.generate(generate_request(engine, max_output_tokens=4000), 60)
         assert isinstance(await anext(events), Started)
-        await events.aclose()  # type: ignore[attr-defined]
+        await events.aclose()
         for _ in range(200):
             if engine.closed:
                 break

@@ -24,7 +24,7 @@ def test_one_line_is_enough(tmp_path: Path) -> None:
     config = load_config(tmp_path)
     assert config.validator == 2
     assert config.provider == ProviderSettings()
-    assert config.runtime == ""
+    assert config.runtimes == ()
 
 
 def test_relative_paths_are_taken_from_the_home_and_absolute_ones_stay(tmp_path: Path) -> None:
@@ -37,18 +37,18 @@ def test_relative_paths_are_taken_from_the_home_and_absolute_ones_stay(tmp_path:
 
 
 def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
-    saved = NodeConfig(validator=1, runtime="127.0.0.1:9", provider=ProviderSettings(capacity=9))
+    saved = NodeConfig(validator=1, runtimes=("h:9", "h:8"), provider=ProviderSettings(capacity=9))
     save_config(tmp_path, saved)
     loaded = load_config(tmp_path)
     assert loaded.provider == saved.provider
-    assert loaded.runtime == saved.runtime
+    assert loaded.runtimes == saved.runtimes
 
 
 def test_an_edit_changes_what_it_names_only(tmp_path: Path) -> None:
     save_config(tmp_path, NodeConfig(validator=1, batch_interval_ms=30))
-    edit_config(tmp_path, runtime="127.0.0.1:9")
+    edit_config(tmp_path, runtimes=["h:9"])
     config = load_config(tmp_path)
-    assert (config.runtime, config.batch_interval_ms, config.validator) == ("127.0.0.1:9", 30, 1)
+    assert (config.runtimes, config.batch_interval_ms, config.validator) == (("h:9",), 30, 1)
     assert config.genesis == tmp_path / "genesis.json"
 
 
