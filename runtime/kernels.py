@@ -22,6 +22,9 @@ KERNEL_SOURCES = (
     "philox.py",
     "sampling.py",
     "intrinsics.py",
+    "reference/arrays.py",
+    "reference/products.py",
+    "reference/attention.py",
     "reference/forward.py",
 )
 

@@ -11,9 +11,9 @@ Rules:
 - No fused multiply-add and no fast-math flag; exp, sin, cos and log come from `runtime.maths`.
 - Weights are dequantized to float32 by the package's own format rules, then never rounded again.
 
-Parts: `weights` (package files to packed arrays), `forward` (the kernels), `model` (key and
-value cache of one sequence, and a step of the model over a block of its tokens), `engine` (the
-protocol).
+Parts: `weights` (package files to packed arrays), `arrays` (their layout), `products`, `attention`
+and `forward` (the kernels), `model` (key and value cache of one sequence, and a step of the model
+over a block of its tokens), `engine` (the protocol).
 
 Data: token ids -> embedding -> layers in `forward_block` -> logits rows -> `runtime.sampling`.
 It must never import chain, consensus, or anything of the service (`runtime.service`,

@@ -7,7 +7,9 @@ import numpy as np
 
 from runtime.intrinsics import PANEL
 from runtime.model_config import ModelConfig
-from runtime.reference.forward import GROUP, Cache, Scratch, Shape, Weights, forward_block
+from runtime.reference.arrays import Cache, Scratch, Shape, Weights
+from runtime.reference.forward import forward_block
+from runtime.reference.products import GROUP
 from runtime.reference.weights import shape_of
 
 MAX_THREADS = 64

@@ -8,7 +8,7 @@ from runtime.errors import PackageError
 from runtime.intrinsics import PANEL
 from runtime.maths import rotary_tables
 from runtime.model_config import ModelConfig
-from runtime.reference.forward import Shape, Weights
+from runtime.reference.arrays import Shape, Weights
 from runtime.tensors import TensorSource
 
 _IGNORED_SUFFIX = "rotary_emb.inv_freq"
