@@ -42,6 +42,7 @@ __all__ = [
     "ProgressCallback",
     "load",
     "pack",
+    "write_package",
 ]
 
 MANIFEST_NAME = "manifest.json"
@@ -122,11 +123,18 @@ def pack(
     `name` is what the manifest calls the model, by default what the source calls it. The package
     appears whole or not at all. Raises PackageError.
     """
-    if output.exists():
-        raise PackageError(f"{output}: exists already; give another place or remove it")
     contents = read_source(source)
     if name is not None:
         contents = replace(contents, name=name)
+    return write_package(contents, output, progress)
+
+
+def write_package(
+    contents: Source, output: Path, progress: ProgressCallback | None = None
+) -> ModelPackage:
+    """Make a package of what was read, or made, elsewhere. Raises PackageError."""
+    if output.exists():
+        raise PackageError(f"{output}: exists already; give another place or remove it")
     partial = output.with_name(output.name + f".partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
