@@ -26,6 +26,7 @@ KERNEL_SOURCES = (
     "reference/products.py",
     "reference/attention.py",
     "reference/forward.py",
+    "vllm_engine/replay.py",
 )
 
 

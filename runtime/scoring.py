@@ -30,7 +30,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.engine import Completion, Scores
+from runtime.detokenizer import TokenBytes, ending_of
+from runtime.engine import (
+    MAX_FINGERPRINT_POSITIONS,
+    Completion,
+    FinishReason,
+    RequestError,
+    RequestReason,
+    Scores,
+)
 from runtime.sampling import LOGPROB_LOWEST, MARGIN_CLIP
 
 _TOKEN, _MARGIN, _OWN, _RUNNER_UP, _CANDIDATE = range(5)
@@ -56,13 +64,54 @@ def claim_shape(claim: Completion, vocabulary: int, limit: int) -> ClaimShape:
     return ClaimShape(scored, readable)
 
 
+@dataclass(frozen=True, slots=True)
+class EndingScore:
+    """How a claim's end compares with the rules."""
+
+    finish_plausible: bool
+    text_matches: bool
+
+
+def score_ending(
+    claim: Completion,
+    shape: ClaimShape,
+    token_bytes: TokenBytes,
+    stop: Sequence[str],
+    end_token_ids: frozenset[int],
+    limit: int,
+) -> EndingScore:
+    """Apply the rules of `runtime.detokenizer` to the claimed tokens; `limit` is L above."""
+    readable = claim.token_ids[: shape.readable]
+    ending = ending_of(readable, token_bytes, stop, end_token_ids, limit)
+    whole = ending.tokens == len(claim.token_ids) == len(claim.logprobs)
+    ended = ending.finish_reason is not FinishReason.UNSPECIFIED
+    return EndingScore(
+        finish_plausible=whole and ended and ending.finish_reason == claim.finish_reason,
+        text_matches=whole and ending.text == claim.text,
+    )
+
+
+def check_positions(positions: Sequence[int], claimed_tokens: int) -> None:
+    """Check fingerprint positions. Raises RequestError."""
+    if len(positions) > MAX_FINGERPRINT_POSITIONS:
+        raise RequestError(
+            RequestReason.BAD_FINGERPRINT_POSITION,
+            f"{len(positions)} fingerprint positions, allowed are {MAX_FINGERPRINT_POSITIONS}",
+        )
+    for position in positions:
+        if not 0 <= position < claimed_tokens:
+            raise RequestError(
+                RequestReason.BAD_FINGERPRINT_POSITION,
+                f"fingerprint position {position} is outside the {claimed_tokens} claimed tokens",
+            )
+
+
 def score(
     claim: Completion,
     shape: ClaimShape,
     replay: np.ndarray,
     input_tokens: int,
-    finish_plausible: bool,
-    text_matches: bool,
+    ending: EndingScore,
 ) -> Scores:
     """Scores from `replay`, int64[shape.readable, 5] as `replay_rows` fills it."""
     unreadable = shape.scored - shape.readable
@@ -85,8 +134,8 @@ def score(
         distance_sum=sum(distances),
         outside_candidates=outside + unreadable,
         input_tokens=input_tokens,
-        finish_plausible=finish_plausible,
-        text_matches=text_matches,
+        finish_plausible=ending.finish_plausible,
+        text_matches=ending.text_matches,
     )
 
 

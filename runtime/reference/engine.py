@@ -4,9 +4,8 @@ from collections.abc import Generator, Sequence
 
 import numpy as np
 
-from runtime.detokenizer import TextStream, ending_of
+from runtime.detokenizer import TextStream
 from runtime.engine import (
-    MAX_FINGERPRINT_POSITIONS,
     SEED_BYTES,
     Completion,
     FinishReason,
@@ -22,7 +21,14 @@ from runtime.packages import REFERENCE_PROFILE, ModelPackage, PackageError, Prog
 from runtime.reference.model import Model
 from runtime.reference.weights import load_weights
 from runtime.sampling import replay_rows, sample_rows, seed_words
-from runtime.scoring import REPLAY_COLUMNS, claim_shape, fingerprint, score
+from runtime.scoring import (
+    REPLAY_COLUMNS,
+    check_positions,
+    claim_shape,
+    fingerprint,
+    score,
+    score_ending,
+)
 from runtime.sources import TEMPLATE_NAME, TOKENIZER_NAME
 from runtime.tokenizer import PackageTokenizer
 
@@ -178,18 +184,13 @@ class ReferenceEngine:
         prompt = self._check(prompt_ids, seed)
         limit = self._limit(len(prompt), sampling)
         shape = claim_shape(claim, self.vocabulary, limit)
-        _check_positions(fingerprint_positions, len(claim.token_ids))
+        check_positions(fingerprint_positions, len(claim.token_ids))
         readable = claim.token_ids[: shape.readable]
         replay = yield from self.replay(prompt, sampling, seed, readable)
-        ending = ending_of(
-            readable, self._tokenizer.token_bytes, sampling.stop, self._end_ids, limit
+        ending = score_ending(
+            claim, shape, self._tokenizer.token_bytes, sampling.stop, self._end_ids, limit
         )
-        whole = ending.tokens == len(claim.token_ids) == len(claim.logprobs)
-        ended = ending.finish_reason is not FinishReason.UNSPECIFIED
-        plausible = whole and ended and ending.finish_reason == claim.finish_reason
-        scores = score(
-            claim, shape, replay, len(prompt), plausible, whole and ending.text == claim.text
-        )
+        scores = score(claim, shape, replay, len(prompt), ending)
         return Verification(scores, fingerprint(replay, fingerprint_positions), self.profile)
 
     def replay(
@@ -244,17 +245,3 @@ def _sample(
         logprobs,
     )
     return int(token_ids[0]), int(logprobs[0])
-
-
-def _check_positions(positions: Sequence[int], claimed_tokens: int) -> None:
-    if len(positions) > MAX_FINGERPRINT_POSITIONS:
-        raise RequestError(
-            RequestReason.BAD_FINGERPRINT_POSITION,
-            f"{len(positions)} fingerprint positions, allowed are {MAX_FINGERPRINT_POSITIONS}",
-        )
-    for position in positions:
-        if not 0 <= position < claimed_tokens:
-            raise RequestError(
-                RequestReason.BAD_FINGERPRINT_POSITION,
-                f"fingerprint position {position} is outside the {claimed_tokens} claimed tokens",
-            )

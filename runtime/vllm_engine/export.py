@@ -153,10 +153,10 @@ def _write(package: ModelPackage, folder: Path, progress: ProgressCallback | Non
     if GGUF_NAME in known:
         digests[WEIGHTS_NAME] = _write_weights(package, folder / WEIGHTS_NAME, progress)
     else:
-        for name in known:
+        for name, sha256 in known.items():
             if name.endswith(".safetensors"):
                 (folder / name).symlink_to((package.path / name).resolve())
-                digests[name] = known[name]
+                digests[name] = sha256
     (folder / EXPORT_NAME).write_bytes(
         canonical_json({"format": EXPORT_FORMAT, "model": package.model_id.hex(), "files": digests})
     )

@@ -82,6 +82,24 @@ def profile_name(settings: Settings, vllm_version: str, platform: str) -> str:
     return "/".join(parts)
 
 
+def environment(settings: Settings) -> dict[str, str]:
+    """What vLLM reads from the environment when it is imported; an operator's own values win."""
+    return {
+        # One process for the engine core instead of two, where there is one device.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(settings.threads),
+        # Standard output is for our own events.
+        "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        # Nothing is fetched, nothing is told to anybody.
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+    }
+
+
 def check_quantization_option(settings: Settings, manifest_quantization: str) -> None:
     """Refuse to quantize other than the manifest says. Raises SettingsError."""
     asked = settings.quantization
