@@ -121,8 +121,8 @@ class RuntimePool:
         """What the runtimes that are in serve, each model once."""
         found: dict[bytes, ModelInfo] = {}
         for member in self._members:
-            if member.healthy:
-                found = {**(member.models or {}), **found}
+            for model, info in (member.models or {}).items() if member.healthy else ():
+                found.setdefault(model, info)
         return tuple(found.values())
 
     async def tokenize(

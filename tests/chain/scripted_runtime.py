@@ -67,6 +67,9 @@ class ScriptedRuntime(runtime_pb2_grpc.RuntimeServicer, health_pb2_grpc.HealthSe
         self.hung = False
         """It answers nothing at all."""
         self.healthy = True
+        self.probes = 0
+        self.late_probes = 0
+        """So many of the next probes are not answered."""
         self.unavailable = 0
         self.refusal: tuple[grpc.StatusCode, str] | None = None
         self.silent_after = -1
@@ -102,7 +105,11 @@ class ScriptedRuntime(runtime_pb2_grpc.RuntimeServicer, health_pb2_grpc.HealthSe
         return runtime_pb2.ModelsReply(models=self.models)
 
     async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.probes += 1
         await self._hang()
+        if self.late_probes:
+            self.late_probes -= 1
+            await asyncio.sleep(HANG_S)
         status = health_pb2.HealthCheckResponse.ServingStatus
         value = status.SERVING if self.healthy else status.NOT_SERVING
         return health_pb2.HealthCheckResponse(status=value)
@@ -157,17 +164,21 @@ async def serving_scripted(*runtimes: ScriptedRuntime) -> AsyncIterator[list[str
 
 
 @asynccontextmanager
-async def serving_bytes(data: bytes) -> AsyncIterator[str]:
-    """Yield the target of a runtime that answers every call with the same bytes."""
+async def serving_bytes(data: bytes, models: bytes | None = None) -> AsyncIterator[str]:
+    """Yield the target of a runtime that answers every call, but Models, with the same bytes."""
 
     async def one(request: Any, context: Any) -> bytes:
         return data
+
+    async def list_models(request: Any, context: Any) -> bytes:
+        return data if models is None else models
 
     async def stream(request: Any, context: Any) -> AsyncIterator[bytes]:
         yield data
 
     unary: Any = grpc.unary_unary_rpc_method_handler(one)
-    calls = {name: unary for name in ("Verify", "Tokenize", "Models")}
+    calls = {name: unary for name in ("Verify", "Tokenize")}
+    calls["Models"] = grpc.unary_unary_rpc_method_handler(list_models)
     calls["Generate"] = grpc.unary_stream_rpc_method_handler(stream)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers(

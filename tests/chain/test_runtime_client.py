@@ -35,6 +35,7 @@ from tests.chain.scripted_runtime import (
     ScriptedRuntime,
     honest_replies,
     honest_verification,
+    serving_bytes,
     serving_scripted,
     start_scripted,
 )
@@ -167,6 +168,26 @@ async def test_a_stream_that_cannot_be_true_is_refused_with_its_reason() -> None
     assert seen == {name: fault for name, (_, fault) in LIES.items()}
 
 
+async def test_a_stream_without_end_is_refused_at_the_first_token_too_many() -> None:
+    scripted = ScriptedRuntime()
+    chunk = runtime_pb2.GenerateReply.Chunk(token_ids=[1], logprobs=[-1], text="x")
+    scripted.replies[1:] = [runtime_pb2.GenerateReply(chunk=chunk)] * 1_000
+    seen: list[GenerationEvent] = []
+    async with client_of(scripted) as client:
+        with pytest.raises(RuntimeReplyError, match="5 tokens, at most 4"):
+            async for event in client.generate(REQUEST, 10):
+                seen.append(event)
+    assert len(seen) == 5
+
+
+async def test_a_million_tokens_in_one_chunk_are_refused() -> None:
+    scripted = ScriptedRuntime()
+    scripted.replies[1].chunk.token_ids.extend([1] * 1_000_000)
+    scripted.replies[1].chunk.logprobs.extend([-1] * 1_000_000)
+    async with client_of(scripted) as client:
+        assert await fault_of(collect(client)) is ReplyFault.TOO_MANY_TOKENS
+
+
 async def test_output_past_the_models_context_is_refused() -> None:
     scripted = ScriptedRuntime()
     scripted.replies[0].started.input_tokens = 14  # of 16, so two tokens may come
@@ -230,6 +251,79 @@ def test_a_claim_longer_than_asked_for_is_scored_as_far_as_asked() -> None:
     assert check_verification(reply, info, 2, CLAIM, [1]).scores.positions == 2
     with pytest.raises(RuntimeReplyError):
         check_verification(reply, info, 3, CLAIM, [1])
+
+
+U32_MAX = 2**32 - 1
+SINT32_MIN = -(2**31)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "positions",
+        "replay_mismatches",
+        "margin_max",
+        "margin_sum",
+        "distance_max",
+        "distance_sum",
+        "outside_candidates",
+        "input_tokens",
+    ],
+)
+def test_no_count_of_a_verification_may_be_as_large_as_its_field(name: str) -> None:
+    info = ModelInfo(MODEL, "m", "", "exact", 16, 10, 0, 0, 0, 0)
+    reply = honest_verification()
+    field = reply.scores.DESCRIPTOR.fields_by_name[name]
+    most = 2**64 - 1 if field.type == field.TYPE_UINT64 else U32_MAX
+    setattr(reply.scores, name, most)
+    with pytest.raises(RuntimeReplyError, match="bad_scores"):
+        check_verification(reply, info, 4, CLAIM, [1])
+
+
+async def test_the_least_log_probability_is_taken_and_no_claim_of_certainty_beyond() -> None:
+    scripted = ScriptedRuntime()
+    scripted.verification.fingerprint[0] = SINT32_MIN
+    async with client_of(scripted) as client:
+        assert (await client.verify(REQUEST, CLAIM, [1], 10)).fingerprint == (SINT32_MIN,)
+        scripted.verification.fingerprint[0] = 2**31 - 1
+        fault = await fault_of(client.verify(REQUEST, CLAIM, [1], 10))
+        assert fault is ReplyFault.POSITIVE_LOGPROB
+
+
+async def test_gigantic_replies_are_refused_for_what_they_are() -> None:
+    scripted = ScriptedRuntime()
+    async with client_of(scripted) as client:
+        await client.models()
+        scripted.token_ids = [1] * (5 << 20)
+        tokenized = await fault_of(client.tokenize(MODEL, REQUEST.input, 10))
+        scripted.token_ids = [1] * 1_000_000
+        fitting = await fault_of(client.tokenize(MODEL, REQUEST.input, 10))
+        scripted.verification.fingerprint.extend([-1] * (5 << 20))
+        verified = await fault_of(client.verify(REQUEST, CLAIM, [1], 10))
+        del scripted.verification.fingerprint[1_000_000:]
+        fitting_verified = await fault_of(client.verify(REQUEST, CLAIM, [1], 10))
+        scripted.models = [INFO] * 65
+        listed = await fault_of(client.models())
+        scripted.models = [runtime_pb2.ModelInfo(model=MODEL, name="m" * (5 << 20))]
+        named = await fault_of(client.models())
+    assert (tokenized, verified, named) == (ReplyFault.TOO_LARGE,) * 3
+    assert fitting is ReplyFault.BAD_INPUT_TOKENS
+    assert fitting_verified is ReplyFault.BAD_FINGERPRINT
+    assert listed is ReplyFault.BAD_MODEL
+
+
+@pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x0a\xff\xff\xff\xff\x0f"])
+async def test_bytes_that_are_no_message_are_refused_wherever_they_come(data: bytes) -> None:
+    async with serving_bytes(data) as target, RuntimeClient(target) as client:
+        assert not await client.ready()
+        assert await fault_of(client.check_health()) is ReplyFault.UNREADABLE
+        assert await fault_of(client.models()) is ReplyFault.UNREADABLE
+    honest = runtime_pb2.ModelsReply(models=[INFO]).SerializeToString()
+    async with serving_bytes(data, honest) as target, RuntimeClient(target) as client:
+        assert await fault_of(collect(client)) is ReplyFault.UNREADABLE
+        assert await fault_of(client.verify(REQUEST, CLAIM, [1], 10)) is ReplyFault.UNREADABLE
+        tokenized = await fault_of(client.tokenize(MODEL, REQUEST.input, 10))
+        assert tokenized is ReplyFault.UNREADABLE
 
 
 async def test_a_model_list_that_cannot_be_true_is_refused() -> None:

@@ -62,6 +62,9 @@ def test_an_edit_changes_what_it_names_only(tmp_path: Path) -> None:
         ("validator = -1\n", "validator: Input should be greater than or equal to 0"),
         ("validator = 0\nbatch_bytes = 5\n", "batch_bytes: Input should be greater"),
         ("validator = 0\n[provider]\ncapacity = 0\n", "provider.capacity: Input should be"),
+        ('validator = 0\nruntime = "h:1"\n', "runtime: Extra inputs are not permitted"),
+        ('validator = 0\nruntimes = ["h"]\n', "runtimes: Value error, address is 'h'"),
+        ('validator = 0\nruntimes = ["h:1", "h:1"]\n', "an address is named twice in h:1, h:1"),
         ("validator = \n", "is not valid TOML"),
     ],
 )
@@ -73,6 +76,14 @@ def test_a_file_that_is_wrong_is_refused_and_told_where(
         load_config(tmp_path)
     assert told in str(caught.value)
     assert str(tmp_path / CONFIG_FILE_NAME) in str(caught.value)
+
+
+def test_an_edit_that_would_make_the_file_wrong_leaves_it_as_it_was(tmp_path: Path) -> None:
+    save_config(tmp_path, NodeConfig(validator=1, runtimes=("h:9",)))
+    for wrong in ({"runtimes": ["h"]}, {"runtimes": ["h:1"] * 33}, {"colour": 1}):
+        with pytest.raises(ConfigError):
+            edit_config(tmp_path, **wrong)
+    assert load_config(tmp_path).runtimes == ("h:9",)
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
