@@ -115,7 +115,7 @@ def log64(x: float) -> float:
 
 @helper
 def sine_cosine64(x: float) -> tuple[float, float]:
-    """(sin x, cos x) for |x| below 10^5 radians."""
+    """(sin x, cos x) for |x| below 2^20 radians, the most positions a model may have."""
     count = (x * _TWO_OVER_PI + _ROUND) - _ROUND
     rest = ((x - count * _HALF_PI_HIGH) - count * _HALF_PI_MIDDLE) - count * _HALF_PI_LOW
     square = rest * rest
@@ -163,18 +163,19 @@ def sine_cosine64_each(values: np.ndarray, sines: np.ndarray, cosines: np.ndarra
         sines[index], cosines[index] = sine_cosine64(values[index])
 
 
-@kernel("void(float64, int64, int64, float32[:, ::1], float32[:, ::1])")
+@kernel("void(float64, float64[::1], float32[:, ::1], float32[:, ::1])")
 def rotary_tables(
-    base: float, head_dimension: int, positions: int, cosines: np.ndarray, sines: np.ndarray
+    base: float, divisors: np.ndarray, cosines: np.ndarray, sines: np.ndarray
 ) -> None:
-    """Fill cosines and sines, float32[positions, head_dimension / 2], of the rotary embedding.
+    """Fill cosines and sines, float32[positions, head width / 2], of the rotary embedding.
 
-    Frequencies and angles are rounded to float32 as common implementations do, the functions then
-    taken in double and rounded once.
+    Frequencies, each divided by its pair's divisor, and angles are rounded to float32 as common
+    implementations do, the functions then taken in double and rounded once.
     """
-    half = head_dimension // 2
+    positions, half = cosines.shape
     for pair in range(half):
-        frequency = np.float32(exp64(-(2.0 * pair / head_dimension) * log64(base)))
+        whole = exp64(-(2.0 * pair / (2 * half)) * log64(base))
+        frequency = np.float32(whole / divisors[pair])
         for position in range(positions):
             angle = np.float32(position) * frequency
             sine, cosine = sine_cosine64(float(angle))

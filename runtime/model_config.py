@@ -2,7 +2,8 @@
 source."""
 
 import json
-from dataclasses import dataclass, fields
+import math
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from runtime.errors import PackageError
@@ -21,7 +22,7 @@ class ModelConfig:
     """A Llama-family model. Building one raises PackageError for a shape no engine here can run."""
 
     architecture: str
-    """llama, mistral or qwen2."""
+    """llama, mistral, qwen2 or qwen3."""
     layers: int
     width: int
     heads: int
@@ -41,6 +42,12 @@ class ModelConfig:
     begin_token: str
     """What a template knows as bos_token; empty if none."""
     end_token: str
+    # A field with a default is written to config.json only where it differs, so that packages made
+    # before it was known keep their bytes and their id.
+    qk_norm: bool = False
+    """RMS norm of each query and key head before it is rotated."""
+    rope_divisors: tuple[float, ...] = ()
+    """What the rotary frequency of each pair of a head's components is divided by; empty for 1."""
 
     def __post_init__(self) -> None:
         bounds = (
@@ -68,6 +75,13 @@ class ModelConfig:
             )
         if not self.rope_base > 0 or not self.rms_epsilon > 0:
             raise PackageError(f"{CONFIG_NAME}: rope_base and rms_epsilon must be positive")
+        if self.rope_divisors and len(self.rope_divisors) != self.head_width // 2:
+            raise PackageError(
+                f"{CONFIG_NAME}: {len(self.rope_divisors)} rope_divisors, "
+                f"must be {self.head_width // 2}, one for each pair of a head"
+            )
+        if not all(math.isfinite(value) and value > 0 for value in self.rope_divisors):
+            raise PackageError(f"{CONFIG_NAME}: rope_divisors must be positive and finite")
         if not self.end_token_ids:
             raise PackageError(f"{CONFIG_NAME}: no end_token_ids, so no output would ever end")
         for token_id in (*self.begin_token_ids, *self.end_token_ids):
@@ -88,6 +102,7 @@ class ModelConfig:
         query = self.heads * self.head_width
         layer = self.width * (self.qkv_width + query + 3 * self.feed_width) + 2 * self.width
         layer += self.qkv_width if self.qkv_bias else 0
+        layer += 2 * self.head_width if self.qk_norm else 0
         tables = 1 if self.tied_embeddings else 2
         return self.layers * layer + tables * self.vocabulary * self.width + self.width
 
@@ -100,7 +115,12 @@ def canonical_json(value: Any) -> bytes:
 
 def config_to_json(config: ModelConfig) -> bytes:
     """Bytes of config.json."""
-    return canonical_json({field.name: getattr(config, field.name) for field in fields(config)})
+    values = {
+        field.name: value
+        for field in fields(config)
+        if (value := getattr(config, field.name)) != field.default
+    }
+    return canonical_json(values)
 
 
 def config_from_json(data: bytes) -> ModelConfig:
@@ -112,12 +132,13 @@ def config_from_json(data: bytes) -> ModelConfig:
     if not isinstance(values, dict):
         raise PackageError(f"{CONFIG_NAME}: holds no JSON object")
     expected = {field.name: field.type for field in fields(ModelConfig)}
-    if values.keys() != expected.keys():
-        different = sorted(values.keys() ^ expected.keys())
+    optional = {field.name for field in fields(ModelConfig) if field.default is not MISSING}
+    different = sorted((values.keys() ^ expected.keys()) - (optional - values.keys()))
+    if different:
         raise PackageError(f"{CONFIG_NAME}: unknown or missing fields: {', '.join(different)}")
-    for name, kind in expected.items():
-        values[name] = _checked(name, kind, values[name])
-    return ModelConfig(**values)
+    return ModelConfig(
+        **{name: _checked(name, expected[name], value) for name, value in values.items()}
+    )
 
 
 def _checked(name: str, kind: Any, value: Any) -> Any:
@@ -126,6 +147,9 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
     if kind == tuple[int, ...]:
         if isinstance(value, list) and all(type(item) is int for item in value):
             return tuple(value)
+    elif kind == tuple[float, ...]:
+        if isinstance(value, list) and all(type(item) in (int, float) for item in value):
+            return tuple(float(item) for item in value)
     elif type(value) is kind:
         return value
     raise PackageError(f"{CONFIG_NAME}: {name} is {value!r}, which is no {kind}")

@@ -6,6 +6,7 @@ request.
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ _PRE_TOKENIZERS: dict[str, Any] = {
 }
 """By the GGUF key tokenizer.ggml.pre: how text is cut before byte pairs are merged."""
 _FILE_TYPES = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1"}
-_ARCHITECTURES = ("llama", "mistral", "qwen2")
+_ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
+_GGUF_ARCHITECTURES = ("llama", "qwen2", "qwen3")
+_GGUF_ROPE_DIVISORS = "rope_freqs.weight"
 _DEFAULT_ROPE_BASE = 10_000.0
 
 
@@ -89,10 +92,13 @@ def _read_gguf(path: Path) -> Source:
     file = GgufFile(path)
     metadata = _Metadata(path.name, file.metadata)
     architecture = metadata.get("general.architecture", str)
-    if architecture not in ("llama", "qwen2"):
-        raise PackageError(f"{path.name}: architecture {architecture!r}; known are llama, qwen2")
-    if "rope_freqs.weight" in file.tensors or metadata.has(f"{architecture}.rope.scaling.type"):
-        raise PackageError(f"{path.name}: scaled rotary embeddings are not supported")
+    if architecture not in _GGUF_ARCHITECTURES:
+        known = ", ".join(_GGUF_ARCHITECTURES)
+        raise PackageError(f"{path.name}: architecture {architecture!r}; known are {known}")
+    if metadata.get(f"{architecture}.rope.scaling.type", str, "none") != "none":
+        raise PackageError(f"{path.name}: this scaling of rotary embeddings is not supported")
+    scaled = _GGUF_ROPE_DIVISORS in file.tensors
+    divisors = file.values(_GGUF_ROPE_DIVISORS).tolist() if scaled else ()
     tokens = metadata.get("tokenizer.ggml.tokens", list)
     width = metadata.get(f"{architecture}.embedding_length", int)
     heads = metadata.get(f"{architecture}.attention.head_count", int)
@@ -123,6 +129,8 @@ def _read_gguf(path: Path) -> Source:
         end_token_ids=tuple(sorted(end_ids)),
         begin_token=tokens[begin_id] if 0 <= begin_id < len(tokens) else "",
         end_token=tokens[end_id] if 0 <= end_id < len(tokens) else "",
+        qk_norm="blk.0.attn_q_norm.weight" in file.tensors,
+        rope_divisors=tuple(divisors),
     )
     file_type = metadata.get("general.file_type", int, -1)
     return Source(
@@ -248,11 +256,12 @@ def _directory_config(
         (bool(settings.get("mlp_bias")), "mlp_bias is not supported"),
         (bool(settings.get("attention_bias")), "attention_bias is not supported"),
         (
-            rope.get("rope_type", rope.get("type", "default")) != "default",
-            "scaled rotary embeddings are not supported",
+            _rope_type(rope) not in ("default", "llama3"),
+            f"rotary embeddings scaled by rule {_rope_type(rope)!r} are not supported",
         ),
         (
-            architecture == "mistral" and settings.get("sliding_window") is not None,
+            architecture == "mistral"
+            and (settings.get("sliding_window") or math.inf) < settings["max_position_embeddings"],
             "sliding window attention is not supported",
         ),
         (bool(settings.get("use_sliding_window")), "sliding window attention is not supported"),
@@ -267,17 +276,19 @@ def _directory_config(
         raise PackageError(f"{TOKENIZER_NAME}: puts tokens after a text, which is not supported")
     end_ids = generation.get("eos_token_id", settings.get("eos_token_id"))
     end_ids = end_ids if isinstance(end_ids, list) else [end_ids]
+    head_width = int(settings.get("head_dim") or settings["hidden_size"] // heads)
+    rope_base = float(rope.get("rope_theta") or settings.get("rope_theta", _DEFAULT_ROPE_BASE))
     return ModelConfig(
         architecture=architecture,
         layers=int(settings["num_hidden_layers"]),
         width=int(settings["hidden_size"]),
         heads=heads,
         kv_heads=int(settings.get("num_key_value_heads") or heads),
-        head_width=int(settings.get("head_dim") or settings["hidden_size"] // heads),
+        head_width=head_width,
         feed_width=int(settings["intermediate_size"]),
         vocabulary=int(settings["vocab_size"]),
         context_tokens=int(settings["max_position_embeddings"]),
-        rope_base=float(rope.get("rope_theta") or settings.get("rope_theta", _DEFAULT_ROPE_BASE)),
+        rope_base=rope_base,
         rms_epsilon=float(settings["rms_norm_eps"]),
         tied_embeddings=bool(settings.get("tie_word_embeddings")),
         qkv_bias=architecture == "qwen2",
@@ -285,7 +296,33 @@ def _directory_config(
         end_token_ids=tuple(sorted({int(token_id) for token_id in end_ids})),
         begin_token=_token_text(tokenizer_settings.get("bos_token")),
         end_token=_token_text(tokenizer_settings.get("eos_token")),
+        qk_norm=architecture == "qwen3",
+        rope_divisors=_llama3_divisors(rope, rope_base, head_width),
     )
+
+
+def _rope_type(rope: dict[str, Any]) -> str:
+    return str(rope.get("rope_type", rope.get("type", "default")))
+
+
+def _llama3_divisors(rope: dict[str, Any], base: float, head_width: int) -> tuple[float, ...]:
+    """Llama 3.1's stretching of rotary wavelengths for contexts longer than it was trained on.
+
+    Waves much shorter than the original context stay, much longer ones are stretched by `factor`,
+    those between by a mean of the two, weighted by how often they fit into that context.
+    """
+    if _rope_type(rope) == "default":
+        return ()
+    factor, original = float(rope["factor"]), float(rope["original_max_position_embeddings"])
+    low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
+    if not (factor > 0 and original > 0 and 0 < low < high):
+        raise PackageError("config.json: the numbers of the scaled rotary embedding make no sense")
+    divisors = []
+    for pair in range(head_width // 2):
+        waves = original * base ** (-2 * pair / head_width) / math.tau
+        share = min(max((waves - low) / (high - low), 0.0), 1.0)
+        divisors.append(1.0 / ((1.0 - share) / factor + share))
+    return tuple(divisors)
 
 
 def _token_text(value: Any) -> str:

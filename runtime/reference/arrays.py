@@ -37,6 +37,9 @@ class Weights(NamedTuple):
     attention_norm: np.ndarray
     feed_norm: np.ndarray
     final_norm: np.ndarray
+    query_norm: np.ndarray
+    """[layer][head_width] as key_norm; both empty when a model has none."""
+    key_norm: np.ndarray
     cosines: np.ndarray
     """float32[positions, head_width / 2]."""
     sines: np.ndarray
@@ -72,6 +75,6 @@ class Cache(NamedTuple):
 _FLAT = types.float32[::1]
 _TABLE = types.float32[:, ::1]
 SHAPE_TYPE = types.NamedUniTuple(types.int64, len(Shape._fields), Shape)
-WEIGHTS_TYPE = types.NamedTuple([_FLAT] * 10 + [_TABLE] * 2, Weights)
+WEIGHTS_TYPE = types.NamedTuple([_FLAT] * 12 + [_TABLE] * 2, Weights)
 SCRATCH_TYPE = types.NamedUniTuple(_FLAT, len(Scratch._fields), Scratch)
 CACHE_TYPE = types.NamedTuple([_FLAT, _FLAT, types.int64], Cache)

@@ -42,10 +42,11 @@ def store_keys_and_values(
     projected: np.ndarray,
     start: int,
     rows: int,
+    epsilon: np.float32,
     part: int,
     parts: int,
 ) -> None:
-    """Rotate queries in place; rotate keys and put keys and values into the cache."""
+    """Norm (if the model has it) and rotate queries and keys; keys and values go to the cache."""
     half = shape.head_width // 2
     query_width = shape.heads * shape.head_width
     stride = query_width + 2 * shape.kv_heads * shape.head_width
@@ -55,6 +56,12 @@ def store_keys_and_values(
         panel_at = (position // PANEL) * shape.head_width * PANEL + position % PANEL
         for head in range(shape.heads + shape.kv_heads):
             offset = row * stride + head * shape.head_width
+            if weights.query_norm.size > 0:
+                gain = weights.query_norm if head < shape.heads else weights.key_norm
+                normalize(
+                    projected, offset, gain, layer * shape.head_width, shape.head_width, epsilon,
+                    projected, offset,
+                )  # fmt: skip
             rotate(projected, offset, half, weights.cosines, weights.sines, position)
         for head in range(shape.kv_heads):
             head_at = layer_at + head * shape.head_width * cache.capacity
@@ -196,7 +203,9 @@ def attention_stage(
         for column in range(first * PANEL, last * PANEL):
             scratch.projected[row * columns + column] += weights.qkv_bias[layer * columns + column]
     wait_for_others(barrier, parts)
-    store_keys_and_values(layer, shape, weights, cache, scratch.projected, start, rows, part, parts)
+    store_keys_and_values(
+        layer, shape, weights, cache, scratch.projected, start, rows, epsilon, part, parts
+    )
     wait_for_others(barrier, parts)
     attend(layer, shape, cache, scratch, start, rows, part, parts)
     wait_for_others(barrier, parts)

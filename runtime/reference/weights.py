@@ -11,8 +11,8 @@ from runtime.model_config import ModelConfig
 from runtime.reference.arrays import Shape, Weights
 from runtime.tensors import TensorSource
 
-_IGNORED_SUFFIX = "rotary_emb.inv_freq"
-"""Some checkpoints store these frequencies; they follow from the config."""
+_IGNORED_SUFFIXES = ("rotary_emb.inv_freq", "rope_freqs.weight")
+"""Some checkpoints store these frequencies or their divisors; the config has them."""
 
 
 def shape_of(config: ModelConfig) -> Shape:
@@ -47,7 +47,7 @@ class _Loader:
     def __init__(self, config: ModelConfig, source: TensorSource) -> None:
         self.config = config
         self.source = source
-        self.unread = {name for name in source.names() if not name.endswith(_IGNORED_SUFFIX)}
+        self.unread = {name for name in source.names() if not name.endswith(_IGNORED_SUFFIXES)}
 
     def tensor(self, name: str, *shape: int) -> np.ndarray:
         values = self.source.read(name)
@@ -91,6 +91,7 @@ def load_weights(
     qkv_bias = np.zeros((layers, config.qkv_width), np.float32)
     attention_norm = np.empty((layers, width), np.float32)
     feed_norm = np.empty((layers, width), np.float32)
+    head_norms = np.empty((2, layers if config.qk_norm else 0, config.head_width), np.float32)
     projections = (("q_proj", query_width), ("k_proj", kv_width), ("v_proj", kv_width))
     for layer in range(layers):
         prefix = f"model.layers.{layer}"
@@ -108,6 +109,10 @@ def load_weights(
         _pack(loader.layer(layer, "mlp.down_proj", width, feed_width), down[layer])
         attention_norm[layer] = loader.tensor(f"{prefix}.input_layernorm.weight", width)
         feed_norm[layer] = loader.tensor(f"{prefix}.post_attention_layernorm.weight", width)
+        for norms, part in zip(head_norms, ("q_norm", "k_norm"), strict=True):
+            if config.qk_norm:
+                name = f"{prefix}.self_attn.{part}.weight"
+                norms[layer] = loader.tensor(name, config.head_width)
         if progress is not None:
             progress(layer + 1, layers)
     embedding = loader.table("model.embed_tokens.weight")
@@ -128,6 +133,8 @@ def load_weights(
         attention_norm=attention_norm.reshape(-1),
         feed_norm=feed_norm.reshape(-1),
         final_norm=np.array(final_norm),
+        query_norm=head_norms[0].reshape(-1),
+        key_norm=head_norms[1].reshape(-1),
         cosines=cosines,
         sines=sines,
     )
@@ -136,5 +143,6 @@ def load_weights(
 def _rotary(config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
     shape = (config.context_tokens, config.head_width // 2)
     cosines, sines = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    rotary_tables(config.rope_base, config.head_width, config.context_tokens, cosines, sines)
+    divisors = np.array(config.rope_divisors or (1.0,) * shape[1])
+    rotary_tables(config.rope_base, divisors, cosines, sines)
     return cosines, sines

@@ -62,7 +62,8 @@ def plain_forward(config: ModelConfig, tensors: dict[str, np.ndarray], tokens: l
         return x.reshape(len(tokens), heads, config.head_width).swapaxes(0, 1)
 
     half = config.head_width // 2
-    frequencies = config.rope_base ** (-np.arange(half) * 2 / config.head_width)
+    divisors = np.array(config.rope_divisors or [1.0] * half)
+    frequencies = config.rope_base ** (-np.arange(half) * 2 / config.head_width) / divisors
     angles = np.arange(len(tokens))[:, None] * frequencies
 
     def turn(x: Any) -> Any:
@@ -75,8 +76,12 @@ def plain_forward(config: ModelConfig, tensors: dict[str, np.ndarray], tokens: l
     for layer in range(config.layers):
         name = f"model.layers.{layer}."
         y = norm(x, name + "input_layernorm.weight")
-        query = turn(heads_of(project(y, name + "self_attn.q_proj"), config.heads))
-        key = turn(heads_of(project(y, name + "self_attn.k_proj"), config.kv_heads))
+        query = heads_of(project(y, name + "self_attn.q_proj"), config.heads)
+        key = heads_of(project(y, name + "self_attn.k_proj"), config.kv_heads)
+        if config.qk_norm:
+            query = norm(query, name + "self_attn.q_norm.weight")
+            key = norm(key, name + "self_attn.k_norm.weight")
+        query, key = turn(query), turn(key)
         value = heads_of(project(y, name + "self_attn.v_proj"), config.kv_heads)
         repeats = config.heads // config.kv_heads
         key, value = np.repeat(key, repeats, 0), np.repeat(value, repeats, 0)
@@ -100,11 +105,15 @@ SHAPES = [
     TinyModel(bias=True, seed=9),
     TinyModel(heads=3, kv_heads=3, head_width=32, width=96, feed_width=16, layers=3),
     TinyModel(heads=4, kv_heads=1, rope_base=500.0),
+    TinyModel(qk_norm=True, tied=True, seed=10),
 ]
+STRETCHED = TinyModel(rope_divisors=(1.0, 1.0, 1.5, 2.0, 4.0, 8.0, 8.0, 8.0))
 
 
-@pytest.mark.parametrize("directory", [False, True])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("shape", "directory"),
+    [*((shape, directory) for shape in SHAPES for directory in (False, True)), (STRETCHED, False)],
+)
 def test_logits_are_those_of_the_model_written_plainly(
     tmp_path: Path, shape: TinyModel, directory: bool
 ) -> None:

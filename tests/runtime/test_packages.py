@@ -202,7 +202,24 @@ def test_sixteen_bit_safetensors_widen_exactly(tmp_path: Path, kind: str, bits: 
     ("change", "detail"),
     [
         ({"model_type": "mamba"}, "model_type 'mamba' is not supported"),
-        ({"rope_scaling": {"rope_type": "llama3"}}, "scaled rotary embeddings"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "scaled by rule 'yarn' are not supported"),
+        ({"rope_scaling": {"rope_type": "llama3"}}, "'factor' is missing"),
+        (
+            {
+                "rope_scaling": {
+                    "rope_type": "llama3",
+                    "factor": 8,
+                    "low_freq_factor": 4,
+                    "high_freq_factor": 4,
+                    "original_max_position_embeddings": 64,
+                }
+            },
+            "make no sense",
+        ),
+        (
+            {"model_type": "mistral", "sliding_window": 64},
+            "sliding window attention is not supported",
+        ),
         ({"attention_bias": True}, "attention_bias"),
         ({"hidden_act": "gelu"}, "only the silu activation"),
         ({"num_key_value_heads": 4}, "do not divide"),

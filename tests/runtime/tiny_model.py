@@ -34,6 +34,9 @@ class TinyModel:
     rope_base: float = 10_000.0
     tied: bool = False
     bias: bool = False
+    qk_norm: bool = False
+    rope_divisors: tuple[float, ...] = ()
+    """GGUF only."""
     seed: int = 7
 
     @property
@@ -43,6 +46,8 @@ class TinyModel:
 
     @property
     def architecture(self) -> str:
+        if self.qk_norm:
+            return "qwen3"
         return "qwen2" if self.bias else "llama"
 
     def tensors(self) -> dict[str, np.ndarray]:
@@ -53,8 +58,8 @@ class TinyModel:
             values: np.ndarray = random.standard_normal((outputs, inputs)) / inputs**0.5
             return values.astype(np.float32)
 
-        def gain() -> np.ndarray:
-            return (1 + 0.1 * random.standard_normal(self.width)).astype(np.float32)
+        def gain(size: int = self.width) -> np.ndarray:
+            return (1 + 0.1 * random.standard_normal(size)).astype(np.float32)
 
         query, kv = self.heads * self.head_width, self.kv_heads * self.head_width
         found = {
@@ -69,6 +74,9 @@ class TinyModel:
                 found[f"{prefix}self_attn.{name}.weight"] = matrix(outputs, self.width) * 2
                 if self.bias:
                     found[f"{prefix}self_attn.{name}.bias"] = matrix(1, outputs)[0]
+                if self.qk_norm and name != "v_proj":
+                    norm = name.replace("proj", "norm")
+                    found[f"{prefix}self_attn.{norm}.weight"] = gain(self.head_width)
             found[prefix + "self_attn.o_proj.weight"] = matrix(self.width, query)
             found[prefix + "mlp.gate_proj.weight"] = matrix(self.feed_width, self.width)
             found[prefix + "mlp.up_proj.weight"] = matrix(self.feed_width, self.width)
@@ -139,6 +147,8 @@ def write_gguf(model: TinyModel, path: Path) -> Path:
     writer.add_chat_template(TEMPLATE)
     for name, values in model.tensors().items():
         writer.add_tensor(_gguf_name(name), _gguf_order(model, name, values))
+    if model.rope_divisors:
+        writer.add_tensor("rope_freqs.weight", np.array(model.rope_divisors, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
