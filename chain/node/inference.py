@@ -52,11 +52,12 @@ class InferenceFlow:
         """Events as they come, until the follower has ended; then what ended it, if it failed."""
         while not (follower.done() and self._events.empty()):
             getter = asyncio.create_task(self._events.get())
-            await asyncio.wait((getter, follower), return_when=asyncio.FIRST_COMPLETED)
-            if getter.done():
-                yield getter.result()
-            else:
-                getter.cancel()
+            try:
+                await asyncio.wait((getter, follower), return_when=asyncio.FIRST_COMPLETED)
+                if getter.done():
+                    yield getter.result()
+            finally:
+                getter.cancel()  # nothing to cancel, unless the follower or the caller has ended
         await follower
 
     async def _submit(self, signed: transactions_pb2.SignedTx) -> Transaction:

@@ -138,7 +138,9 @@ class VerifierAgent:
             RuntimeReplyError,
             TimeoutError,
         ) as error:
-            logger.warning("job %s: abstaining: %s", identity.hex()[:8], error)
+            logger.warning(
+                "job %s: abstaining: %s", identity.hex()[:8], str(error) or "out of time"
+            )
         logger.info("job %s: %s %s", identity.hex()[:8], verdict.name, scores)
         salt = tagged_hash(b"salt", self._secret, identity, bytes((job.round,)))
         return JobReveal(
