@@ -50,6 +50,10 @@ from runtime.vllm_engine.rules import rule_words
 from runtime.vllm_engine.settings import Settings, check_quantization_option, environment
 
 
+SHUTDOWN_TIMEOUT_S = 5.0
+"""After which vLLM kills an engine core that has not ended."""
+
+
 def open_backend(
     package: ModelPackage,
     settings: Settings,
@@ -130,7 +134,7 @@ class VllmBackend:
         """End vLLM's processes."""
         engine, self._engine = self._engine, None
         if engine is not None:
-            engine.shutdown()
+            engine.shutdown(timeout=SHUTDOWN_TIMEOUT_S)
 
     def activity(self) -> str:
         """See `Backend.activity`."""

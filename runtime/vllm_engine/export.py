@@ -118,6 +118,8 @@ def vllm_config_json(config: ModelConfig) -> bytes:
     if architecture is None:
         known = ", ".join(_ARCHITECTURES)
         raise PackageError(f"architecture {config.architecture!r}; vLLM is given only {known}")
+    if config.rope_divisors:
+        raise PackageError("stretched rotary embeddings are not served by vLLM yet")
     return canonical_json(
         {
             "architectures": [architecture],

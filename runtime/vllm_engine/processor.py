@@ -32,7 +32,7 @@ class _Request:
     """vLLM's own growing list: its length is the position of the token to come."""
 
 
-class PublicSeedProcessor(LogitsProcessor):
+class PublicSeedProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM has no types
     """Forces the token that the request's seed and rule give."""
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
@@ -70,7 +70,7 @@ class PublicSeedProcessor(LogitsProcessor):
             if replaced is not None and direction == MoveDirectionality.SWAP:
                 requests[source] = replaced
         self._rows = np.array(sorted(requests), np.int64)
-        self._rules = np.array([requests[row].rule for row in self._rows], np.int64)
+        self._rules = np.array([requests[row].rule for row in sorted(requests)], np.int64)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """Leave one token possible in each row that has a rule; float32[batch, vocabulary]."""

@@ -22,7 +22,7 @@ NAME = f"{__name__}:PublicSeedProcessorV2"
 """How vLLM is told to load it, also in other processes."""
 
 
-class PublicSeedProcessorV2(LogitsProcessor):
+class PublicSeedProcessorV2(LogitsProcessor):  # type: ignore[misc]  # vLLM has no types
     """Forces the token that the request's seed and rule give."""
 
     def __init__(self, vllm_config: VllmConfig, req_states: LogitsProcRequestState) -> None:
