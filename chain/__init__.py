@@ -7,7 +7,8 @@ The rooms, from the inside out:
 - `addresses`, `keys`, `keystore`: who somebody is; `genesis`, `parameters`, `tls`: what a chain is.
 - `records`, `state`, `execution`: the ledger. Integers only, the same bits on every validator.
 - `store`: what a validator keeps on disk. `receipts`: what anyone can check offline.
-- `runtime_client`: the way to an inference runtime, which is never trusted.
+- `runtime_client`, `runtime_replies`: the way to an inference runtime, which is never trusted.
+  `runtime_pool`, `runtime_member`: several of them as one.
 - `node`: one validator's process. `client`, `asking`, `cli`, `devnet`: its users' side.
 
 A transaction's way: signed bytes -> `transactions.check_signed` -> `node.intake` -> own lane ->

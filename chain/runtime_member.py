@@ -28,6 +28,8 @@ BACK_OFF_DOUBLINGS_MAX = 32
 BUSY_RETRY_S = 0.25
 """How long a full runtime is left alone when it does not say so itself."""
 BUSY_RETRY_MAX_S = 30.0
+REASON_CHARACTERS_MAX = 300
+"""Of what is logged and shown; part of it is a runtime's own words."""
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +51,9 @@ class PoolBounds:
     """In for so long, a runtime's earlier failures do not lengthen its next back-off."""
     progress_s: float = 30.0
     """A generation that yields nothing for so long is given to another runtime."""
+    silence_fault_s: float = 10.0
+    """Silence for so long is a fault, if nothing was queued; a shorter one only moves the request,
+    for a deadline may be short and a step of the engine long."""
     wall_time_s: float = 900.0
     """No request takes longer, whatever its caller allows."""
     in_flight_max: int = 64
@@ -187,6 +192,12 @@ class Member:
                 self._failures.reset()
             self._take_out(why, self._failures)
 
+    def silent(self, why: str, silence_s: float) -> None:
+        """It did not answer for so long. Behind a queue that is no fault; the queue is part of its
+        load."""
+        if silence_s >= self._bounds.silence_fault_s and not self.queued:
+            self.failed(why)
+
     def lost(self, why: str) -> None:
         """A request found it gone; many that find it so at once count once."""
         if self.healthy:
@@ -245,6 +256,7 @@ class Member:
         self._changed()
 
     def _take_out(self, why: str, back_off: BackOff) -> None:
+        why = " ".join(why.split())[:REASON_CHARACTERS_MAX]
         delay_s = back_off.next_delay_s()
         self._retry_at_s = self._clock() + delay_s
         if self.healthy:

@@ -306,10 +306,10 @@ class RuntimePool:
                 await asyncio.wait((task,))
 
     def _leave(self, member: Member, patience_s: float) -> NoReturn:
-        why = member.trouble or f"no progress within {patience_s:.1f} s"
-        # Silence behind a queue is no fault; the queue is part of its load.
-        if not member.queued:
-            member.failed(why)
+        why = member.trouble
+        if not why:
+            why = f"no progress within {patience_s:.1f} s"
+            member.silent(why, patience_s)
         raise _LeftError(f"runtime {member.address}: {why}", Unavailability.ABSENT)
 
     def _judge(self, member: Member, errand: _Errand, failure: RuntimeFailure) -> None:

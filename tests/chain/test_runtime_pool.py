@@ -16,7 +16,7 @@ from chain.runtime_client import (
     RuntimeUnavailableError,
     Unavailability,
 )
-from chain.runtime_member import BACK_OFF_JITTER, BackOff, Member, PoolBounds
+from chain.runtime_member import BACK_OFF_JITTER, REASON_CHARACTERS_MAX, BackOff, Member, PoolBounds
 from chain.runtime_pool import RuntimePool
 from chain.runtime_replies import (
     Chunk,
@@ -45,6 +45,7 @@ FAST = PoolBounds(
     absent_retry_max_s=0.2,
     failed_retry_max_s=0.4,
     progress_s=0.5,
+    silence_fault_s=0.5,
 )
 OTHER_MODEL = bytes(range(1, 33))
 OTHER_INFO = runtime_pb2.ModelInfo(
@@ -91,11 +92,16 @@ async def test_requests_go_where_the_fewest_are() -> None:
         assert await asyncio.gather(*waiting) == [(-5,)] * 6
 
 
+def with_queue(queued: int) -> runtime_pb2.ModelInfo:
+    info = runtime_pb2.ModelInfo()
+    info.CopyFrom(INFO)
+    info.queued = queued
+    return info
+
+
 async def test_what_others_have_queued_counts_too() -> None:
     crowded, empty = ScriptedRuntime(), ScriptedRuntime()
-    crowded.models = [runtime_pb2.ModelInfo()]
-    crowded.models[0].CopyFrom(INFO)
-    crowded.models[0].queued = 5
+    crowded.models = [with_queue(5)]
     async with pool_of(crowded, empty) as pool:
         for _ in range(3):
             await verify(pool)
@@ -163,6 +169,29 @@ async def test_a_verification_moves_on_and_who_failed_it_is_out_for_a_while(name
         assert calls(faulty, honest) == [1, 4]
         assert faulty.under_way == 0, "the attempt it left was cancelled"
         await until(lambda: pool.states()[0].healthy)
+
+
+@pytest.mark.parametrize("queued", [0, 3])
+async def test_silence_that_is_short_or_behind_a_queue_moves_a_request_and_is_no_fault(
+    queued: int,
+) -> None:
+    slow, quick = ScriptedRuntime(), ScriptedRuntime()
+    slow.models, quick.models = [with_queue(queued)], [with_queue(queued + 1)]
+    slow.silent = True
+    bounds = replace(FAST, silence_fault_s=60.0 if queued == 0 else 0.1)
+    async with pool_of(slow, quick, bounds=bounds) as pool:
+        assert await verify(pool, deadline_s=1.0) == (-5,)
+        assert pool.states()[0].healthy
+    assert calls(slow, quick) == [1, 1]
+
+
+async def test_a_runtimes_own_words_are_cut_to_one_short_line() -> None:
+    async with RuntimeClient("127.0.0.1:1") as client:
+        alone = Member(client, FAST, Clock(), random.Random(1), lambda: None)
+        alone.trouble = ""
+        alone.failed("first line\nsecond line " + "x" * 10_000)
+        assert alone.trouble.startswith("first line second line xxx")
+        assert len(alone.trouble) == REASON_CHARACTERS_MAX
 
 
 async def test_a_runtime_that_failed_comes_back_on_trial() -> None:
