@@ -22,6 +22,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
+from runtime.calibration.cli import calibrate_command
 from runtime.vllm_engine.settings import DataType, Executor, Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ STOP_GRACE_S: Final = 10.0
 
 runtime_app = typer.Typer(help="Serve models to nodes.", no_args_is_help=True)
 model_app = typer.Typer(help="Make, fetch and look at model packages.", no_args_is_help=True)
+model_app.command("calibrate")(calibrate_command)
 stderr = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
@@ -65,7 +67,8 @@ def _model() -> None:
     """Make, fetch and look at model packages."""
 
 
-def _fail(as_json: bool, reason: str, detail: str, code: int = EXIT_FAILED) -> NoReturn:
+def fail(as_json: bool, reason: str, detail: str, code: int = EXIT_FAILED) -> NoReturn:
+    """Say on standard error why the verb ends, and end it."""
     if as_json:
         sys.stderr.write(json.dumps({"reason": reason, "detail": detail}) + "\n")
     else:
@@ -73,7 +76,8 @@ def _fail(as_json: bool, reason: str, detail: str, code: int = EXIT_FAILED) -> N
     raise typer.Exit(code)
 
 
-def _emit(as_json: bool, value: Mapping[str, Any]) -> None:
+def emit(as_json: bool, value: Mapping[str, Any]) -> None:
+    """Print a result on standard output, as one JSON object a line or as text."""
     if as_json:
         sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
     else:
@@ -141,8 +145,8 @@ def pack_command(
         with _progress() as progress:
             package = pack(source, output, progress, name)
     except (PackageError, OSError) as error:
-        _fail(as_json, "package_error", str(error))
-    _emit(as_json, describe(package))
+        fail(as_json, "package_error", str(error))
+    emit(as_json, describe(package))
 
 
 @model_app.command("fetch")
@@ -161,8 +165,8 @@ def fetch_command(
         with _progress() as progress:
             package = fetch(output, progress)
     except (PackageError, OSError) as error:
-        _fail(as_json, "package_error", str(error))
-    _emit(as_json, describe(package))
+        fail(as_json, "package_error", str(error))
+    emit(as_json, describe(package))
 
 
 @model_app.command("show")
@@ -177,8 +181,8 @@ def show_command(
         with _progress() as progress:
             package = load(directory, progress)
     except (PackageError, OSError) as error:
-        _fail(as_json, "package_error", str(error))
-    _emit(as_json, describe(package))
+        fail(as_json, "package_error", str(error))
+    emit(as_json, describe(package))
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,17 +274,17 @@ async def run_service(
     if port_file is not None:
         write_port_file(port_file, port)
     models = [model.hex() for model in backends]
-    _emit(as_json, {"event": "listening", "address": address, "port": port, "models": models})
+    emit(as_json, {"event": "listening", "address": address, "port": port, "models": models})
     ready = asyncio.create_task(server.wait_ready())
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait({ready, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if ready.done():
-        _emit(as_json, {"event": "ready", "address": address})
+        emit(as_json, {"event": "ready", "address": address})
     await stopped
     ready.cancel()
     stderr.print("stopping", markup=False)
     await server.stop(STOP_GRACE_S)
-    _emit(as_json, {"event": "stopped"})
+    emit(as_json, {"event": "stopped"})
 
 
 @runtime_app.command("serve")
@@ -356,7 +360,7 @@ def serve_command(  # noqa: PLR0913, PLR0917 - one parameter an option
     try:
         address = read_listen(listen, allow_remote)
     except ValueError as error:
-        _fail(as_json, "bad_listen_address", str(error), EXIT_USAGE)
+        fail(as_json, "bad_listen_address", str(error), EXIT_USAGE)
     settings = None
     if engine is EngineKind.VLLM:
         settings = Settings(
@@ -379,9 +383,9 @@ def serve_command(  # noqa: PLR0913, PLR0917 - one parameter an option
     try:
         backends = open_backends(load_packages(model), threads, limits, settings)
     except (PackageError, OSError) as error:
-        _fail(as_json, "package_error", str(error))
+        fail(as_json, "package_error", str(error))
     except SettingsError as error:
-        _fail(as_json, "bad_settings", str(error), EXIT_USAGE)
+        fail(as_json, "bad_settings", str(error), EXIT_USAGE)
     _run(run_service(backends, limits, address, port_file, as_json), as_json)
 
 
@@ -391,4 +395,4 @@ def _run(service: Coroutine[Any, Any, None], as_json: bool) -> None:
     try:
         uvloop.run(service)
     except OSError as error:
-        _fail(as_json, "cannot_listen", str(error))
+        fail(as_json, "cannot_listen", str(error))

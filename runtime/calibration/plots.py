@@ -1,0 +1,162 @@
+"""Plots of a report, as PNG and SVG. Needs matplotlib (the extra `plots`)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from runtime.calibration.eprocess import (
+    LIMIT_LOG,
+    WEALTH,
+    BettingTable,
+    Kind,
+    log_e_values,
+    values_of,
+)
+from runtime.calibration.evidence import LENGTHS
+from runtime.calibration.report import Halves, curve
+from runtime.sampling import LOGPROB_UNITS_PER_NAT
+
+ROC_LENGTH = 128
+WEALTH_JOBS = 2_000
+FORMATS = ("png", "svg")
+_DOTS_PER_INCH = 110
+
+
+def write_plots(report: dict[str, Any], halves: Halves, folder: Path, name: str) -> list[Path]:
+    """`NAME-roc`, `NAME-detection` and `NAME-wealth` in both formats; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    title = f"provider {report['provider_profile']}, verifier {report['verifier_profile']}"
+    figures = {
+        "roc": _roc(halves, title),
+        "detection": _detection(report, title),
+        "wealth": _wealth(report, halves, title),
+    }
+    written = []
+    # The same report gives the same bytes: no date, and ids of parts that follow from a fixed word.
+    with matplotlib.rc_context({"svg.hashsalt": "assay"}):
+        for kind, figure in figures.items():
+            for form in FORMATS:
+                path = folder / f"{name}-{kind}.{form}"
+                metadata = {"Date": None} if form == "svg" else {"Software": None}
+                figure.savefig(path, dpi=_DOTS_PER_INCH, metadata=metadata)
+                written.append(path)
+    return written
+
+
+def _colours(names: Sequence[str]) -> dict[str, Any]:
+    palette = matplotlib.colormaps["tab20"]
+    return {name: palette(index % 20) for index, name in enumerate(names)}
+
+
+def _roc(halves: Halves, title: str) -> Figure:
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    figure.suptitle(f"ROC at {ROC_LENGTH} output tokens, held-out jobs\n{title}", fontsize=10)
+    names = sorted(halves.held_out)
+    colours = _colours(names)
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, kind in zip(axes, Kind, strict=True):
+        honest = values_of(halves.held_out_honest, kind, ROC_LENGTH)
+        for name in names:
+            fraudulent = values_of(halves.held_out[name], kind, ROC_LENGTH)
+            if honest and fraudulent:
+                false, true = curve(honest, fraudulent)
+                axis.plot(false, true, color=colours[name], label=name, linewidth=1.4)
+        axis.plot([0, 1], [0, 1], color="grey", linewidth=0.6, linestyle=":")
+        axis.set_xscale("symlog", linthresh=1 / max(len(honest), 1))
+        axis.set_xlim(0, 1)
+        axis.set_xlabel(f"share of {len(honest)} honest jobs rejected")
+        axis.set_title(f"by the mean {kind.value}", fontsize=10)
+    axes[0].set_ylabel("share of fraudulent jobs detected")
+    _legend(figure, axes[0])
+    return figure
+
+
+def _legend(figure: Figure, axis: Any) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside right center", fontsize=8)
+
+
+def _detection(report: dict[str, Any], title: str) -> Figure:
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    axis = figure.subplots()
+    frauds = report["held_out"]["frauds"]
+    names = sorted(frauds)
+    width = 0.8 / len(LENGTHS)
+    for turn, length in enumerate(LENGTHS):
+        for place, name in enumerate(names):
+            found = [d for d in frauds[name]["by_length"] if d["output_tokens"] == length]
+            if not found:
+                continue
+            shade = matplotlib.colormaps["viridis"](turn / len(LENGTHS))
+            share, lower = found[0]["share"], found[0]["share_lower_95"]
+            axis.bar(
+                place + (turn - 1.5) * width,
+                share,
+                width,
+                color=shade,
+                yerr=[[max(share - lower, 0)], [0]],
+                error_kw={"linewidth": 0.8},
+                label=f"{length} tokens" if place == 0 else None,
+            )
+    axis.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
+    axis.set_ylim(0, 1.02)
+    axis.set_ylabel("share detected in one job (bar: lower 95% bound)")
+    axis.set_title(f"Detection with the registered thresholds, held-out jobs\n{title}", fontsize=10)
+    _legend(figure, axis)
+    return figure
+
+
+def _tables(report: dict[str, Any], length: int) -> list[BettingTable]:
+    return [
+        BettingTable(
+            Kind(entry["kind"]),
+            entry["length"],
+            tuple(entry["edges"]),
+            tuple(entry["log_e_values"]),
+        )
+        for entry in report["e_process"]["tables"]
+        if entry["length"] == length
+    ]
+
+
+def _wealth(report: dict[str, Any], halves: Halves, title: str) -> Figure:
+    figure = Figure(figsize=(11, 5.5), layout="constrained")
+    axis = figure.subplots()
+    entries = report["e_process"]["frauds"]
+    shown = [
+        name
+        for name in sorted(entries)
+        if any(e["weak"] for e in entries[name] if e["output_tokens"] == ROC_LENGTH)
+    ]
+    colours = _colours(shown)
+    unit = 1 / (LOGPROB_UNITS_PER_NAT * np.log(10))
+    random_source = np.random.default_rng(0)
+    for name in ("honest", *shown):
+        evidence = halves.held_out_honest if name == "honest" else halves.held_out[name]
+        best: np.ndarray | None = None
+        for table in _tables(report, ROC_LENGTH):
+            logs = log_e_values(table, evidence)
+            if not len(logs):
+                continue
+            sums = np.cumsum(logs[random_source.integers(0, len(logs), WEALTH_JOBS)]) * unit
+            best = sums if best is None else np.maximum(best, sums)
+        if best is not None:
+            colour = "black" if name == "honest" else colours[name]
+            axis.plot(np.arange(1, len(best) + 1), best, color=colour, label=name, linewidth=1.3)
+    axis.axhline(LIMIT_LOG * unit, color="red", linewidth=0.8, linestyle="--")
+    axis.set_xscale("log")
+    axis.set_ylim(-6, 12)
+    axis.set_xlabel("audited jobs")
+    axis.set_ylabel("log10 of wealth")
+    axis.set_title(
+        f"E-process at {ROC_LENGTH} tokens, one sequence drawn from held-out jobs each; "
+        f"ejected at 2 x {WEALTH:,}\n{title}",
+        fontsize=10,
+    )
+    _legend(figure, axis)
+    return figure
