@@ -49,7 +49,6 @@ from runtime.vllm_engine.replay import replay_returned
 from runtime.vllm_engine.rules import rule_words
 from runtime.vllm_engine.settings import Settings, check_quantization_option, environment
 
-
 SHUTDOWN_TIMEOUT_S = 5.0
 """After which vLLM kills an engine core that has not ended."""
 
