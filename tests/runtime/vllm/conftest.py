@@ -1,0 +1,124 @@
+"""vLLM as a real process, one a precision for the whole run, and the reference engine to judge it.
+
+vLLM lives in an environment of its own: ASSAY_TORCH_PYTHON names its Python. Without it these tests
+are skipped, or fail where ASSAY_REQUIRE_VLLM=1.
+"""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from runtime.packages import ModelPackage
+from runtime.reference.engine import ReferenceEngine
+from tests.conftest import REPOSITORY
+
+START_BOUND_S = 280.0
+"""vLLM alone takes half a minute of one free core, and kernels may be compiled."""
+STOP_BOUND_S = 30.0
+STALL_S = 10.0
+RUNNING_LIMIT = 8
+QUEUE_LIMIT = 8
+EXPORTS = REPOSITORY / ".cache" / "vllm"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A runtime process with vLLM in it."""
+
+    target: str
+    process: psutil.Process
+    package: ModelPackage
+
+    def engine_core(self) -> psutil.Process:
+        """vLLM's own process, which holds the model."""
+        for child in self.process.children(recursive=True):
+            if "EngineCore" in " ".join(child.cmdline()) or "EngineCore" in child.name():
+                return child
+        raise AssertionError("the runtime has no engine core")
+
+
+def torch_python() -> str:
+    """The Python that has vLLM; skips or fails the test where there is none."""
+    interpreter = os.environ.get("ASSAY_TORCH_PYTHON")
+    if interpreter:
+        return interpreter
+    why = "ASSAY_TORCH_PYTHON names no Python with vLLM"
+    if os.environ.get("ASSAY_REQUIRE_VLLM") == "1":
+        pytest.fail(why)
+    pytest.skip(why)
+
+
+def in_torch_python(*arguments: str) -> list[str]:
+    """The command line of a Python program of ours in vLLM's environment."""
+    return [torch_python(), *arguments]
+
+
+def environment() -> dict[str, str]:
+    """This process's, with the checkout on the path."""
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+
+
+@contextmanager
+def vllm_process(package: ModelPackage, folder: Path, *options: str) -> Iterator[Served]:
+    """A runtime that has produced a token; ends it afterwards, and all it started."""
+    port_file, log = folder / "port", folder / "log"
+    arguments = ["-m", "runtime", "serve", "--engine", "vllm", "--model", str(package.path)]
+    arguments += ["--export-directory", str(EXPORTS), "--port-file", str(port_file), "--json"]
+    arguments += ["--running-limit", str(RUNNING_LIMIT), "--queue-limit", str(QUEUE_LIMIT)]
+    arguments += ["--stall-s", str(STALL_S), *options]
+    with log.open("wb") as stream:
+        started = subprocess.Popen(
+            in_torch_python(*arguments), env=environment(), stdout=stream, stderr=stream
+        )
+    process = psutil.Process(started.pid)
+    try:
+        ends_s = time.monotonic() + START_BOUND_S
+        while b'"ready"' not in log.read_bytes():
+            assert started.poll() is None, log.read_text(errors="replace")[-4000:]
+            assert time.monotonic() < ends_s, log.read_text(errors="replace")[-4000:]
+            time.sleep(0.1)
+        yield Served(f"127.0.0.1:{int(port_file.read_text())}", process, package)
+    finally:
+        children = process.children(recursive=True) if started.poll() is None else []
+        started.terminate()
+        try:
+            started.wait(STOP_BOUND_S)
+        finally:
+            _, alive = psutil.wait_procs(children, timeout=STOP_BOUND_S)
+            for child in alive:
+                child.kill()
+            assert not alive, "the runtime left processes behind"
+
+
+@pytest.fixture(scope="session")
+def float32(
+    smollm2_package: ModelPackage, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """vLLM in float32."""
+    with vllm_process(smollm2_package, tmp_path_factory.mktemp("float32")) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def bfloat16(
+    smollm2_package: ModelPackage, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """vLLM in bfloat16."""
+    folder = tmp_path_factory.mktemp("bfloat16")
+    with vllm_process(smollm2_package, folder, "--dtype", "bfloat16") as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def reference(smollm2_package: ModelPackage) -> Iterator[ReferenceEngine]:
+    """The reference engine on the same package."""
+    engine = ReferenceEngine.load(smollm2_package, threads=1)
+    yield engine
+    engine.close()
