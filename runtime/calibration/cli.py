@@ -1,6 +1,7 @@
 """The verb `assay model calibrate`. Heavy modules are imported when it runs."""
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -188,6 +189,8 @@ def calibrate_command(  # noqa: PLR0913, PLR0917 - one parameter an option
     from runtime.packages import PackageError, load
 
     counts = read_counts(in_flight)
+    # Ended either way, the engines of both sides are closed: vLLM's run in processes of their own.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     provider = SideOptions(provider_engine, provider_dtype, threads, kv_cache_mib)
     verifier = SideOptions(verifier_engine, verifier_dtype, threads, kv_cache_mib)
     parties = Parties(
