@@ -28,6 +28,7 @@ _SCALARS = {
     12: "<d",
 }  # fmt: skip
 _STRING, _ARRAY = 8, 9
+_Q8_0_BLOCK = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,20 @@ class GgufFile:
                 f"{self._name}: tensor {name} has quantization {tensor.kind.name}, "
                 "for which there is no exact reader"
             ) from error
+
+    def quantized(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """(int8[outputs, inputs], scales float32[outputs, inputs / 32]) of a Q8_0 tensor or None.
+
+        Scale times integer in float32 is the value that `values` gives.
+        """
+        tensor = self.tensors.get(name)
+        if tensor is None or tensor.kind is not GGMLQuantizationType.Q8_0:
+            return None
+        raw = np.frombuffer(self._data, np.uint8, tensor.size_bytes, tensor.start)
+        # A block is a 16-bit float and 32 integers.
+        blocks = raw.reshape(*tensor.shape[:-1], -1, 2 + _Q8_0_BLOCK)
+        scales = blocks[..., :2].copy().view("<f2")[..., 0].astype(np.float32)
+        return blocks[..., 2:].view(np.int8).reshape(tensor.shape), scales
 
     def _parse(self) -> None:
         if self._scalar("<I") != _MAGIC:

@@ -38,6 +38,20 @@ def _load_vector(builder: Any, pointer: Any) -> Any:
     return vector
 
 
+def _load_integers(builder: Any, pointer: Any) -> Any:
+    """16 int8 as float32; exact."""
+    kind = ir.VectorType(ir.IntType(8), PANEL)
+    vector = builder.load(builder.bitcast(pointer, kind.as_pointer()))
+    vector.align = 1
+    wide = builder.sext(vector, ir.VectorType(ir.IntType(32), PANEL))
+    return builder.sitofp(wide, _VECTOR)
+
+
+def _store_vector(builder: Any, vector: Any, pointer: Any) -> None:
+    store = builder.store(vector, builder.bitcast(pointer, _VECTOR.as_pointer()))
+    store.align = _ALIGNMENT_BYTES
+
+
 def _broadcast(builder: Any, scalar: Any) -> Any:
     lanes = ir.Constant(ir.VectorType(ir.IntType(32), PANEL), [0] * PANEL)
     single = builder.insert_element(
@@ -89,10 +103,7 @@ def make_tile(rows: int, panels: int) -> Callable[..., None]:
                     shifted(y_offset, y_stride, row), ir.Constant(_INDEX, panel * PANEL)
                 )
                 pointer = _element(context, builder, y_kind, y, offset)
-                store = builder.store(
-                    builder.load(place), builder.bitcast(pointer, _VECTOR.as_pointer())
-                )
-                store.align = _ALIGNMENT_BYTES
+                _store_vector(builder, builder.load(place), pointer)
         return context.get_dummy_value()
 
     @intrinsic  # type: ignore[untyped-decorator]
@@ -119,6 +130,75 @@ def make_tile(rows: int, panels: int) -> Callable[..., None]:
     return tile  # type: ignore[no-any-return]
 
 
+def make_quantized_tile(panels: int, block: int) -> Callable[..., None]:
+    """A tile of one row x `panels` over int8 weights, callable from numba code as
+
+    tile(x, x_offset, w, w_offset, scales, scales_offset, blocks, y, y_offset)
+
+    Panel c has its `blocks * block` x 16 weights at w[w_offset + c * blocks * block * 16 :] and its
+    scales at scales[scales_offset + c * blocks * 16 :]. A weight is scale * integer, rounded to
+    float32, and then what it is in `make_tile`: so the sums have the bits of the float tile's.
+    """
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        x, x_offset, w, w_offset, scales, scales_offset, blocks, y, y_offset = arguments
+        x_kind, w_kind, scales_kind, y_kind = (signature.args[index] for index in (0, 2, 4, 7))
+        x_row = _element(context, builder, x_kind, x, x_offset)
+        w_start = _element(context, builder, w_kind, w, w_offset)
+        scales_start = _element(context, builder, scales_kind, scales, scales_offset)
+
+        def times(value: Any, factor: int) -> Any:
+            return builder.mul(value, ir.Constant(_INDEX, factor))
+
+        zero = ir.Constant(_VECTOR, [0.0] * PANEL)
+        sums = [cgutils.alloca_once_value(builder, zero) for _ in range(panels)]
+        for place in sums:
+            builder.store(zero, place)
+        with cgutils.for_range(builder, blocks) as outer:
+            factors = []
+            rows = []
+            for panel in range(panels):
+                at = builder.add(times(blocks, panel), outer.index)
+                factors.append(_load_vector(builder, builder.gep(scales_start, [times(at, PANEL)])))
+                rows.append(builder.gep(w_start, [times(at, block * PANEL)]))
+            x_block = builder.gep(x_row, [times(outer.index, block)])
+            with cgutils.for_range(builder, ir.Constant(_INDEX, block)) as inner:
+                number = _broadcast(builder, builder.load(builder.gep(x_block, [inner.index])))
+                for place, factor, row in zip(sums, factors, rows, strict=True):
+                    integers = _load_integers(
+                        builder, builder.gep(row, [times(inner.index, PANEL)])
+                    )
+                    weight = builder.fmul(factor, integers)
+                    product = builder.fmul(number, weight)
+                    builder.store(builder.fadd(builder.load(place), product), place)
+        for panel, place in enumerate(sums):
+            offset = builder.add(y_offset, ir.Constant(_INDEX, panel * PANEL))
+            pointer = _element(context, builder, y_kind, y, offset)
+            _store_vector(builder, builder.load(place), pointer)
+        return context.get_dummy_value()
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def tile(
+        typing_context: Any,
+        x: Any,
+        x_offset: Any,
+        w: Any,
+        w_offset: Any,
+        scales: Any,
+        scales_offset: Any,
+        blocks: Any,
+        y: Any,
+        y_offset: Any,
+    ) -> Any:
+        floats = types.Array(types.float32, 1, "C")
+        integers = types.Array(types.int8, 1, "C")
+        index = types.int64
+        signature = types.void(floats, index, integers, index, floats, index, index, floats, index)
+        return signature, build
+
+    return tile  # type: ignore[no-any-return]
+
+
 def _bit_cast(source: Any, target: Any) -> Callable[[Any], Any]:
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], context.get_value_type(signature.return_type))
@@ -134,6 +214,16 @@ float_as_integer = _bit_cast(types.float32, types.int32)
 integer_as_float = _bit_cast(types.int32, types.float32)
 double_as_integer = _bit_cast(types.float64, types.int64)
 integer_as_double = _bit_cast(types.int64, types.float64)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def address_as_pointer(typing_context: Any, address: Any) -> Any:
+    """An int64 address as a pointer to float32, for numba's `carray`."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.float32)(types.int64), build
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -35,6 +35,7 @@ from runtime.tensors import GgufTensors, SafetensorsTensors, TensorSource
 __all__ = [
     "MANIFEST_NAME",
     "REFERENCE_PROFILE",
+    "REFERENCE_Q8_PROFILE",
     "Manifest",
     "ModelPackage",
     "PackageError",
@@ -50,6 +51,9 @@ MANIFEST_FORMAT = 1
 GGUF_NAME = "model.gguf"
 REFERENCE_PROFILE = "reference-float32-1"
 """Arithmetic of the reference engine; a change of any bit of its results needs a new name."""
+REFERENCE_Q8_PROFILE = "reference-q8-1"
+"""The same over weights rounded to 8 bits (see `runtime.reference.weights`): a quarter of the
+memory, and another model's bits, so a package must be registered for it."""
 MODEL_TAG = b"model"
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILES = 4096
@@ -116,21 +120,29 @@ class ModelPackage:
 
 
 def pack(
-    source: Path, output: Path, progress: ProgressCallback | None = None, name: str | None = None
+    source: Path,
+    output: Path,
+    progress: ProgressCallback | None = None,
+    name: str | None = None,
+    engine_profiles: tuple[str, ...] = (REFERENCE_PROFILE,),
 ) -> ModelPackage:
     """Make a package at `output` (must not exist) from a GGUF file or a Hugging Face directory.
 
-    `name` is what the manifest calls the model, by default what the source calls it. The package
+    `name` is what the manifest calls the model, by default what the source calls it;
+    `engine_profiles` are what it is registered for, the first being the usual one. The package
     appears whole or not at all. Raises PackageError.
     """
     contents = read_source(source)
     if name is not None:
         contents = replace(contents, name=name)
-    return write_package(contents, output, progress)
+    return write_package(contents, output, progress, engine_profiles)
 
 
 def write_package(
-    contents: Source, output: Path, progress: ProgressCallback | None = None
+    contents: Source,
+    output: Path,
+    progress: ProgressCallback | None = None,
+    engine_profiles: tuple[str, ...] = (REFERENCE_PROFILE,),
 ) -> ModelPackage:
     """Make a package of what was read, or made, elsewhere. Raises PackageError."""
     if output.exists():
@@ -139,7 +151,7 @@ def write_package(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        _write_contents(contents, partial, progress)
+        _write_contents(contents, partial, progress, engine_profiles)
         try:
             partial.rename(output)
         except OSError as error:
@@ -149,7 +161,12 @@ def write_package(
     return load(output, progress)
 
 
-def _write_contents(contents: Source, folder: Path, progress: ProgressCallback | None) -> None:
+def _write_contents(
+    contents: Source,
+    folder: Path,
+    progress: ProgressCallback | None,
+    engine_profiles: tuple[str, ...],
+) -> None:
     small = {
         CONFIG_NAME: config_to_json(contents.config),
         TOKENIZER_NAME: contents.tokenizer_json,
@@ -178,7 +195,7 @@ def _write_contents(contents: Source, folder: Path, progress: ProgressCallback |
         "name": contents.name,
         "architecture": config.architecture,
         "quantization": contents.quantization,
-        "engine_profiles": [REFERENCE_PROFILE],
+        "engine_profiles": list(engine_profiles),
         "context_tokens": config.context_tokens,
         "vocabulary": config.vocabulary,
         "parameters": config.parameters,

@@ -9,7 +9,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -49,6 +49,25 @@ class TensorSource(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """A matrix as integers with one scale for each 32 neighbours in a row."""
+
+    quants: np.ndarray
+    """int8[outputs, inputs]."""
+    scales: np.ndarray
+    """float32[outputs, inputs / 32]; a weight is the float32 product of the two."""
+
+
+@runtime_checkable
+class QuantizedSource(TensorSource, Protocol):
+    """A source some of whose tensors are stored as `Quantized`."""
+
+    def read_quantized(self, name: str) -> Quantized | None:
+        """The tensor as it is stored, or None where that is another format. Raises PackageError."""
+        ...
+
+
 class GgufTensors:
     """Tensors of one GGUF file."""
 
@@ -64,7 +83,16 @@ class GgufTensors:
 
     def read(self, name: str) -> np.ndarray:
         """See `TensorSource.read`."""
-        values = self._file.values(_gguf_name(name))
+        return self._in_order(name, self._file.values(_gguf_name(name)))
+
+    def read_quantized(self, name: str) -> Quantized | None:
+        """See `QuantizedSource.read_quantized`."""
+        found = self._file.quantized(_gguf_name(name))
+        if found is None:
+            return None
+        return Quantized(*(self._in_order(name, values) for values in found))
+
+    def _in_order(self, name: str, values: np.ndarray) -> np.ndarray:
         for part, heads in self._interleaved.items():
             if part in name:
                 pairs = values.shape[0] // heads // 2

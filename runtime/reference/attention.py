@@ -7,8 +7,15 @@ import numpy as np
 from runtime.intrinsics import PANEL
 from runtime.kernels import helper
 from runtime.maths import exp32
-from runtime.reference.arrays import Cache, Scratch, Shape, Weights
-from runtime.reference.products import GROUP, add_product, multiply, normalize, wait_for_others
+from runtime.reference.arrays import Cache, Scratch, Shape, Span, Weights, cache_of, span_at
+from runtime.reference.products import (
+    GROUP,
+    add_product,
+    multiply,
+    multiply_matrix,
+    normalize,
+    wait_for_others,
+)
 
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
@@ -38,10 +45,8 @@ def store_keys_and_values(
     layer: int,
     shape: Shape,
     weights: Weights,
-    cache: Cache,
+    span: Span,
     projected: np.ndarray,
-    start: int,
-    rows: int,
     epsilon: np.float32,
     part: int,
     parts: int,
@@ -50,9 +55,12 @@ def store_keys_and_values(
     half = shape.head_width // 2
     query_width = shape.heads * shape.head_width
     stride = query_width + 2 * shape.kv_heads * shape.head_width
+    cache = cache_of(span, shape)
     layer_at = layer * shape.kv_heads * shape.head_width * cache.capacity
-    for row in range(part, rows, parts):
-        position = start + row
+    for row in range(span.first_row, span.first_row + span.rows):
+        if row % parts != part:
+            continue
+        position = span.start + row - span.first_row
         panel_at = (position // PANEL) * shape.head_width * PANEL + position % PANEL
         for head in range(shape.heads + shape.kv_heads):
             offset = row * stride + head * shape.head_width
@@ -94,28 +102,39 @@ def soften(scores: np.ndarray, offset: int, limit: int, end: int, scale: np.floa
 
 
 @helper
-def multiply_softened(
+def attend_group(
     scratch: Scratch,
     scores_at: int,
+    query_at: int,
+    query_stride: int,
     cache: Cache,
     cache_at: int,
     head_width: int,
-    first_position: int,
     count: int,
-    keys: int,
+    first_limit: int,
+    limit_step: int,
     out_at: int,
     out_stride: int,
-    scale: np.float32,
 ) -> None:
-    """Softmax of `count` rows of scores, times the values, divided by the softmax's sums."""
+    """Attention of `count` queries that share keys and values.
+
+    Query number r sees the first `first_limit + r * limit_step` keys.
+    """
+    capacity = cache.capacity
+    keys = first_limit + (count - 1) * limit_step
+    scale = _ONE / np.sqrt(np.float32(head_width))
     totals = np.empty(GROUP, np.float32)
-    for row in range(count):
-        totals[row] = soften(
-            scratch.scores, scores_at + row * cache.capacity, first_position + row + 1, keys, scale
-        )
     multiply(
-        scratch.scores, scores_at, cache.capacity, count,
-        cache.values, cache_at, cache.capacity * PANEL, head_width // PANEL, keys,
+        scratch.projected, query_at, query_stride, count,
+        cache.keys, cache_at, head_width * PANEL, (keys + PANEL - 1) // PANEL, head_width,
+        scratch.scores, scores_at, capacity,
+    )  # fmt: skip
+    for row in range(count):
+        limit = first_limit + row * limit_step
+        totals[row] = soften(scratch.scores, scores_at + row * capacity, limit, keys, scale)
+    multiply(
+        scratch.scores, scores_at, capacity, count,
+        cache.values, cache_at, capacity * PANEL, head_width // PANEL, keys,
         scratch.attended, out_at, out_stride,
     )  # fmt: skip
     for row in range(count):
@@ -128,43 +147,48 @@ def multiply_softened(
 def attend(
     layer: int,
     shape: Shape,
-    cache: Cache,
+    span: Span,
     scratch: Scratch,
-    start: int,
-    rows: int,
     part: int,
     parts: int,
 ) -> None:
-    """Causal attention of each head for groups of rows.
+    """Causal attention of a span's rows: groups of rows of one head, or for a single row groups of
+    the heads that share a key head.
 
     A row's later keys weigh exactly 0, and adding 0 * value to a sum changes no bit of it, so it
-    does not matter with which rows a row shares a group.
+    does not matter with which others a query shares a group.
     """
     head_width = shape.head_width
     query_width = shape.heads * head_width
     stride = query_width + 2 * shape.kv_heads * head_width
-    scale = _ONE / np.sqrt(np.float32(head_width))
-    own_scores = part * GROUP * cache.capacity
+    sharing = shape.heads // shape.kv_heads
+    cache = cache_of(span, shape)
+    scores_at = scratch.scores.size // parts * part
     item = 0
-    for head in range(shape.heads):
-        kv_head = head // (shape.heads // shape.kv_heads)
+    for kv_head in range(shape.kv_heads):
         cache_at = (layer * shape.kv_heads + kv_head) * head_width * cache.capacity
-        for first in range(0, rows, GROUP):
-            item += 1
-            if item % parts != part:
-                continue
-            count = min(GROUP, rows - first)
-            keys = start + first + count
-            multiply(
-                scratch.projected, first * stride + head * head_width, stride, count,
-                cache.keys, cache_at, head_width * PANEL, (keys + PANEL - 1) // PANEL, head_width,
-                scratch.scores, own_scores, cache.capacity,
-            )  # fmt: skip
-            out_at = first * query_width + head * head_width
-            multiply_softened(
-                scratch, own_scores, cache, cache_at, head_width, start + first, count, keys,
-                out_at, query_width, scale,
-            )  # fmt: skip
+        if span.rows == 1:
+            for first in range(0, sharing, GROUP):
+                item += 1
+                if (item + span.first_row) % parts == part:
+                    column = (kv_head * sharing + first) * head_width
+                    attend_group(
+                        scratch, scores_at, span.first_row * stride + column, head_width,
+                        cache, cache_at, head_width, min(GROUP, sharing - first),
+                        span.start + 1, 0, span.first_row * query_width + column, head_width,
+                    )  # fmt: skip
+            continue
+        for head in range(kv_head * sharing, (kv_head + 1) * sharing):
+            for first in range(0, span.rows, GROUP):
+                item += 1
+                if item % parts == part:
+                    row = span.first_row + first
+                    column = head * head_width
+                    attend_group(
+                        scratch, scores_at, row * stride + column, stride,
+                        cache, cache_at, head_width, min(GROUP, span.rows - first),
+                        span.start + first + 1, 1, row * query_width + column, query_width,
+                    )  # fmt: skip
 
 
 @helper
@@ -172,9 +196,8 @@ def attention_stage(
     layer: int,
     shape: Shape,
     weights: Weights,
-    cache: Cache,
+    spans: np.ndarray,
     scratch: Scratch,
-    start: int,
     rows: int,
     epsilon: np.float32,
     part: int,
@@ -193,21 +216,22 @@ def attention_stage(
     panels = columns // PANEL
     first = panels * part // parts
     last = panels * (part + 1) // parts
-    stride = width * PANEL
-    multiply(
+    multiply_matrix(
         scratch.normed, normed_at, width, rows,
-        weights.qkv, (layer * panels + first) * stride, stride, last - first, width,
-        scratch.projected, first * PANEL, columns,
+        weights.qkv, layer * panels + first, last - first, width,
+        scratch, part, parts, scratch.projected, first * PANEL, columns,
     )  # fmt: skip
     for row in range(rows):
         for column in range(first * PANEL, last * PANEL):
             scratch.projected[row * columns + column] += weights.qkv_bias[layer * columns + column]
     wait_for_others(barrier, parts)
-    store_keys_and_values(
-        layer, shape, weights, cache, scratch.projected, start, rows, epsilon, part, parts
-    )
+    for index in range(spans.shape[0]):
+        store_keys_and_values(
+            layer, shape, weights, span_at(spans, index), scratch.projected, epsilon, part, parts
+        )
     wait_for_others(barrier, parts)
-    attend(layer, shape, cache, scratch, start, rows, part, parts)
+    for index in range(spans.shape[0]):
+        attend(layer, shape, span_at(spans, index), scratch, part, parts)
     wait_for_others(barrier, parts)
     add_product(
         scratch.attended, shape.heads * shape.head_width, weights.output, layer, scratch, rows,

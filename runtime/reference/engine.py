@@ -17,7 +17,13 @@ from runtime.engine import (
     TokenInput,
     Verification,
 )
-from runtime.packages import REFERENCE_PROFILE, ModelPackage, PackageError, ProgressCallback
+from runtime.packages import (
+    REFERENCE_PROFILE,
+    REFERENCE_Q8_PROFILE,
+    ModelPackage,
+    PackageError,
+    ProgressCallback,
+)
 from runtime.reference.model import Model
 from runtime.reference.weights import load_weights
 from runtime.sampling import replay_rows, sample_rows, seed_words
@@ -32,6 +38,8 @@ from runtime.scoring import (
 from runtime.sources import TEMPLATE_NAME, TOKENIZER_NAME
 from runtime.tokenizer import PackageTokenizer
 
+PROFILES = (REFERENCE_PROFILE, REFERENCE_Q8_PROFILE)
+"""What this engine can be."""
 BLOCK_TOKENS = 48
 """Tokens of one prefill step: what a scheduler waits for before another job has its turn."""
 
@@ -40,33 +48,51 @@ class ReferenceEngine:
     """One package in memory. Use from one thread; many generators may be under way, taking
     turns."""
 
-    def __init__(self, package: ModelPackage, model: Model, tokenizer: PackageTokenizer) -> None:
+    def __init__(
+        self,
+        package: ModelPackage,
+        model: Model,
+        tokenizer: PackageTokenizer,
+        profile: str = REFERENCE_PROFILE,
+    ) -> None:
         self._package = package
+        self._profile = profile
         self._model = model
         self._tokenizer = tokenizer
         self._end_ids = frozenset(model.config.end_token_ids)
 
     @classmethod
     def load(
-        cls, package: ModelPackage, threads: int = 1, progress: ProgressCallback | None = None
+        cls,
+        package: ModelPackage,
+        threads: int = 1,
+        progress: ProgressCallback | None = None,
+        profile: str | None = None,
     ) -> "ReferenceEngine":
-        """Read the weights and get ready. Raises PackageError."""
-        if REFERENCE_PROFILE not in package.manifest.engine_profiles:
+        """Read the weights and get ready. Raises PackageError.
+
+        `profile` is one of PROFILES the package is registered for; by default the first of them
+        that its manifest names.
+        """
+        registered = package.manifest.engine_profiles
+        wanted = PROFILES if profile is None else (profile,)
+        chosen = next((name for name in registered if name in wanted and name in PROFILES), None)
+        if chosen is None:
             raise PackageError(
-                f"{package.manifest.name}: registered for {package.manifest.engine_profiles}, "
-                f"this engine is {REFERENCE_PROFILE}"
+                f"{package.manifest.name}: registered for {registered}, "
+                f"this engine is {' or '.join(wanted)}"
             )
         config = package.config()
 
         def report(done: int, total: int) -> None:
             if progress is not None:
-                progress("reading layers", done, total)
+                progress("reading weights", done, total)
 
         tokenizer = PackageTokenizer(
             package.file_bytes(TOKENIZER_NAME), package.file_bytes(TEMPLATE_NAME).decode(), config
         )
-        weights = load_weights(config, package.tensors(), report)
-        return cls(package, Model(config, weights, threads), tokenizer)
+        weights = load_weights(config, package.tensors(), report, chosen)
+        return cls(package, Model(config, weights, threads), tokenizer, chosen)
 
     @property
     def package(self) -> ModelPackage:
@@ -76,7 +102,7 @@ class ReferenceEngine:
     @property
     def profile(self) -> str:
         """The name of its arithmetic."""
-        return REFERENCE_PROFILE
+        return self._profile
 
     @property
     def context_tokens(self) -> int:

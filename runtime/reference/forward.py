@@ -1,4 +1,5 @@
-"""The forward pass over a block of tokens of one sequence, as one kernel that runs without the GIL.
+"""The forward pass over tokens of one or several sequences, as one kernel that runs without the
+GIL.
 
 Work is shared by giving each of `parts` threads its own columns, heads or rows: an output has one
 owner, who sums it alone and in order. Threads meet at a barrier between stages. See the package
@@ -14,17 +15,21 @@ from runtime.intrinsics import PANEL
 from runtime.kernels import helper, kernel
 from runtime.maths import exp32
 from runtime.reference.arrays import (
-    CACHE_TYPE,
     SCRATCH_TYPE,
     SHAPE_TYPE,
     WEIGHTS_TYPE,
-    Cache,
     Scratch,
     Shape,
     Weights,
 )
 from runtime.reference.attention import attention_stage
-from runtime.reference.products import add_product, multiply, normalize, wait_for_others
+from runtime.reference.products import (
+    add_product,
+    multiply_matrix,
+    normalize,
+    wait_for_others,
+    weight_of,
+)
 
 _ONE = np.float32(1.0)
 
@@ -35,11 +40,8 @@ def embed(
 ) -> None:
     """Rows of the embedding table, read out of its panels."""
     for row in range(part, tokens.size, parts):
-        panel = tokens[row] // PANEL
-        lane = tokens[row] - panel * PANEL
-        base = panel * width * PANEL + lane
         for index in range(width):
-            hidden[row * width + index] = weights.embedding[base + index * PANEL]
+            hidden[row * width + index] = weight_of(weights.embedding, width, tokens[row], index)
 
 
 @helper
@@ -65,12 +67,11 @@ def feed_stage(
     pairs = shape.feed_width // PANEL
     first = pairs * part // parts
     last = pairs * (part + 1) // parts
-    stride = width * PANEL
     columns = 2 * shape.feed_width
-    multiply(
+    multiply_matrix(
         scratch.normed, normed_at, width, rows,
-        weights.gate_up, 2 * (layer * pairs + first) * stride, stride, 2 * (last - first), width,
-        scratch.projected, 2 * first * PANEL, columns,
+        weights.gate_up, 2 * (layer * pairs + first), 2 * (last - first), width,
+        scratch, part, parts, scratch.projected, 2 * first * PANEL, columns,
     )  # fmt: skip
     for row in range(rows):
         for pair in range(first, last):
@@ -92,32 +93,29 @@ def head_stage(
     shape: Shape,
     weights: Weights,
     scratch: Scratch,
-    rows: int,
-    first_logit_row: int,
+    logit_rows: np.ndarray,
     epsilon: np.float32,
     logits: np.ndarray,
     part: int,
     parts: int,
 ) -> None:
-    """Logits of the rows from first_logit_row on; columns beyond the vocabulary are minus
-    infinity."""
+    """Logits of the rows asked for; columns beyond the vocabulary are minus infinity."""
     width = shape.width
-    normed_at = part * rows * width
-    for row in range(first_logit_row, rows):
+    normed_at = scratch.normed.size // parts * part
+    for index in range(logit_rows.size):
         normalize(
-            scratch.hidden, row * width, weights.final_norm, 0, width, epsilon,
-            scratch.normed, normed_at + row * width,
+            scratch.hidden, logit_rows[index] * width, weights.final_norm, 0, width, epsilon,
+            scratch.normed, normed_at + index * width,
         )  # fmt: skip
     panels = shape.vocabulary_padded // PANEL
     first = panels * part // parts
     last = panels * (part + 1) // parts
-    stride = width * PANEL
-    multiply(
-        scratch.normed, normed_at + first_logit_row * width, width, rows - first_logit_row,
-        weights.head, first * stride, stride, last - first, width,
-        logits, first * PANEL, shape.vocabulary_padded,
+    multiply_matrix(
+        scratch.normed, normed_at, width, logit_rows.size,
+        weights.head, first, last - first, width,
+        scratch, part, parts, logits, first * PANEL, shape.vocabulary_padded,
     )  # fmt: skip
-    for row in range(rows - first_logit_row):
+    for row in range(logit_rows.size):
         for column in range(max(shape.vocabulary, first * PANEL), last * PANEL):
             logits[row * shape.vocabulary_padded + column] = -np.inf
 
@@ -125,46 +123,42 @@ def head_stage(
 @kernel(
     types.void(
         types.int64[::1],
-        types.int64,
+        types.int64[:, ::1],
+        types.int64[::1],
         SHAPE_TYPE,
         WEIGHTS_TYPE,
-        CACHE_TYPE,
         SCRATCH_TYPE,
         types.float32,
-        types.int64,
         types.float32[::1],
         types.int64,
         types.int64,
         types.int64[::1],
     )
 )
-def forward_block(
+def forward_pass(
     tokens: np.ndarray,
-    start: int,
+    spans: np.ndarray,
+    logit_rows: np.ndarray,
     shape: Shape,
     weights: Weights,
-    cache: Cache,
     scratch: Scratch,
     epsilon: np.float32,
-    first_logit_row: int,
     logits: np.ndarray,
     part: int,
     parts: int,
     barrier: np.ndarray,
 ) -> None:
-    """One thread's part of the model over tokens (int64[rows]) at positions start, start + 1, ...
+    """One thread's part of the model over tokens (int64[rows]) that continue the spans' sequences.
 
-    Fills the cache at these positions and logits, float32[rows - first_logit_row,
-    vocabulary_padded] flat. All parts must be called, each on its own thread, with the same
-    arguments but `part`; barrier is int64[1], zero before its first use.
+    Fills the spans' caches and logits, float32[len(logit_rows), vocabulary_padded] flat. All parts
+    must be called, each on its own thread, with the same arguments but `part`; barrier is int64[1],
+    zero before its first use.
     """
     rows = tokens.size
     embed(tokens, weights, shape.width, scratch.hidden, part, parts)
     wait_for_others(barrier, parts)
     for layer in range(shape.layers):
-        attention_stage(
-            layer, shape, weights, cache, scratch, start, rows, epsilon, part, parts, barrier
-        )
+        attention_stage(layer, shape, weights, spans, scratch, rows, epsilon, part, parts, barrier)
         feed_stage(layer, shape, weights, scratch, rows, epsilon, part, parts, barrier)
-    if first_logit_row < rows:
-        head_stage(shape, weights, scratch, rows, first_logit_row, epsilon, logits, part, parts)
+    if logit_rows.size > 0:
+        head_stage(shape, weights, scratch, logit_rows, epsilon, logits, part, parts)

@@ -37,6 +37,8 @@ class TinyModel:
     qk_norm: bool = False
     rope_divisors: tuple[float, ...] = ()
     """GGUF only."""
+    stored_as_q8: bool = False
+    """GGUF only: matrices as Q8_0."""
     seed: int = 7
 
     @property
@@ -146,7 +148,13 @@ def write_gguf(model: TinyModel, path: Path) -> Path:
     writer.add_add_bos_token(True)
     writer.add_chat_template(TEMPLATE)
     for name, values in model.tensors().items():
-        writer.add_tensor(_gguf_name(name), _gguf_order(model, name, values))
+        ordered = _gguf_order(model, name, values)
+        if model.stored_as_q8 and values.ndim == 2:
+            kind = gguf.GGMLQuantizationType.Q8_0
+            ordered = gguf.quants.quantize(np.ascontiguousarray(ordered), kind)
+            writer.add_tensor(_gguf_name(name), ordered, raw_dtype=kind)
+        else:
+            writer.add_tensor(_gguf_name(name), ordered)
     if model.rope_divisors:
         writer.add_tensor("rope_freqs.weight", np.array(model.rope_divisors, np.float32))
     writer.write_header_to_file()
