@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
-from google.protobuf import any_pb2
+from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -138,7 +138,10 @@ class ScriptedRuntime(runtime_pb2_grpc.RuntimeServicer, health_pb2_grpc.HealthSe
 async def _refuse(context: Any, code: grpc.StatusCode, reason: str) -> None:
     detail = any_pb2.Any()
     detail.Pack(error_details_pb2.ErrorInfo(reason=reason, domain=RUNTIME_ERROR_DOMAIN))
-    status = status_pb2.Status(code=code.value[0], message="scripted", details=[detail])
+    later = any_pb2.Any()
+    later.Pack(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=60)))
+    details = [detail, later] if code is grpc.StatusCode.RESOURCE_EXHAUSTED else [detail]
+    status = status_pb2.Status(code=code.value[0], message="scripted", details=details)
     trailers = ((STATUS_DETAILS_KEY, status.SerializeToString()),)
     await context.abort(code, "scripted", trailers)
 

@@ -16,7 +16,15 @@ from chain.runtime_client import (
     RuntimeUnavailableError,
     Unavailability,
 )
-from chain.runtime_member import BACK_OFF_JITTER, REASON_CHARACTERS_MAX, BackOff, Member, PoolBounds
+from chain.runtime_member import (
+    BACK_OFF_JITTER,
+    BUSY_RETRY_MAX_S,
+    BUSY_RETRY_S,
+    REASON_CHARACTERS_MAX,
+    BackOff,
+    Member,
+    PoolBounds,
+)
 from chain.runtime_pool import RuntimePool
 from chain.runtime_replies import (
     Chunk,
@@ -40,7 +48,7 @@ from tests.chain.scripted_runtime import (
 
 FAST = PoolBounds(
     probe_interval_s=0.05,
-    probe_deadline_s=0.3,
+    probe_deadline_s=5.0,
     retry_first_s=0.1,
     absent_retry_max_s=0.2,
     failed_retry_max_s=0.4,
@@ -90,6 +98,19 @@ async def test_requests_go_where_the_fewest_are() -> None:
         for runtime in runtimes:
             runtime.release()
         assert await asyncio.gather(*waiting) == [(-5,)] * 6
+
+
+async def test_what_is_under_way_counts_more_than_who_was_asked_last() -> None:
+    slow, quick = ScriptedRuntime(), ScriptedRuntime()
+    async with pool_of(slow, quick) as pool:
+        slow.hold()
+        asked = [asyncio.create_task(verify(pool)) for _ in range(2)]
+        await until(lambda: [state.in_flight for state in pool.states()] == [1, 0])
+        for _ in range(3):
+            await verify(pool)
+        slow.release()
+        await asyncio.gather(*asked)
+    assert calls(slow, quick) == [1, 4]
 
 
 def with_queue(queued: int) -> runtime_pb2.ModelInfo:
@@ -158,7 +179,7 @@ async def test_a_verification_moves_on_and_who_failed_it_is_out_for_a_while(name
     fault, told = FAULTS[name]
     faulty, honest = ScriptedRuntime(), ScriptedRuntime()
     fault(faulty)
-    patient = replace(FAST, retry_first_s=0.5)
+    patient = replace(FAST, retry_first_s=60, failed_retry_max_s=60)
     async with pool_of(faulty, honest, bounds=patient) as pool:
         assert await verify(pool, deadline_s=2.0) == (-5,)
         state = pool.states()[0]
@@ -167,8 +188,7 @@ async def test_a_verification_moves_on_and_who_failed_it_is_out_for_a_while(name
         for _ in range(3):
             await verify(pool)
         assert calls(faulty, honest) == [1, 4]
-        assert faulty.under_way == 0, "the attempt it left was cancelled"
-        await until(lambda: pool.states()[0].healthy)
+        await until(lambda: faulty.under_way == 0)  # the attempt it left was cancelled
 
 
 @pytest.mark.parametrize("queued", [0, 3])
@@ -238,6 +258,16 @@ async def test_a_request_that_breaks_its_runtimes_is_given_to_each_once() -> Non
     assert calls(*runtimes) == [1, 1, 1]
 
 
+async def test_a_request_that_is_lost_again_and_again_is_given_up() -> None:
+    alone = ScriptedRuntime()
+    alone.unavailable = 1_000
+    hasty = replace(FAST, retry_first_s=0.02, absent_retry_max_s=0.02)
+    async with pool_of(alone, bounds=hasty) as pool:
+        with pytest.raises(RuntimeUnavailableError, match="UNAVAILABLE: starting"):
+            await asyncio.wait_for(verify(pool, 3600), SOON_S)
+    assert alone.calls == FAST.attempts_max
+
+
 async def test_a_refusal_is_the_callers_once_all_have_refused_and_held_against_nobody() -> None:
     runtimes = [ScriptedRuntime(), ScriptedRuntime()]
     for runtime in runtimes:
@@ -250,6 +280,15 @@ async def test_a_refusal_is_the_callers_once_all_have_refused_and_held_against_n
     assert calls(*runtimes) == [1, 1]
 
 
+async def test_a_refusal_does_not_wait_for_a_runtime_that_is_out() -> None:
+    refusing, absent = ScriptedRuntime(), ScriptedRuntime()
+    refusing.refusal = (grpc.StatusCode.INVALID_ARGUMENT, "TEMPERATURE_TOO_HIGH")
+    absent.healthy = False
+    async with pool_of(refusing, absent) as pool:
+        with pytest.raises(RuntimeRefusedError):
+            await asyncio.wait_for(verify(pool, 3600), SOON_S)
+
+
 async def test_a_full_runtime_is_passed_by_and_stays_in() -> None:
     full, empty = ScriptedRuntime(), ScriptedRuntime()
     full.refusal = (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
@@ -257,9 +296,20 @@ async def test_a_full_runtime_is_passed_by_and_stays_in() -> None:
         for _ in range(3):
             await verify(pool)
         assert pool.states()[0].healthy
-        assert calls(full, empty)[1] == 3
-        empty.refusal, full.refusal = full.refusal, None
-        await verify(pool)
+    assert calls(full, empty) == [1, 3]
+
+
+async def test_a_full_runtime_is_left_alone_as_long_as_it_asks_within_a_bound() -> None:
+    clock = Clock()
+    async with RuntimeClient("127.0.0.1:1") as client:
+        member = Member(client, FAST, clock, random.Random(1), lambda: None)
+        member.trouble = ""
+        for asked_s, left_alone_s in ((None, BUSY_RETRY_S), (3.0, 3.0), (1e9, BUSY_RETRY_MAX_S)):
+            member.busy(asked_s)
+            clock.now_s += left_alone_s - 0.01
+            assert not member.is_free()
+            clock.now_s += 0.02
+            assert member.is_free()
 
 
 async def test_a_red_health_moves_a_verification_under_way() -> None:
@@ -294,23 +344,24 @@ async def test_a_runtime_that_answers_nothing_is_out_within_the_bound_and_back_w
     None
 ):
     hung, other = ScriptedRuntime(), ScriptedRuntime()
-    async with pool_of(hung, other) as pool:
+    bounds = replace(FAST, probe_deadline_s=0.5)
+    async with pool_of(hung, other, bounds=bounds) as pool:
         hung.hung = True
         other.hold()
         asked = asyncio.create_task(verify(pool, 60))
         await until(lambda: hung.under_way + other.under_way == 1)
         other.release()
-        async with asyncio.timeout(FAST.hang_bound_s + 1):
+        async with asyncio.timeout(bounds.hang_bound_s + SOON_S / 2):
             await until(lambda: not pool.states()[0].healthy)
-        assert await asyncio.wait_for(asked, 1) == (-5,)
-        assert "no answer within 0.3 s" in pool.states()[0].detail
+        assert await asyncio.wait_for(asked, SOON_S) == (-5,)
+        assert "no answer within 0.5 s" in pool.states()[0].detail
         hung.hung = False
         await until(lambda: pool.states()[0].healthy)
 
 
 async def test_one_late_answer_to_a_probe_is_no_absence() -> None:
     slow = ScriptedRuntime()
-    async with pool_of(slow) as pool:
+    async with pool_of(slow, bounds=replace(FAST, probe_deadline_s=1.0)) as pool:
         probed = slow.probes
         slow.late_probes = 1
         seen = set()

@@ -22,9 +22,9 @@ from tests.runtime.tiny_engine import TinyEngine
 STEP_S = 0.04
 TOKENS = 32
 """So a verification takes more than a second: long enough to be interrupted."""
-STALL_S = 0.5
-BOUNDS = PoolBounds(probe_interval_s=0.1, probe_deadline_s=0.5)
-SLACK_S = 2.0
+STALL_S = 1.0
+BOUNDS = PoolBounds(probe_interval_s=0.1, probe_deadline_s=1.0)
+SLACK_S = 5.0
 """For a busy machine, on top of the bounds themselves."""
 
 
@@ -101,7 +101,7 @@ async def test_jobs_leave_a_stopped_process_and_it_is_used_again_once_it_goes_on
         await until(lambda: not pool.states()[stopped].healthy)
         red_after_s = time.monotonic() - stopped_s
         assert red_after_s <= BOUNDS.hang_bound_s + SLACK_S
-        assert "no answer within 0.5 s" in pool.states()[stopped].detail
+        assert "no answer within 1.0 s" in pool.states()[stopped].detail
         verified = await asyncio.wait_for(under_way, 30)
         assert verified.scores.replay_mismatches == 0
         assert await pool.ready()
