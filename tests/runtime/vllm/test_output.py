@@ -37,10 +37,11 @@ def test_an_output_ends_by_the_rules(
     text: bytes, stop: tuple[str, ...], limit: int, expected: FinishReason
 ) -> None:
     grown = output(limit, stop)
-    push_all(grown, text[:-1])
-    assert not grown.ended
-    push_all(grown, text[-1:])
-    assert grown.ended
+    ended = []
+    for byte in text:
+        grown.push(byte, -0.5)
+        ended.append(grown.ended)
+    assert ended == [False] * (len(text) - 1) + [True]
     completion = grown.completion(3, "some-profile")
     assert completion.finish_reason is expected
     assert completion.token_ids == tuple(text)
