@@ -49,10 +49,17 @@ class SideOptions:
     dtype: DataType
     threads: int
     kv_cache_mib: int | None
+    export_directory: Path
+    known_profile: str | None = None
 
     def settings(self) -> Settings:
         """For vLLM."""
-        return Settings(dtype=self.dtype, threads=self.threads, kv_cache_mib=self.kv_cache_mib)
+        return Settings(
+            dtype=self.dtype,
+            threads=self.threads,
+            kv_cache_mib=self.kv_cache_mib,
+            export_directory=self.export_directory,
+        )
 
     def opener(self) -> "Opener":
         """Loads a package into this engine."""
@@ -74,6 +81,8 @@ class SideOptions:
 
     def profile(self) -> str:
         """The engine profile, which names the side's files."""
+        if self.known_profile is not None:
+            return self.known_profile
         if self.engine is Engine.REFERENCE:
             from runtime.packages import REFERENCE_PROFILE
 
@@ -178,6 +187,15 @@ def calibrate_command(  # noqa: PLR0913, PLR0917 - one parameter an option
     output: Annotated[
         Path | None, typer.Option(help="Directory to write the report to, too.")
     ] = None,
+    provider_profile: Annotated[
+        str | None,
+        typer.Option(help="Engine profile, where its engine is not installed: for --stage report."),
+    ] = None,
+    verifier_profile: Annotated[str | None, typer.Option(help="The same of the verifier.")] = None,
+    export_directory: Annotated[
+        Path | None,
+        typer.Option(help="vllm: where weights in its format are kept; by default in --work."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Fit a model's thresholds on honest jobs and frauds, and report on jobs held out of the fit.
@@ -191,8 +209,13 @@ def calibrate_command(  # noqa: PLR0913, PLR0917 - one parameter an option
     counts = read_counts(in_flight)
     # Ended either way, the engines of both sides are closed: vLLM's run in processes of their own.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    provider = SideOptions(provider_engine, provider_dtype, threads, kv_cache_mib)
-    verifier = SideOptions(verifier_engine, verifier_dtype, threads, kv_cache_mib)
+    exports = export_directory or work / "exports"
+    provider = SideOptions(
+        provider_engine, provider_dtype, threads, kv_cache_mib, exports, provider_profile
+    )
+    verifier = SideOptions(
+        verifier_engine, verifier_dtype, threads, kv_cache_mib, exports, verifier_profile
+    )
     parties = Parties(
         open_provider=provider.opener(),
         open_verifier=verifier.opener(),

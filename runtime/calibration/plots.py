@@ -20,7 +20,8 @@ from runtime.calibration.evidence import LENGTHS
 from runtime.calibration.report import Halves, curve
 from runtime.sampling import LOGPROB_UNITS_PER_NAT
 
-ROC_LENGTH = 128
+CURVE_LENGTH_MAX = 128
+"""ROC and wealth are drawn at the greatest reported length up to this that outputs have."""
 WEALTH_JOBS = 2_000
 FORMATS = ("png", "svg")
 _DOTS_PER_INCH = 110
@@ -30,10 +31,11 @@ def write_plots(report: dict[str, Any], halves: Halves, folder: Path, name: str)
     """`NAME-roc`, `NAME-detection` and `NAME-wealth` in both formats; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     title = f"provider {report['provider_profile']}, verifier {report['verifier_profile']}"
+    length = _curve_length(halves)
     figures = {
-        "roc": _roc(halves, title),
+        "roc": _roc(halves, title, length),
         "detection": _detection(report, title),
-        "wealth": _wealth(report, halves, title),
+        "wealth": _wealth(report, halves, title, length),
     }
     written = []
     # The same report gives the same bytes: no date, and ids of parts that follow from a fixed word.
@@ -47,21 +49,27 @@ def write_plots(report: dict[str, Any], halves: Halves, folder: Path, name: str)
     return written
 
 
+def _curve_length(halves: Halves) -> int:
+    longest = max((e.tokens for e in halves.held_out_honest), default=0)
+    fitting = [n for n in LENGTHS if n <= min(longest, CURVE_LENGTH_MAX)]
+    return max(fitting, default=LENGTHS[0])
+
+
 def _colours(names: Sequence[str]) -> dict[str, Any]:
     palette = matplotlib.colormaps["tab20"]
     return {name: palette(index % 20) for index, name in enumerate(names)}
 
 
-def _roc(halves: Halves, title: str) -> Figure:
+def _roc(halves: Halves, title: str, length: int) -> Figure:
     figure = Figure(figsize=(12, 5), layout="constrained")
-    figure.suptitle(f"ROC at {ROC_LENGTH} output tokens, held-out jobs\n{title}", fontsize=10)
+    figure.suptitle(f"ROC at {length} output tokens, held-out jobs\n{title}", fontsize=10)
     names = sorted(halves.held_out)
     colours = _colours(names)
     axes = figure.subplots(1, 2, sharey=True)
     for axis, kind in zip(axes, Kind, strict=True):
-        honest = values_of(halves.held_out_honest, kind, ROC_LENGTH)
+        honest = values_of(halves.held_out_honest, kind, length)
         for name in names:
-            fraudulent = values_of(halves.held_out[name], kind, ROC_LENGTH)
+            fraudulent = values_of(halves.held_out[name], kind, length)
             if honest and fraudulent:
                 false, true = curve(honest, fraudulent)
                 axis.plot(false, true, color=colours[name], label=name, linewidth=1.4)
@@ -86,23 +94,27 @@ def _detection(report: dict[str, Any], title: str) -> Figure:
     axis = figure.subplots()
     frauds = report["held_out"]["frauds"]
     names = sorted(frauds)
-    width = 0.8 / len(LENGTHS)
-    for turn, length in enumerate(LENGTHS):
+    entries = [entry for fraud in frauds.values() for entry in fraud["by_length"]]
+    lengths = [length for length in LENGTHS if any(e["output_tokens"] == length for e in entries)]
+    width = 0.8 / max(len(lengths), 1)
+    named: set[int] = set()
+    for turn, length in enumerate(lengths):
         for place, name in enumerate(names):
             found = [d for d in frauds[name]["by_length"] if d["output_tokens"] == length]
             if not found:
                 continue
-            shade = matplotlib.colormaps["viridis"](turn / len(LENGTHS))
+            shade = matplotlib.colormaps["viridis"](turn / len(LENGTHS) + 0.1)
             share, lower = found[0]["share"], found[0]["share_lower_95"]
             axis.bar(
-                place + (turn - 1.5) * width,
+                place + (turn - (len(lengths) - 1) / 2) * width,
                 share,
                 width,
                 color=shade,
                 yerr=[[max(share - lower, 0)], [0]],
                 error_kw={"linewidth": 0.8},
-                label=f"{length} tokens" if place == 0 else None,
+                label=None if length in named else f"{length} tokens",
             )
+            named.add(length)
     axis.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
     axis.set_ylim(0, 1.02)
     axis.set_ylabel("share detected in one job (bar: lower 95% bound)")
@@ -124,14 +136,14 @@ def _tables(report: dict[str, Any], length: int) -> list[BettingTable]:
     ]
 
 
-def _wealth(report: dict[str, Any], halves: Halves, title: str) -> Figure:
+def _wealth(report: dict[str, Any], halves: Halves, title: str, length: int) -> Figure:
     figure = Figure(figsize=(11, 5.5), layout="constrained")
     axis = figure.subplots()
     entries = report["e_process"]["frauds"]
     shown = [
         name
         for name in sorted(entries)
-        if any(e["weak"] for e in entries[name] if e["output_tokens"] == ROC_LENGTH)
+        if any(e["weak"] for e in entries[name] if e["output_tokens"] == length)
     ]
     colours = _colours(shown)
     unit = 1 / (LOGPROB_UNITS_PER_NAT * np.log(10))
@@ -139,7 +151,7 @@ def _wealth(report: dict[str, Any], halves: Halves, title: str) -> Figure:
     for name in ("honest", *shown):
         evidence = halves.held_out_honest if name == "honest" else halves.held_out[name]
         best: np.ndarray | None = None
-        for table in _tables(report, ROC_LENGTH):
+        for table in _tables(report, length):
             logs = log_e_values(table, evidence)
             if not len(logs):
                 continue
@@ -154,7 +166,7 @@ def _wealth(report: dict[str, Any], halves: Halves, title: str) -> Figure:
     axis.set_xlabel("audited jobs")
     axis.set_ylabel("log10 of wealth")
     axis.set_title(
-        f"E-process at {ROC_LENGTH} tokens, one sequence drawn from held-out jobs each; "
+        f"E-process at {length} tokens, one sequence drawn from held-out jobs each; "
         f"ejected at 2 x {WEALTH:,}\n{title}",
         fontsize=10,
     )

@@ -60,7 +60,8 @@ def test_values_of_e4m3_are_left_as_they_are() -> None:
 @given(largest=st.sampled_from([7, 127]), seed=st.integers(0, 1_000))
 def test_integers_round_each_row_by_at_most_half_a_step(largest: int, seed: int) -> None:
     random = np.random.default_rng(seed)
-    matrix = random.normal(0, 1, (4, 33)).astype(np.float32) * np.float32([[1], [10], [0.01], [0]])
+    sizes = np.array([[1], [10], [0.01], [0]], np.float32)
+    matrix = random.normal(0, 1, (4, 33)).astype(np.float32) * sizes
     rounded = round_integer(matrix, largest)
     steps = np.abs(matrix).max(axis=1, keepdims=True) / largest
     assert np.all(np.abs(rounded - matrix) <= steps * 0.5001)

@@ -87,9 +87,10 @@ def test_exactly_one_word_changes() -> None:
 
 def test_the_colder_sample_at_790_for_800_and_leave_greedy_jobs_alone() -> None:
     asked = {
-        job.sampling.temperature_milli: [a.sampling.temperature_milli for a in fraud_asks]
+        job.sampling.temperature_milli: [
+            asked.sampling.temperature_milli for asked in OtherTemperature().asks(job)
+        ]
         for job in JOBS
-        if (fraud_asks := OtherTemperature().asks(job)) is not None
     }
     assert asked == {0: [], 800: [790], 1_200: [1_185]}
 

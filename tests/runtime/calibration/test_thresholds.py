@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import asdict, fields
 
 import numpy as np
@@ -83,12 +84,13 @@ def test_the_bound_keeps_its_budget_on_distributions_whose_tail_is_known(
     distribution: str,
 ) -> None:
     random = np.random.default_rng(11)
-    draw = {
+    draws: dict[str, Callable[[int], np.ndarray]] = {
         "exponential": lambda n: random.exponential(1e5, n),
         "normal": lambda n: 1e6 + random.normal(0, 1e5, n),
         "uniform": lambda n: random.uniform(0, 1e6, n),
         "gumbel": lambda n: random.gumbel(1e6, 1e5, n),
-    }[distribution]
+    }
+    draw = draws[distribution]
     exceeded = []
     for _ in range(60):
         bound = tail_bound(draw(500).astype(int).tolist(), 0.001)
