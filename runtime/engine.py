@@ -8,10 +8,11 @@ from`). Every integer here that consensus may see has its unit in its name or do
 float.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from runtime.packages import ModelPackage
 
@@ -245,4 +246,30 @@ class Engine(Protocol):
         `fingerprint_positions` are output positions below the claim's token count, at most 256;
         others raise RequestError, as do a bad prompt and a bad seed. The claim itself never raises.
         """
+        ...
+
+
+class SharedPass(ABC):
+    """Work of the engine that a job needs done before it can go on, and that costs less when it is
+    done together with the same of other jobs.
+
+    A job's generator yields one and is resumed once it has been run.
+    """
+
+    @abstractmethod
+    def run_with(self, others: Sequence["SharedPass"]) -> Sequence["SharedPass"]:
+        """Run this pass and those of the others that fit; returns what was run, this one among it.
+
+        Results are those each would have alone.
+        """
+
+
+@runtime_checkable
+class SharingEngine(Engine, Protocol):
+    """An engine that can do steps of several generations at once."""
+
+    def generate_together(
+        self, prompt_ids: Sequence[int], sampling: SamplingRule, seed: bytes
+    ) -> Generator[Step | SharedPass | None, None, Completion]:
+        """`Engine.generate` that yields each pass of the model instead of running it."""
         ...

@@ -132,6 +132,7 @@ def pack(
     `engine_profiles` are what it is registered for, the first being the usual one. The package
     appears whole or not at all. Raises PackageError.
     """
+    _check_free(output)
     contents = read_source(source)
     if name is not None:
         contents = replace(contents, name=name)
@@ -145,8 +146,7 @@ def write_package(
     engine_profiles: tuple[str, ...] = (REFERENCE_PROFILE,),
 ) -> ModelPackage:
     """Make a package of what was read, or made, elsewhere. Raises PackageError."""
-    if output.exists():
-        raise PackageError(f"{output}: exists already; give another place or remove it")
+    _check_free(output)
     partial = output.with_name(output.name + f".partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -159,6 +159,11 @@ def write_package(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return load(output, progress)
+
+
+def _check_free(output: Path) -> None:
+    if output.exists():
+        raise PackageError(f"{output}: exists already; give another place or remove it")
 
 
 def _write_contents(

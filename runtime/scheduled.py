@@ -7,7 +7,15 @@ import asyncio
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 
 from runtime.backend import PROBE, Asked, Event, Started
-from runtime.engine import Completion, Engine, InferenceInput, Step, Verification
+from runtime.engine import (
+    Completion,
+    Engine,
+    InferenceInput,
+    SharedPass,
+    SharingEngine,
+    Step,
+    Verification,
+)
 from runtime.packages import ModelPackage
 from runtime.scheduler import Job, Load, Scheduler, Share, Work, Workload
 
@@ -110,12 +118,17 @@ class ScheduledBackend:
     def _generating(self, asked: Asked) -> Work[Started | Step, Completion]:
         prompt_ids = self._engine.tokenize(asked.input)
         yield Started(len(prompt_ids))
-        steps = self._engine.generate(prompt_ids, asked.sampling, asked.seed)
+        engine = self._engine
+        steps: Generator[Step | SharedPass | None, None, Completion]
+        if isinstance(engine, SharingEngine):
+            steps = engine.generate_together(prompt_ids, asked.sampling, asked.seed)
+        else:
+            steps = engine.generate(prompt_ids, asked.sampling, asked.seed)
         return (yield from self._noting_tokens(steps))
 
     def _noting_tokens(
-        self, steps: Generator[Step | None, None, Completion]
-    ) -> Generator[Step | None, None, Completion]:
+        self, steps: Generator[Step | SharedPass | None, None, Completion]
+    ) -> Generator[Step | SharedPass | None, None, Completion]:
         try:
             while True:
                 try:
@@ -123,7 +136,7 @@ class ScheduledBackend:
                 except StopIteration as stop:
                     completion: Completion = stop.value
                     return completion
-                if step is not None:
+                if isinstance(step, Step):
                     self._last_token_s = self._scheduler.now_s()
                 yield step
         finally:

@@ -5,6 +5,10 @@ of a verification), anything else is an item for the caller, its return value is
 generators run on one thread, so an engine needs no locks; a job is cancelled, or expires, between
 two steps.
 
+A job may also yield a `SharedPass`: work it needs done before it can go on. It then waits for its
+turn, in which the passes of all jobs of its workload are done together, as far as they fit; each of
+these jobs is then resumed up to its next pass.
+
 Rules:
 - Each workload (generation, verification, tokenizing, probes) has a bound on what runs and on what
   waits.
@@ -26,11 +30,11 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from runtime.engine import RequestError
+from runtime.engine import RequestError, SharedPass
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
-Work = Generator[ItemT | None, None, ResultT]
+Work = Generator[ItemT | SharedPass | None, None, ResultT]
 Clock = Callable[[], float]
 
 BUFFERED_ITEMS_MAX = 256
@@ -110,7 +114,9 @@ class Job(Generic[ItemT, ResultT]):
         "ended",
         "generator",
         "notified",
+        "shares",
         "submitted_s",
+        "turn",
         "workload",
     )
 
@@ -134,6 +140,11 @@ class Job(Generic[ItemT, ResultT]):
         self.deadline_s = deadline_s
         self.ended = False
         self.notified = False
+        # Both belong to the engine thread.
+        self.turn: SharedPass | None = None
+        """The pass the job waits for."""
+        self.shares = False
+        """Whether the job has ever waited for one."""
 
     def __enter__(self) -> Self:
         return self
@@ -334,6 +345,7 @@ class Scheduler:
         """
         with self._wakeup:
             job = self._next_job()
+            others = [] if job is None or job.turn is None else self._others_at_a_pass(job)
             dropped, self._dropped = self._dropped, []
             started_s = self._clock()
             if job is not None:
@@ -341,7 +353,7 @@ class Scheduler:
         for other in dropped:
             _close(other)
         if job is not None:
-            self._step(job, started_s)
+            self._turn(job, others, started_s)
         return job is not None
 
     def _run(self) -> None:
@@ -355,13 +367,40 @@ class Scheduler:
                     return
                 self._wakeup.wait(self._seconds_to_next_deadline())
 
-    def _step(self, job: AnyJob, started_s: float) -> None:
+    def _turn(self, job: AnyJob, others: list[AnyJob], started_s: float) -> None:
+        """One step of a job; of all whose passes were run with its own, if it waits for one."""
+        members, failure = [job], None
+        if job.turn is not None:
+            try:
+                members = _run_together(job.turn, [job, *others])
+            except Exception as raised:  # noqa: BLE001 - a broken pass must not end the thread
+                failure = raised
+        for member in members:
+            member.turn = None
+        try:
+            for member in members:
+                self._step(member, failure)
+                while member.shares and member.turn is None and not member.ended:
+                    self._step(member, None)
+        finally:
+            with self._wakeup:
+                self._step_started_s = None
+                self._used_s[job.workload] += self._clock() - started_s
+                # Those that shared the turn have had theirs, too.
+                for member in members[1:]:
+                    jobs = self._running[job.workload]
+                    if member in jobs:
+                        jobs.remove(member)
+                        jobs.append(member)
+
+    def _step(self, job: AnyJob, failure: Exception | None) -> None:
+        """Resume a job once, or throw what its pass raised into it."""
         item: Any = None
         error: Exception | None = None
         result: object = None
         finished = False
         try:
-            item = next(job.generator)
+            item = next(job.generator) if failure is None else job.generator.throw(failure)
         except StopIteration as stop:
             finished, result = True, stop.value
         except RequestError as refused:
@@ -369,13 +408,12 @@ class Scheduler:
         except Exception as raised:  # noqa: BLE001 - one job's failure must not end the others'
             finished, error = True, JobFailedError(f"{type(raised).__name__}: {raised}")
             error.__cause__ = raised
+        if isinstance(item, SharedPass):
+            job.turn, job.shares, item = item, True, None
         with self._wakeup:
-            now_s = self._clock()
-            self._step_started_s = None
-            self._used_s[job.workload] += now_s - started_s
             if finished:
                 if not job.ended:
-                    self._remember_duration(job, now_s)
+                    self._remember_duration(job, self._clock())
                 self._remove(job)
                 job.end(error, result)
             elif item is not None and not job.ended:
@@ -401,6 +439,15 @@ class Scheduler:
         job = jobs[0]
         jobs.rotate(-1)
         return job
+
+    def _others_at_a_pass(self, job: AnyJob) -> list[AnyJob]:
+        """Jobs of the same workload that wait for a pass as well, next one first."""
+        jobs = self._running[job.workload]
+        return [
+            other
+            for other in jobs
+            if other is not job and other.turn is not None and not other.parked
+        ]
 
     def _has_runnable(self) -> bool:
         if self._stopping:
@@ -456,6 +503,22 @@ class Scheduler:
     def _retry_after_s(self, workload: Workload) -> float:
         expected_s = self._mean_duration_s[workload] / self._shares[workload].running_limit
         return min(max(expected_s, RETRY_AFTER_MIN_S), RETRY_AFTER_MAX_S)
+
+
+def _run_together(turn: SharedPass, jobs: list[AnyJob]) -> list[AnyJob]:
+    """Run one of the jobs' passes and what fits of the others'; returns the jobs that had theirs.
+
+    Where that fails, the first alone, so that no job ends for another's fault.
+    """
+    waiting = {id(job.turn): job for job in jobs}
+    others = [job.turn for job in jobs if job.turn is not None and job.turn is not turn]
+    try:
+        run = turn.run_with(others)
+    except Exception:
+        if not others:
+            raise
+        run = turn.run_with(())
+    return [waiting[id(done)] for done in run]
 
 
 def _close(job: AnyJob) -> None:

@@ -13,6 +13,7 @@ from runtime.engine import (
     RequestError,
     RequestReason,
     SamplingRule,
+    SharedPass,
     Step,
     TokenInput,
     Verification,
@@ -24,7 +25,7 @@ from runtime.packages import (
     PackageError,
     ProgressCallback,
 )
-from runtime.reference.model import Model
+from runtime.reference.model import Extension, Model
 from runtime.reference.weights import load_weights
 from runtime.sampling import replay_rows, sample_rows, seed_words
 from runtime.scoring import (
@@ -42,6 +43,9 @@ PROFILES = (REFERENCE_PROFILE, REFERENCE_Q8_PROFILE)
 """What this engine can be."""
 BLOCK_TOKENS = 48
 """Tokens of one prefill step: what a scheduler waits for before another job has its turn."""
+MAX_PASS_TOKENS = 64
+"""Tokens of one pass that several generations share: a block of one's prompt, and a token each of
+16 others; or a token each of 64."""
 
 
 class ReferenceEngine:
@@ -156,13 +160,33 @@ class ReferenceEngine:
         self, prompt_ids: Sequence[int], sampling: SamplingRule, seed: bytes
     ) -> Generator[Step | None, None, Completion]:
         """See `Engine.generate`."""
+        work = self.generate_together(prompt_ids, sampling, seed)
+        try:
+            while True:
+                try:
+                    item = next(work)
+                except StopIteration as stop:
+                    completion: Completion = stop.value
+                    return completion
+                if not isinstance(item, SharedPass):
+                    yield item
+                    continue
+                item.run_with(())
+        finally:
+            work.close()
+
+    def generate_together(
+        self, prompt_ids: Sequence[int], sampling: SamplingRule, seed: bytes
+    ) -> Generator[Step | SharedPass | None, None, Completion]:
+        """See `SharingEngine.generate_together`."""
         prompt = self._check(prompt_ids, seed)
         limit = self._limit(len(prompt), sampling)
         sequence = self._model.sequence(len(prompt) + limit)
         words = seed_words(seed)
         start = 0
         while len(prompt) - start > BLOCK_TOKENS:
-            self._model.extend(sequence, prompt[start : start + BLOCK_TOKENS], BLOCK_TOKENS)
+            block = prompt[start : start + BLOCK_TOKENS]
+            yield _ModelPass(self._model, Extension(sequence, block, BLOCK_TOKENS))
             start += BLOCK_TOKENS
             yield None
         pending = prompt[start:]
@@ -172,8 +196,9 @@ class ReferenceEngine:
         pieces: list[str] = []
         finish = FinishReason.UNSPECIFIED
         while finish is FinishReason.UNSPECIFIED:
-            logits = self._model.extend(sequence, pending, len(pending) - 1)
-            token_id, logprob = _sample(logits, len(token_ids), words, sampling)
+            turn = _ModelPass(self._model, Extension(sequence, pending, len(pending) - 1))
+            yield turn
+            token_id, logprob = _sample(turn.logits, len(token_ids), words, sampling)
             token_ids.append(token_id)
             logprobs.append(logprob)
             pending = [token_id]
@@ -254,6 +279,37 @@ class ReferenceEngine:
                 )
             yield None
         return replay
+
+
+class _ModelPass(SharedPass):
+    """Tokens to be appended to one sequence."""
+
+    def __init__(self, model: Model, extension: Extension) -> None:
+        self.model = model
+        self.extension = extension
+        self._logits: np.ndarray | None = None
+
+    @property
+    def logits(self) -> np.ndarray:
+        """float32[rows asked for, padded vocabulary], once the pass was run."""
+        if self._logits is None:
+            raise RuntimeError("a generation was resumed before its pass was run")
+        return self._logits
+
+    def run_with(self, others: Sequence[SharedPass]) -> Sequence[SharedPass]:
+        """See `SharedPass.run_with`: at most MAX_PASS_TOKENS tokens together."""
+        members = [self]
+        tokens = len(self.extension.token_ids)
+        for other in others:
+            if isinstance(other, _ModelPass) and other.model is self.model:
+                more = len(other.extension.token_ids)
+                if tokens + more <= MAX_PASS_TOKENS:
+                    tokens += more
+                    members.append(other)
+        logits = self.model.extend_together([member.extension for member in members])
+        for member, rows in zip(members, logits, strict=True):
+            member._logits = rows
+        return members
 
 
 def _sample(
