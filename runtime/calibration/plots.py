@@ -150,13 +150,12 @@ def _wealth(report: dict[str, Any], halves: Halves, title: str, length: int) -> 
     random_source = np.random.default_rng(0)
     for name in ("honest", *shown):
         evidence = halves.held_out_honest if name == "honest" else halves.held_out[name]
+        found = [log_e_values(table, evidence) for table in _tables(report, length)]
+        logs = [log for log in found if len(log)]
         best: np.ndarray | None = None
-        for table in _tables(report, length):
-            logs = log_e_values(table, evidence)
-            if not len(logs):
-                continue
-            sums = np.cumsum(logs[random_source.integers(0, len(logs), WEALTH_JOBS)]) * unit
-            best = sums if best is None else np.maximum(best, sums)
+        if logs:
+            drawn = random_source.integers(0, len(logs[0]), WEALTH_JOBS)
+            best = np.max([np.cumsum(log[drawn]) for log in logs], axis=0) * unit
         if best is not None:
             colour = "black" if name == "honest" else colours[name]
             axis.plot(np.arange(1, len(best) + 1), best, color=colour, label=name, linewidth=1.3)

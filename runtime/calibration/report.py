@@ -5,6 +5,7 @@ It is plain JSON, one file for each pair of engine profiles, and says on what it
 them as they stand.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -216,21 +217,23 @@ def _honest_wealth(
 ) -> dict[str, Any]:
     unit = 1 / LOGPROB_UNITS_PER_NAT
     played = accumulate(logs, SEQUENCES, HONEST_LIFETIME_JOBS, length)
+    kinds = {}
+    for table, log in zip(tables, logs, strict=True):
+        e_values = np.exp(log * unit)
+        error = float(e_values.std(ddof=1)) / math.sqrt(len(log)) if len(log) > 1 else 0.0
+        kinds[table.kind.value] = {
+            "mean_e_value": round(float(e_values.mean()), 4),
+            "standard_error": round(error, 4),
+            "worst_wealth_log10_in_order": round(greatest_prefix_sum(log) * unit / math.log(10), 3),
+        }
     return {
         "output_tokens": length,
         "held_out_jobs": len(logs[0]),
-        "mean_e_value": {
-            table.kind.value: round(float(np.exp(log * unit).mean()), 4)
-            for table, log in zip(tables, logs, strict=True)
-        },
-        "worst_wealth_log10_in_order": {
-            table.kind.value: round(greatest_prefix_sum(log) * unit / np.log(10), 3)
-            for table, log in zip(tables, logs, strict=True)
-        },
+        "kinds": kinds,
         "lifetimes_drawn": played.sequences,
         "lifetime_jobs": played.jobs_max,
         "lifetimes_ejected": played.reached,
-        "worst_wealth_log10_drawn": round(played.worst_log * unit / float(np.log(10)), 3),
+        "worst_wealth_log10_drawn": round(played.worst_log * unit / math.log(10), 3),
     }
 
 

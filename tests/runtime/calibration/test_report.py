@@ -1,0 +1,131 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime.calibration.report import (
+    Halves,
+    Subject,
+    area,
+    build_report,
+    curve,
+    noise_of,
+    split,
+    weak_frauds,
+)
+from runtime.calibration.thresholds import Thresholds, fit_thresholds, judge
+from tests.runtime.calibration.builders import make_evidence, noisy_jobs
+
+SUBJECT = Subject("ab" * 32, "tiny", "here", "there", {"seed": 1})
+NAT = 1 << 20
+
+
+def build(halves: Halves) -> dict[str, Any]:
+    return build_report(SUBJECT, halves, 7, "a test")
+
+
+@pytest.fixture(scope="module")
+def halves() -> Halves:
+    honest = noisy_jobs(0, 400, 0.02, 20_000, seed=1, tokens=40)
+    frauds = {
+        "int4": noisy_jobs(0, 60, 0.5, 200_000, seed=2, tokens=40),
+        "int8": noisy_jobs(0, 120, 0.06, 30_000, seed=3, tokens=40),
+    }
+    return split(honest, frauds)
+
+
+@pytest.fixture(scope="module")
+def report(halves: Halves) -> dict[str, Any]:
+    return build(halves)
+
+
+def test_a_job_and_its_frauds_lie_in_the_same_half(halves: Halves) -> None:
+    fitting = {e.job for e in halves.fitting_honest}
+    held_out = {e.job for e in halves.held_out_honest}
+    assert not fitting & held_out
+    assert len(fitting) + len(held_out) == 400
+    for evidence in halves.fitting.values():
+        assert {e.job for e in evidence} <= fitting
+    for evidence in halves.held_out.values():
+        assert {e.job for e in evidence} <= held_out
+
+
+def test_thresholds_come_from_the_fitting_half_alone(
+    halves: Halves, report: dict[str, Any]
+) -> None:
+    spoiled = Halves(
+        halves.fitting_honest,
+        [make_evidence(n, [9 * NAT] * 40, [9 * NAT] * 40) for n in range(30)],
+        halves.fitting,
+        halves.held_out,
+    )
+    found = build(spoiled)
+    assert found["thresholds"] == report["thresholds"]
+    whole = found["held_out"]["false_rejections"][-1]
+    assert whole["rejected"]["registered"] == whole["jobs"] == 30
+    assert whole["share_upper_95"] == 1
+
+
+def test_counts_are_those_of_the_judgement(halves: Halves, report: dict[str, Any]) -> None:
+    thresholds = fit_thresholds(halves.fitting_honest)
+    for name, evidence in halves.held_out.items():
+        judged = [judge(e.prefix(32), thresholds) for e in evidence]
+        entry = report["held_out"]["frauds"][name]["by_length"][0]
+        assert (entry["output_tokens"], entry["jobs"]) == (32, len(evidence))
+        assert entry["detected"]["registered"] == sum(j.registered for j in judged)
+        assert entry["detected"]["replay"] == sum(j.replay for j in judged)
+        assert entry["share_lower_95"] <= entry["share"]
+
+
+def test_lengths_that_no_output_has_are_left_out(report: dict[str, Any]) -> None:
+    for fraud in report["held_out"]["frauds"].values():
+        assert [entry["output_tokens"] for entry in fraud["by_length"]] == [32, "whole"]
+
+
+def test_weak_is_what_single_jobs_do_not_show(halves: Halves) -> None:
+    thresholds = fit_thresholds(halves.fitting_honest)
+    assert weak_frauds(halves, thresholds, 32) == ["int8"]
+    assert weak_frauds(halves, Thresholds(0, 0, 0, 0, 0, 0), 32) == []
+
+
+def test_a_weak_fraud_is_found_by_many_jobs_and_the_honest_are_left_alone(
+    report: dict[str, Any],
+) -> None:
+    process = report["e_process"]
+    (weak,) = process["frauds"]["int8"]
+    assert weak["weak"]
+    assert weak["ejected"] == weak["sequences"]
+    assert weak["median_jobs"] < weak["ninety_percent_jobs"]
+    (honest,) = process["honest"]
+    assert honest["lifetimes_ejected"] == 0
+
+
+def test_a_report_is_json_and_its_thresholds_are_integers(report: dict[str, Any]) -> None:
+    written = json.loads(json.dumps(report))
+    assert all(type(value) is int for value in written["thresholds"].values())
+    assert written["thresholds"]["fingerprint_tolerance"] == 7
+    assert written["model"] == SUBJECT.model
+
+
+def test_noise_is_told_in_nats() -> None:
+    jobs = [make_evidence(1, [0, NAT // 2], [NAT, 0]), make_evidence(2, [0, 0], [0, 0])]
+    assert noise_of(jobs) == {
+        "jobs": 2,
+        "positions": 4,
+        "distance_mean_nats": 0.25,
+        "distance_max_nats": 1.0,
+        "mismatches": 1,
+        "margin_max_nats": 0.5,
+    }
+    assert noise_of([]) == {"jobs": 0, "positions": 0}
+
+
+def test_a_curve_rises_from_nothing_to_everything() -> None:
+    false, true = curve([1, 2, 3, 4], [3, 4, 5, 6])
+    assert (false[0], true[0], false[-1], true[-1]) == (0, 0, 1, 1)
+    assert np.all(np.diff(false) >= 0)
+    assert np.all(np.diff(true) >= 0)
+    assert area([1, 2, 3], [4, 5]) == 1
+    assert area([4, 5], [1, 2, 3]) == 0
+    assert area([1, 2], [1, 2]) == 0.5
