@@ -5,6 +5,8 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
+# Tests at once. The end-to-end ones stay on one worker whatever this says.
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := chain consensus ext runtime
@@ -34,14 +36,17 @@ $(INSTALLED): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "==> installing dependencies and building (a few minutes the first time)"
 	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --editable '.[dev]'
-	@touch $@
+	@touch $@ $(BUILT)
 
-$(BUILT): $(INSTALLED) setup.py $(NATIVE) $(SCHEMAS)
+$(BUILT): setup.py $(NATIVE) $(SCHEMAS)
 	@echo "==> native modules and schema stubs"
 	@$(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
-build: $(BUILT) ## Make the environment, the native modules and the schema stubs
+# Two steps, because the first also does the second's work: an editable install builds in place.
+build: ## Make the environment, the native modules and the schema stubs
+	@$(MAKE) --no-print-directory $(INSTALLED)
+	@$(MAKE) --no-print-directory $(BUILT)
 
 run: build ## Start four validators, ask a real model two questions, verify the receipts
 	@test ! -f $(RUN_HOME)/devnet.json || $(BIN)/assay devnet stop --home $(RUN_HOME)
@@ -61,7 +66,7 @@ format: build ## Rewrite the sources in the project's format
 	$(BIN)/ruff format .
 
 test: build ## Run every test (ARGUMENTS='tests/ext -k merkle' narrows it)
-	$(BIN)/pytest $(ARGUMENTS)
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup $(ARGUMENTS)
 
 bench: build ## Measure the hot path (ratios against a baseline of the same run)
 	$(BIN)/pytest bench --benchmark-only $(ARGUMENTS)

@@ -104,6 +104,10 @@ class BuildPython(build_py):
 class BuildExtensions(build_ext):
     """``build_ext`` that generates the stubs first, so that one command builds everything."""
 
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
     def run(self) -> None:
         generate_stubs()
         super().run()

@@ -1,5 +1,6 @@
-"""Fixtures every part of the tests may use."""
+"""Fixtures every part of the tests may use, and how tests are shared out to workers."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -16,6 +17,18 @@ settings.load_profile("assay")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+# Their tests share one set of processes, so one worker runs them all, one after the other.
+TOGETHER = (Path("tests/e2e"), Path("tests/runtime/vllm"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers a file stays on one of them, and so does a folder of TOGETHER."""
+    for item in items:
+        place = item.path.relative_to(REPOSITORY)
+        group = next((folder for folder in TOGETHER if folder in place.parents), place)
+        item.add_marker(pytest.mark.xdist_group(str(group)))
+
+
 @pytest.fixture(scope="session")
 def smollm2_package() -> ModelPackage:
     """The small real model, fetched and packed once and kept between runs.
@@ -23,4 +36,8 @@ def smollm2_package() -> ModelPackage:
     ASSAY_MODEL_DIRECTORY names another place for the package.
     """
     given = os.environ.get("ASSAY_MODEL_DIRECTORY")
-    return fetch(Path(given) if given else REPOSITORY / DEFAULT_DIRECTORY)
+    directory = Path(given) if given else REPOSITORY / DEFAULT_DIRECTORY
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with (directory.parent / "fetch.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several workers ask at once, one fetches
+        return fetch(directory)
