@@ -157,54 +157,47 @@ def claim_directory(plan: Plan, jobs: Sequence[CalibrationJob]) -> None:
         )
 
 
-def run_generate(plan: Plan, open_provider: Opener, tell: Tell) -> str:
-    """All transcripts but the steerer's; returns the provider's profile."""
+def run_generate(plan: Plan, profile: str, open_provider: Opener, tell: Tell) -> None:
+    """All transcripts but the steerer's, by a provider of this profile.
+
+    Altered weights come first, so that the engine with the true ones is opened once for the rest.
+    Nothing is opened for what has its records.
+    """
     jobs = plan.corpus()
     claim_directory(plan, jobs)
     chosen: list[Fraud] = [fraud for fraud in simple_frauds() if plan.wants(fraud.name)]
-    with closing(open_provider(plan.package)) as side:
-        profile = side.profile
-        with plan.transcripts(profile) as into:
-            if plan.wants(HONEST):
-                generate(side, Honest(), jobs, plan.in_flights, into, tell)
-            for fraud in chosen:
-                if fraud.weights is None:
-                    some = jobs[: plan.fraud_jobs]
-                    generate(side, fraud, some, plan.in_flights, into, tell)
-    for fraud in chosen:
-        if fraud.weights is not None:
-            _generate_altered(plan, fraud, jobs[: plan.fraud_jobs], profile, open_provider, tell)
-    wanted = [forger for forger in forgers() if plan.wants(forger.name)]
-    if wanted:
-        with (
-            closing(open_provider(plan.package)) as side,
-            plan.transcripts(profile) as into,
-            plan.prefills(profile) as prefills,
-        ):
-            for forger in wanted:
-                some = jobs[: plan.fraud_jobs]
-                forge(side, forger, some, prefills, plan.verify_in_flight, into, tell)
-    return profile
-
-
-def _generate_altered(
-    plan: Plan,
-    fraud: Fraud,
-    jobs: Sequence[CalibrationJob],
-    profile: str,
-    open_provider: Opener,
-    tell: Tell,
-) -> None:
-    """Transcripts with altered weights, whose engine is loaded only if one is missing."""
-    if fraud.weights is None:
-        raise ValueError(f"{fraud.name} uses the true weights")
+    some = jobs[: plan.fraud_jobs]
     with plan.transcripts(profile) as into:
-        if all(f"{job.job_id}/{fraud.name}" in into for job in jobs if fraud.asks(job)):
+        for fraud in chosen:
+            if fraud.weights is not None and missing(fraud, some, into):
+                place = plan.work / "packages" / fraud.weights.name
+                altered = alter_package(plan.package, fraud.weights, place)
+                with closing(open_provider(altered)) as side:
+                    generate(side, fraud, some, plan.in_flights, into, tell)
+        with_true_weights: list[tuple[Fraud, list[CalibrationJob]]] = [
+            (fraud, some) for fraud in chosen if fraud.weights is None
+        ]
+        if plan.wants(HONEST):
+            with_true_weights.insert(0, (Honest(), jobs))
+        todo = [(fraud, asked) for fraud, asked in with_true_weights if missing(fraud, asked, into)]
+        to_forge = [
+            forger
+            for forger in forgers()
+            if plan.wants(forger.name)
+            and any(f"{job.job_id}/{forger.name}" not in into for job in some)
+        ]
+        if not todo and not to_forge:
             return
-        place = plan.work / "packages" / fraud.weights.name
-        altered = alter_package(plan.package, fraud.weights, place)
-        with closing(open_provider(altered)) as side:
-            generate(side, fraud, jobs, plan.in_flights, into, tell)
+        with closing(open_provider(plan.package)) as side, plan.prefills(profile) as prefills:
+            for fraud, asked in todo:
+                generate(side, fraud, asked, plan.in_flights, into, tell)
+            for forger in to_forge:
+                forge(side, forger, some, prefills, plan.verify_in_flight, into, tell)
+
+
+def missing(fraud: Fraud, jobs: Sequence[CalibrationJob], into: Transcripts) -> bool:
+    """Whether the fraud has no transcript yet of some job it applies to."""
+    return any(f"{job.job_id}/{fraud.name}" not in into and fraud.asks(job) for job in jobs)
 
 
 def run_replay(plan: Plan, provider: str, verifier: Side, tell: Tell) -> None:
@@ -319,9 +312,9 @@ def run_stages(
 
     Returns what `run_report` does, if there is to be a report.
     """
-    if Stage.GENERATE in stages:
-        run_generate(plan, parties.open_provider, tell)
     provider, verifier = parties.provider_profile(), parties.verifier_profile()
+    if Stage.GENERATE in stages:
+        run_generate(plan, provider, parties.open_provider, tell)
     if Stage.REPLAY in stages:
         _replay_all(plan, provider, parties, tell)
     if Stage.STEER in stages and plan.wants(STEERER):
