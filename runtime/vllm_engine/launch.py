@@ -72,7 +72,11 @@ def engine_config(
 
 
 def launch(chosen: Any) -> AsyncLLM:
-    """Start the engine core and load the model; call it on the event loop that will use it."""
+    """Start the engine core and load the model; call it on the event loop that will use it.
+
+    The engine core is a new process that imports the main module first. That must not import
+    numba: vLLM looks through all loaded modules then, and fails on llvmlite's.
+    """
     return AsyncLLM.from_vllm_config(chosen)
 
 
