@@ -28,6 +28,8 @@ class Parameters:
     audit_within_ms: U32 = 60_000
     """How long an answered job waits for enough verifiers before it is refunded."""
     commit_within_ms: U32 = 60_000
+    commit_grace_ms: U32 = 10_000
+    """Least time the rest of a committee has once a quorum of it has committed."""
     reveal_within_ms: U32 = 30_000
     unbonding_ms: U64 = 120_000
 

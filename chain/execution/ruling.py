@@ -60,9 +60,19 @@ def commit(scope: Scope, validator: int, message: JobCommit) -> None:
         raise _bad(f"validator {validator} has committed already")
     seat = replace(job.committee[position], commitment=message.commitment)
     job = _with_seat(job, position, seat)
+    committed = [seat.commitment is not None for seat in job.committee if seat.round == job.round]
+    if sum(committed) == scope.parameters.reveal_quorum:
+        job = replace(job, deadline_ms=_grace_ends_ms(scope, job))
     scope.put_job(message.job, job, before=job.status)
-    if all(seat.commitment for seat in job.committee if seat.round == job.round):
+    if all(committed):
         start_reveals(scope, message.job, job)
+
+
+def _grace_ends_ms(scope: Scope, job: Job) -> int:
+    """A seat that is down must not hold up a quorum; one as slow as the quorum still gets in."""
+    drawn_ms = job.deadline_ms - scope.parameters.commit_within_ms
+    grace_ms = max(scope.parameters.commit_grace_ms, scope.timestamp_ms - drawn_ms)
+    return min(job.deadline_ms, scope.timestamp_ms + grace_ms)
 
 
 def reveal(scope: Scope, validator: int, message: JobReveal, digest: bytes) -> None:

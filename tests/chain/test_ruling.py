@@ -320,3 +320,46 @@ def test_a_second_round_that_finds_nobody_is_counted_as_it_stands() -> None:
     world.block()
     outcome = world.block()
     assert receipt_for(outcome, job).status is JobStatus.REJECTED
+
+
+def test_once_a_quorum_has_committed_the_rest_have_a_grace_and_not_the_whole_time() -> None:
+    world = World(validators=4)
+    job = world.answered_job()
+    world.seat_committee(job)
+    drawn_ms = world.ledger.timestamp_ms
+    first, second, silent = world.seats(job)
+    world.commit(job, first, PASS)
+    world.block()
+    assert world.job(job).deadline_ms == drawn_ms + world.parameters.commit_within_ms
+    world.commit(job, second, PASS)
+    world.block()
+    grace_ms = world.parameters.commit_grace_ms
+    assert world.job(job).deadline_ms == world.ledger.timestamp_ms + grace_ms
+    world.block(after_ms=grace_ms + 1)
+    assert world.job(job).status is JobStatus.REVEALING
+    for validator in (first, second):
+        world.reveal(job, validator)
+    receipt = receipt_for(world.block(), job)
+    assert receipt.status is JobStatus.VERIFIED
+    assert silent not in [word.validator for word in receipt.verdicts]
+
+
+def test_the_grace_is_as_long_as_the_quorum_took_and_never_past_the_deadline() -> None:
+    world = World(validators=4)
+    job = world.answered_job()
+    world.seat_committee(job)
+    drawn_ms = world.ledger.timestamp_ms
+    first, second, _ = world.seats(job)
+    took_ms = 2 * world.parameters.commit_grace_ms
+    for validator in (first, second):
+        world.commit(job, validator, PASS)
+    world.block(after_ms=took_ms)
+    assert world.job(job).deadline_ms == drawn_ms + 2 * took_ms
+    late = World(validators=4)
+    job = late.answered_job()
+    late.seat_committee(job)
+    drawn_ms = late.ledger.timestamp_ms
+    for validator in late.seats(job)[:2]:
+        late.commit(job, validator, PASS)
+    late.block(after_ms=late.parameters.commit_within_ms - 1)
+    assert late.job(job).deadline_ms == drawn_ms + late.parameters.commit_within_ms
