@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assay.v1 import transactions_pb2
+from chain.calibrations import PINNED, read_thresholds, thresholds_message
 from chain.client import NodeClient, NodeUnavailableError
 from chain.devnet import (
     Devnet,
@@ -31,15 +32,6 @@ from chain.runtime_replies import ModelInfo
 
 READY_WITHIN_S = 300.0
 ROYALTY_BPS = 100
-PINNED_FLOAT32 = transactions_pb2.Thresholds(
-    replay_mismatches_max=0,
-    margin_max=0,
-    distance_max=11,
-    distance_mean_max=11,
-    outside_candidates_max=0,
-    fingerprint_tolerance=11,
-)
-"""For a profile whose bits are pinned: no replay mismatch, 10^-5 nats (11 x 2^-20) of slack."""
 
 Progress = Callable[[str], None]
 
@@ -56,6 +48,8 @@ class DevnetPlan:
     runtime_per_validator: bool = False
     """One process for each validator and by it alone, instead."""
     threads: int = 2
+    calibration: Path | None = None
+    """Report whose thresholds the model is registered with; None: those of pinned bits."""
 
 
 def start_devnet(plan: DevnetPlan, progress: Progress) -> Devnet:
@@ -115,7 +109,7 @@ async def _open_market(plan: DevnetPlan, devnet: Devnet, progress: Progress) -> 
         known = {view.model for view in await client.models()}
         if model.model not in known:
             progress(f"registering {model.name}")
-            await _register(plan.home, devnet, client, model)
+            await _register(plan, devnet, client, model)
         progress("waiting for offers and verifiers on chain")
         await _wait_market(client, model.model, len(devnet.nodes), deadline_s)
 
@@ -161,7 +155,13 @@ def user_key(home: Path, devnet: Devnet) -> KeyPair:
     return load_key(home / devnet.user_key, passphrase, Role.ACCOUNT)
 
 
-async def _register(home: Path, devnet: Devnet, client: NodeClient, model: ModelInfo) -> None:
+async def _register(plan: DevnetPlan, devnet: Devnet, client: NodeClient, model: ModelInfo) -> None:
+    thresholds = PINNED
+    if plan.calibration is not None:
+        try:
+            thresholds = read_thresholds(plan.calibration, model.model, model.engine_profile)
+        except CalibrationError as error:
+            raise DevnetError(str(error)) from error
     operation = transactions_pb2.Op(
         register_model=transactions_pb2.RegisterModel(
             model=model.model,
@@ -169,11 +169,11 @@ async def _register(home: Path, devnet: Devnet, client: NodeClient, model: Model
             engine_profile=model.engine_profile,
             context_tokens=model.context_tokens,
             royalty_bps=ROYALTY_BPS,
-            thresholds=PINNED_FLOAT32,
+            thresholds=thresholds_message(thresholds),
         )
     )
     try:
-        signed = await client.sign(user_key(home, devnet), [operation])
+        signed = await client.sign(user_key(plan.home, devnet), [operation])
         status = await client.wait(await client.submit(signed), 60.0)
         if not status.accepted:
             raise Rejection(RejectionReason(status.reason), "refused at execution")

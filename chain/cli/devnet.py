@@ -31,7 +31,7 @@ DevnetHome = Annotated[Path, typer.Option("--home", help="The devnet's home dire
 
 
 @app.command()
-def start(
+def start(  # noqa: PLR0913, PLR0917 (one parameter an option)
     home: DevnetHome,
     validators: Annotated[
         int, typer.Option("--validators", min=1, max=31, help="Of a new devnet.")
@@ -53,6 +53,10 @@ def start(
         ),
     ] = 1,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Of each runtime.")] = 2,
+    calibration: Annotated[
+        Path | None,
+        typer.Option("--calibration", help="Report to take the model's thresholds from."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a devnet, or start one again: validators, runtime, a registered model, offers."""
@@ -63,7 +67,9 @@ def start(
             stderr.print(f"[{time.monotonic() - started_s:6.1f} s] {text}", markup=False)
 
     package = model if model is not None else _fetch_model(as_json)
-    plan = DevnetPlan(home, package, validators, runtimes, runtime_per_validator, threads)
+    plan = DevnetPlan(
+        home, package, validators, runtimes, runtime_per_validator, threads, calibration
+    )
     try:
         devnet = start_devnet(plan, progress)
     except DevnetError as error:

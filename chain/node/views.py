@@ -1,6 +1,7 @@
 """Ledger records as the public API shows them."""
 
-from assay.v1 import inference_pb2, node_pb2, transactions_pb2
+from assay.v1 import inference_pb2, node_pb2
+from chain.calibrations import thresholds_message
 from chain.node.provider import stored_result
 from chain.records import Account, CommitteeSeat, Job, Model, Offer, TransactionReceipt
 from chain.runtime_member import RuntimeState
@@ -21,7 +22,6 @@ def account_view(key: bytes, account: Account) -> node_pb2.AccountView:
 
 def model_view(identity: bytes, model: Model, verifiers: tuple[int, ...]) -> node_pb2.ModelView:
     """A registered model and who audits it."""
-    limits = model.thresholds
     return node_pb2.ModelView(
         model=identity,
         owner=model.owner,
@@ -29,14 +29,7 @@ def model_view(identity: bytes, model: Model, verifiers: tuple[int, ...]) -> nod
         engine_profile=model.engine_profile,
         context_tokens=model.context_tokens,
         royalty_bps=model.royalty_bps,
-        thresholds=transactions_pb2.Thresholds(
-            replay_mismatches_max=limits.replay_mismatches_max,
-            margin_max=limits.margin_max,
-            distance_max=limits.distance_max,
-            distance_mean_max=limits.distance_mean_max,
-            outside_candidates_max=limits.outside_candidates_max,
-            fingerprint_tolerance=limits.fingerprint_tolerance,
-        ),
+        thresholds=thresholds_message(model.thresholds),
         verifiers=verifiers,
     )
 
