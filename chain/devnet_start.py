@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assay.v1 import transactions_pb2
-from chain.calibrations import PINNED, read_thresholds, thresholds_message
+from chain.calibrations import PINNED, CalibrationError, read_thresholds, thresholds_message
 from chain.client import NodeClient, NodeUnavailableError
 from chain.devnet import (
     Devnet,
