@@ -98,6 +98,10 @@ class Backend(Protocol):
         """What the engine is doing, in words for the operator of one that is not ready."""
         ...
 
+    def death(self) -> str:
+        """Why the engine will never produce again; empty while it may."""
+        ...
+
     def load(self, workload: Workload) -> Load:
         """How many requests of this kind wait and run."""
         ...

@@ -185,6 +185,10 @@ def show_command(
     emit(as_json, describe(package))
 
 
+class EngineDeadError(Exception):
+    """An engine died; whoever watches the process should start it again."""
+
+
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
     """Where the service listens; port 0 lets the system choose."""
@@ -261,7 +265,10 @@ async def run_service(
     port_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; prints `listening`, `ready` and `stopped` events."""
+    """Serve until SIGINT or SIGTERM; prints `listening`, `ready` and `stopped` events.
+
+    Raises OSError if it cannot listen, EngineDeadError once an engine can't produce any more.
+    """
     from runtime.service import RuntimeServer
 
     stop = asyncio.Event()

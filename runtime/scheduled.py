@@ -65,6 +65,10 @@ class ScheduledBackend:
         """How long the engine thread has been at its step."""
         return f"the step under way has taken {self._scheduler.step_age_s():.1f} s"
 
+    def death(self) -> str:
+        """See `Backend.death`; a thread that hangs may come back."""
+        return ""
+
     def load(self, workload: Workload) -> Load:
         """See `Backend.load`; all models of the process together."""
         return self._scheduler.load(workload)

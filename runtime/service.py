@@ -299,6 +299,7 @@ class RuntimeServer:
         self._server: grpc.aio.Server | None = None
         self._monitor: asyncio.Task[None] | None = None
         self._became_ready = asyncio.Event()
+        self._died = asyncio.Event()
         self._serving: bool | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -337,6 +338,14 @@ class RuntimeServer:
         """Return once every engine has produced a token."""
         await self._became_ready.wait()
 
+    async def wait_dead(self) -> str:
+        """Return why, once an engine has died for good; the process is of no more use."""
+        await self._died.wait()
+        return self._death()
+
+    def _death(self) -> str:
+        return next((why for b in self._backends.values() if (why := b.death())), "")
+
     async def stop(self, grace_s: float) -> None:
         """Turn health red, let calls under way finish for `grace_s`, then end what is left."""
         if self._monitor is not None:
@@ -356,6 +365,8 @@ class RuntimeServer:
             await self._show(not trouble, trouble)
             if not trouble:
                 self._became_ready.set()
+            if self._death():
+                self._died.set()
             await asyncio.sleep(self._limits.readiness.check_interval_s)
 
     async def _show(self, ready: bool, reason: str) -> None:

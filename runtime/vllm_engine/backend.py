@@ -139,9 +139,12 @@ class VllmBackend:
         """See `Backend.activity`."""
         if self._engine is None:
             return "vLLM is not running"
-        if self._engine.errored:
-            return "vLLM's engine core has died; start the runtime again"
         return f"vLLM holds {self._engine.get_num_unfinished_requests()} requests"
+
+    def death(self) -> str:
+        """See `Backend.death`."""
+        died = self._engine is not None and self._engine.errored
+        return "vLLM's engine core has died" if died else ""
 
     def load(self, workload: Workload) -> Load:
         """See `Backend.load`."""

@@ -12,7 +12,15 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from typer.testing import CliRunner
 
-from runtime.cli import ListenAddress, model_app, read_listen, run_service, runtime_app
+from runtime.cli import (
+    EngineDeadError,
+    ListenAddress,
+    model_app,
+    read_listen,
+    run_service,
+    runtime_app,
+)
+from runtime.scheduled import ScheduledBackend
 from tests.runtime.serving import LOOPBACK, backends, limits
 from tests.runtime.tiny_engine import TinyEngine
 
@@ -89,3 +97,21 @@ async def test_the_service_tells_its_port_gets_ready_and_stops_on_a_signal(
     assert events[0]["port"] == port
     assert events[0]["models"] == [engine.package.model_id.hex()]
     assert list(tmp_path.iterdir()) == [port_file]
+
+
+async def test_a_dead_engine_ends_the_process_so_that_it_is_started_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, reason = TinyEngine(), [""]
+    served = backends(engine)
+    monkeypatch.setattr(ScheduledBackend, "death", lambda _: reason[0])
+    service = asyncio.create_task(
+        run_service(served, limits(), ListenAddress(LOOPBACK, 0), tmp_path / "port", as_json=True)
+    )
+    await asyncio.sleep(0.3)
+    assert not service.done()
+    reason[0] = "the core has died"
+    with pytest.raises(EngineDeadError, match="the core has died"):
+        await asyncio.wait_for(service, 20)
+    events = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
+    assert events == ["listening", "ready", "stopped"]
