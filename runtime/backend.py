@@ -31,6 +31,10 @@ from runtime.scheduler import Load, Workload
 PROBE_TEXT = "1"
 
 
+class EngineDeadError(Exception):
+    """An engine did not start or has died; whoever watches the process should start it again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What a generation is of: checked values of one request."""
@@ -87,7 +91,7 @@ class Backend(Protocol):
         ...
 
     async def start(self) -> None:
-        """Get ready to take calls."""
+        """Get ready to take calls. Raises EngineDeadError."""
         ...
 
     async def stop(self) -> None:

@@ -185,10 +185,6 @@ def show_command(
     emit(as_json, describe(package))
 
 
-class EngineDeadError(Exception):
-    """An engine died; whoever watches the process should start it again."""
-
-
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
     """Where the service listens; port 0 lets the system choose."""
@@ -269,6 +265,7 @@ async def run_service(
 
     Raises OSError if it cannot listen, EngineDeadError once an engine can't produce any more.
     """
+    from runtime.backend import EngineDeadError
     from runtime.service import RuntimeServer
 
     stop = asyncio.Event()
@@ -283,15 +280,21 @@ async def run_service(
     models = [model.hex() for model in backends]
     emit(as_json, {"event": "listening", "address": address, "port": port, "models": models})
     ready = asyncio.create_task(server.wait_ready())
+    dead = asyncio.create_task(server.wait_dead())
     stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait({ready, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({ready, dead, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if ready.done():
         emit(as_json, {"event": "ready", "address": address})
-    await stopped
+    await asyncio.wait({dead, stopped}, return_when=asyncio.FIRST_COMPLETED)
     ready.cancel()
+    stopped.cancel()
     stderr.print("stopping", markup=False)
+    death = dead.result() if dead.done() else ""
+    dead.cancel()
     await server.stop(STOP_GRACE_S)
     emit(as_json, {"event": "stopped"})
+    if death:
+        raise EngineDeadError(death)
 
 
 @runtime_app.command("serve")
@@ -399,7 +402,11 @@ def serve_command(  # noqa: PLR0913, PLR0917 - one parameter an option
 def _run(service: Coroutine[Any, Any, None], as_json: bool) -> None:
     import uvloop
 
+    from runtime.backend import EngineDeadError
+
     try:
         uvloop.run(service)
     except OSError as error:
         fail(as_json, "cannot_listen", str(error))
+    except EngineDeadError as error:
+        fail(as_json, "engine_died", str(error))

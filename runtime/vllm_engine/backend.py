@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.backend import PROBE, Asked, Event, Started
+from runtime.backend import PROBE, Asked, EngineDeadError, Event, Started
 from runtime.engine import (
     Completion,
     InferenceInput,
@@ -127,7 +127,10 @@ class VllmBackend:
 
     async def start(self) -> None:
         """Start vLLM's engine core and load the model; blocks the event loop while it does."""
-        self._engine = self._vllm.launch(self._engine_config)
+        try:
+            self._engine = self._vllm.launch(self._engine_config)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise EngineDeadError(f"vLLM did not start: {error}") from error
 
     async def stop(self) -> None:
         """End vLLM's processes."""

@@ -17,7 +17,7 @@ from runtime.sampling import CANDIDATES
 from runtime.vllm_engine import processor
 from runtime.vllm_engine.export import SPARE_POSITIONS
 from runtime.vllm_engine.rules import RULE_ARGUMENT
-from runtime.vllm_engine.settings import Settings, kv_cache_bytes, profile_name
+from runtime.vllm_engine.settings import Settings, SettingsError, kv_cache_bytes, profile_name
 
 ENGINE_ERRORS: Final = (EngineDeadError, EngineGenerateError, VLLMClientError, ValueError)
 """What a request may end with when it is not its caller's doing."""
@@ -63,7 +63,10 @@ def engine_config(
         disable_log_stats=True,
         seed=0,
     )
-    chosen = arguments.create_engine_config()
+    try:
+        chosen = arguments.create_engine_config()
+    except ValueError as error:
+        raise SettingsError(f"vLLM refuses these options: {error}") from error
     if chosen.use_v2_model_runner:
         from runtime.vllm_engine import processor_v2
 

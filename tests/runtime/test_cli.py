@@ -12,8 +12,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from typer.testing import CliRunner
 
+from runtime.backend import EngineDeadError
 from runtime.cli import (
-    EngineDeadError,
     ListenAddress,
     model_app,
     read_listen,

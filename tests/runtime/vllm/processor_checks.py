@@ -9,7 +9,6 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -207,10 +206,13 @@ def check_second_runner_forces_by_slot() -> None:
     expect(torch.equal(processor.apply(again, context(slots, fed)), again), True)
 
 
-CHECKS: dict[str, Callable[[], Any]] = {
-    name.removeprefix("check_"): check
-    for name, check in list(globals().items())
-    if name.startswith("check_")
+CHECKS: dict[str, Callable[[], None]] = {
+    "torch_noise_is_philox": check_torch_noise_is_philox,
+    "torch_candidates_break_ties_by_id": check_torch_candidates_break_ties_by_id,
+    "torch_chooses_the_rules_tokens": check_torch_chooses_the_rules_tokens,
+    "first_runner_follows_its_batch": check_first_runner_follows_its_batch,
+    "bad_rules_are_refused_at_the_door": check_bad_rules_are_refused_at_the_door,
+    "second_runner_forces_by_slot": check_second_runner_forces_by_slot,
 }
 
 
