@@ -220,7 +220,7 @@ def run_steer(plan: Plan, provider: str, verifier: str, side: ReferenceSide, tel
     """The steerer's transcripts, once honest ones are replayed and tell it what is allowed."""
     jobs = plan.corpus()
     honest = [e for e in collect(plan, provider, verifier).get(HONEST, []) if e.fits]
-    fitted = fit_thresholds(honest)
+    fitted = fit_thresholds(honest, temperatures_milli=plan.temperatures_milli)
     allowance = Allowance(fitted.margin_max, fitted.replay_mismatches_max)
     with plan.transcripts(provider) as into:
         steer_all(side, jobs[: plan.steered_jobs], allowance, provider, into, tell)
@@ -285,9 +285,9 @@ def run_report(plan: Plan, provider: str, verifier: str) -> tuple[dict[str, Any]
         verifier_profile=verifier,
         corpus=plan.described(jobs),
     )
-    distance_max = fit_thresholds(halves.fitting_honest).distance_max
-    tolerance, source = fingerprint_tolerance(plan, provider, verifier, distance_max)
-    report = build_report(subject, halves, tolerance, source)
+    thresholds = fit_thresholds(halves.fitting_honest, temperatures_milli=plan.temperatures_milli)
+    tolerance, source = fingerprint_tolerance(plan, provider, verifier, thresholds.distance_max)
+    report = build_report(subject, halves, thresholds, tolerance, source)
     path = plan.report_path(provider, verifier)
     path.write_text(json.dumps(report, indent=1) + "\n")
     return report, halves

@@ -30,7 +30,6 @@ from runtime.calibration.thresholds import (
     FALSE_REJECT_BUDGET,
     Judgement,
     Thresholds,
-    fit_thresholds,
     judge,
 )
 from runtime.sampling import LOGPROB_UNITS_PER_NAT
@@ -264,10 +263,13 @@ def _areas(halves: Halves, length: int) -> dict[str, dict[str, float]]:
 
 
 def build_report(
-    subject: Subject, halves: Halves, fingerprint_tolerance: int, fingerprint_source: str
+    subject: Subject,
+    halves: Halves,
+    thresholds: Thresholds,
+    fingerprint_tolerance: int,
+    fingerprint_source: str,
 ) -> dict[str, Any]:
-    """Fit, and measure on the held-out half. Raises ValueError where there is too little to fit."""
-    thresholds = fit_thresholds(halves.fitting_honest)
+    """What these thresholds, of the fitting half, do on the other; and the e-process of both."""
     values = asdict(thresholds)
     margin_mean_max = values.pop("margin_mean_max")
     kinds = families()

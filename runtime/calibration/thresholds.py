@@ -11,16 +11,26 @@ and of the whole output, so that one threshold holds for every length. For each 
    margin for m excesses being few (the upper end of a one-sided 95% interval).
 3. Never less than the greatest value seen; rounded up to an integer.
 
-A statistic that is the same in every fitting job keeps that value: a profile whose arithmetic is
-pinned gets zeros. The budget is shared out evenly among the statistics, so that together they keep
+A statistic that is the same in every fitting job keeps that value: two sides that give the same
+bits get zeros. But where distances differ from zero and yet no fitting job has a mismatch, some
+later job will: two tokens whose noisy scores are closer than the noise. So then
+
+4. margin_max and margin_mean_max are at least 2 distance_max times the scale of the lowest
+   temperature: what noise of that size can do to the difference of two tokens.
+5. replay_mismatches_max is at least the k that a Poisson number exceeds with a probability of at
+   most p, if its mean is 3 / n: the most that n jobs without a mismatch allow (rule of three).
+
+The budget is shared out evenly among the statistics, so that together they keep
 it (the union bound). Whether the fit keeps it is measured on the other half.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 
+from runtime.calibration.corpus import TEMPERATURES_MILLI
 from runtime.calibration.evidence import LENGTHS, Evidence, PrefixScores
+from runtime.sampling import MARGIN_CLIP
 
 FALSE_REJECT_BUDGET = 0.001
 """Of honest jobs, for one verifier."""
@@ -28,6 +38,8 @@ FITTING_JOBS_MIN = 24
 TAIL_JOBS_MIN = 20
 TAIL_SHARE = 10
 NORMAL_95 = 1.645
+RULE_OF_THREE = 3.0
+MILLI = 1_000
 THRESHOLD_MAX = (1 << 32) - 1
 
 
@@ -116,12 +128,28 @@ def tail_bound(values: Sequence[int], tail_probability: float) -> int:
     return max(ordered[0], math.ceil(extrapolated))
 
 
+def count_bound(jobs: int, tail_probability: float) -> int:
+    """The k of step 5, for so many jobs in which nothing was counted."""
+    mean = RULE_OF_THREE / jobs
+    term = math.exp(-mean)
+    below, count = term, 0
+    while 1 - below > tail_probability:
+        count += 1
+        term *= mean / count
+        below += term
+    return count
+
+
 def fit_thresholds(
     honest: Sequence[Evidence],
     budget: float = FALSE_REJECT_BUDGET,
     lengths: Sequence[int] = LENGTHS,
+    temperatures_milli: Sequence[int] = TEMPERATURES_MILLI,
 ) -> Thresholds:
-    """Thresholds for honest jobs like these. Raises ValueError for too few."""
+    """Thresholds for honest jobs like these, asked at these temperatures.
+
+    Raises ValueError for too few jobs.
+    """
     worst = []
     for evidence in honest:
         columns = zip(*(astuple(statistics(s)) for s in evidence.prefixes(lengths)), strict=True)
@@ -129,4 +157,14 @@ def fit_thresholds(
     if not worst:
         raise ValueError(f"no honest jobs to fit, at least {FITTING_JOBS_MIN}")
     share = budget / len(worst[0])
-    return Thresholds(*(tail_bound(values, share) for values in zip(*worst, strict=True)))
+    fitted = Thresholds(*(tail_bound(values, share) for values in zip(*worst, strict=True)))
+    if fitted.replay_mismatches_max or not fitted.distance_max:
+        return fitted
+    lowest_milli = min((t for t in temperatures_milli if 0 < t < MILLI), default=MILLI)
+    tie = min(-(-2 * fitted.distance_max * MILLI // lowest_milli), MARGIN_CLIP)
+    return replace(
+        fitted,
+        replay_mismatches_max=count_bound(len(worst), share),
+        margin_max=max(fitted.margin_max, tie),
+        margin_mean_max=max(fitted.margin_mean_max, tie),
+    )

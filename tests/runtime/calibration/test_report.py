@@ -22,7 +22,8 @@ NAT = 1 << 20
 
 
 def build(halves: Halves) -> dict[str, Any]:
-    return build_report(SUBJECT, halves, 7, "a test")
+    thresholds = fit_thresholds(halves.fitting_honest)
+    return build_report(SUBJECT, halves, thresholds, 7, "a test")
 
 
 @pytest.fixture(scope="module")

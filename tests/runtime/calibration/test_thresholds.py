@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from dataclasses import asdict, fields
 
@@ -13,6 +14,7 @@ from runtime.calibration.evidence import PrefixScores
 from runtime.calibration.thresholds import (
     FITTING_JOBS_MIN,
     Thresholds,
+    count_bound,
     fit_thresholds,
     judge,
     statistics,
@@ -114,6 +116,22 @@ def test_fitted_thresholds_reject_no_prefix_of_a_fitting_job(
 def test_a_pinned_profile_gets_zeros() -> None:
     honest = [make_evidence(number) for number in range(40)]
     assert fit_thresholds(honest) == Thresholds(0, 0, 0, 0, 0, 0)
+
+
+def test_engines_that_differ_a_little_are_allowed_a_tie_that_no_fitting_job_had() -> None:
+    honest = [make_evidence(n, [0] * 64, [0] * 63 + [n % 9]) for n in range(200)]
+    fitted = fit_thresholds(honest)
+    assert fitted.distance_max >= 8
+    # The lowest temperature above 0 is 0.8, which makes 1.25 of a difference of logits.
+    assert fitted.margin_max == fitted.margin_mean_max == math.ceil(2.5 * fitted.distance_max)
+    assert fitted.replay_mismatches_max == 1
+    colder = fit_thresholds(honest, temperatures_milli=(0, 200))
+    assert colder.margin_max == 10 * fitted.distance_max
+
+
+@pytest.mark.parametrize(("jobs", "allowed"), [(100, 2), (1_000, 1), (1_000_000, 0)])
+def test_more_jobs_without_a_mismatch_allow_fewer(jobs: int, allowed: int) -> None:
+    assert count_bound(jobs, 0.001 / 6) == allowed
 
 
 def test_the_held_out_half_keeps_the_budget_too() -> None:
