@@ -52,6 +52,15 @@ def _store_vector(builder: Any, vector: Any, pointer: Any) -> None:
     store.align = _ALIGNMENT_BYTES
 
 
+def _prefetch(builder: Any, pointer: Any) -> None:
+    """Ask for the cache line at an address; a hint only, harmless beyond the end of an array."""
+    integer, address = ir.IntType(32), ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [address, integer, integer, integer])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    for_reading, into_level_2, data = (ir.Constant(integer, number) for number in (0, 2, 1))
+    builder.call(function, [builder.bitcast(pointer, address), for_reading, into_level_2, data])
+
+
 def _broadcast(builder: Any, scalar: Any) -> Any:
     lanes = ir.Constant(ir.VectorType(ir.IntType(32), PANEL), [0] * PANEL)
     single = builder.insert_element(
@@ -92,6 +101,10 @@ def make_tile(rows: int, panels: int) -> Callable[..., None]:
         with cgutils.for_range(builder, depth) as loop:
             w_index = builder.mul(loop.index, ir.Constant(_INDEX, PANEL))
             columns = [_load_vector(builder, builder.gep(w_row, [w_index])) for w_row in w_panels]
+            if rows > 1:
+                # Several rows keep the processor busy with this panel while memory brings the next.
+                ahead = builder.mul(builder.add(loop.index, depth), ir.Constant(_INDEX, PANEL))
+                _prefetch(builder, builder.gep(w_panels[0], [ahead]))
             for x_row, row_sums in zip(x_rows, sums, strict=True):
                 factor = _broadcast(builder, builder.load(builder.gep(x_row, [loop.index])))
                 for column, place in zip(columns, row_sums, strict=True):

@@ -1,0 +1,215 @@
+"""The reference engine against the machine it runs on, in the same run.
+
+    python -m bench.reference_engine [--threads 1 2] [--rounds 7] [--json FILE]
+
+- Decoding reads every weight once a token: its rate of reading weights over the rate at which the
+  same number of threads can read memory at all.
+- Prefill multiplies matrices: its rate over that of numpy's BLAS for the products of the same
+  shapes, weights of all layers included, on as many threads.
+- Batched decoding: time of a pass for n sequences over the time for one.
+
+Each round measures all of these one after the other; a ratio is taken inside a round, and its
+median, least and greatest over the rounds are told. Other work on the machine disturbs both sides
+of a ratio, but not always alike: look at the spread.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+PREFILL_ROWS = (48, 192)
+BATCHES = (2, 4, 8, 16)
+CONTEXT_TOKENS = 64
+REPEATS = 3
+BANDWIDTH_BYTES = 1 << 29
+MEASURE_TIMEOUT_S = 1200
+
+
+def _fastest_s(work: Callable[[], object], repeats: int = REPEATS) -> float:
+    best = float("inf")
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def _memory_reader(threads: int) -> Callable[[], None]:
+    """Reads BANDWIDTH_BYTES once, shared among threads."""
+    import numpy as np
+    from numba import njit
+
+    # Sums of integers may be reordered, so this is vector loads and little else.
+    read = njit("int64(int64[::1])", nogil=True)(_sum)
+    parts = np.array_split(np.ones(BANDWIDTH_BYTES // 8, np.int64), threads)
+    pool = ThreadPoolExecutor(threads)
+
+    def work() -> None:
+        if sum(pool.map(read, parts)) != BANDWIDTH_BYTES // 8:
+            raise RuntimeError("the sum is wrong")
+
+    return work
+
+
+def _sum(values: Any) -> int:
+    total = 0
+    for index in range(values.size):
+        total += values[index]
+    return total
+
+
+def _blas_products(config: Any, rows: int, source: Any) -> Callable[[], None]:
+    """The matrix products of one prefill block without its head, by numpy."""
+    import numpy as np
+
+    query, kv = config.heads * config.head_width, config.kv_heads * config.head_width
+    shapes = (
+        (config.width, query + 2 * kv),
+        (query, config.width),
+        (config.width, 2 * config.feed_width),
+        (config.feed_width, config.width),
+    )
+    layers = [
+        [source.standard_normal(shape, np.float32) for shape in shapes]
+        for _ in range(config.layers)
+    ]
+    inputs = [source.standard_normal((rows, shape[0]), np.float32) for shape in shapes]
+    outputs = [np.empty((rows, shape[1]), np.float32) for shape in shapes]
+
+    def work() -> None:
+        for weights in layers:
+            for x, w, y in zip(inputs, weights, outputs, strict=True):
+                np.matmul(x, w, out=y)
+
+    return work
+
+
+def measure(package_path: Path, profile: str, threads: int, rounds: int) -> dict[str, Any]:
+    """One thread count and profile; numpy must have been started with as many threads."""
+    import numpy as np
+
+    from runtime.packages import load
+    from runtime.reference.model import Extension, Model
+    from runtime.reference.weights import load_weights
+    from runtime.sampling import sample_rows
+
+    package = load(package_path)
+    config = package.config()
+    model = Model(config, load_weights(config, package.tensors(), None, profile), threads)
+    read = _memory_reader(threads)
+    source = np.random.default_rng(1)
+    blas = {rows: _blas_products(config, rows, source) for rows in PREFILL_ROWS}
+    ids = source.integers(0, config.vocabulary, 512).tolist()
+
+    def decode_s(count: int) -> float:
+        sequences = [model.sequence(CONTEXT_TOKENS + 2 * REPEATS) for _ in range(count)]
+        for sequence in sequences:
+            model.extend(sequence, ids[:CONTEXT_TOKENS], CONTEXT_TOKENS)
+        extensions = [Extension(sequence, ids[:1], 0) for sequence in sequences]
+        return _fastest_s(lambda: model.extend_together(extensions))
+
+    def prefill_s(rows: int) -> float:
+        def work() -> None:
+            model.extend(model.sequence(rows), ids[:rows], rows)
+
+        return _fastest_s(work)
+
+    logits = model.extend(model.sequence(16), ids[:1], 0)
+    token, logprob, words = np.empty(1, np.int64), np.empty(1, np.int64), np.zeros(4, np.uint64)
+
+    def sample() -> None:
+        sample_rows(logits, 0, words, 800, 0, 950, token, logprob)
+
+    found: dict[str, list[float]] = {}
+
+    def note(name: str, value: float) -> None:
+        found.setdefault(name, []).append(value)
+
+    for _ in range(rounds):
+        bandwidth = BANDWIDTH_BYTES / _fastest_s(read)
+        alone_s = decode_s(1)
+        note("memory GB/s", bandwidth / 1e9)
+        note("decode tokens/s", 1 / alone_s)
+        note("decode / memory bandwidth", model.weight_bytes / alone_s / bandwidth)
+        for count in BATCHES:
+            together_s = decode_s(count)
+            note(f"batch {count} tokens/s", count / together_s)
+            note(f"batch {count} pass / single pass", together_s / alone_s)
+        for rows in PREFILL_ROWS:
+            blas_s, own_s = _fastest_s(blas[rows]), prefill_s(rows)
+            note(f"prefill {rows} tokens/s", rows / own_s)
+            note(f"prefill {rows} / BLAS", blas_s / own_s)
+        note("sampling ms a token", 1e3 * _fastest_s(sample, 20))
+    return {
+        "profile": profile,
+        "threads": threads,
+        "weight_bytes": model.weight_bytes,
+        "rounds": rounds,
+        "results": {
+            name: {
+                "median": float(np.median(values)),
+                "least": min(values),
+                "greatest": max(values),
+            }
+            for name, values in found.items()
+        },
+    }
+
+
+def _in_own_process(arguments: argparse.Namespace, profile: str, threads: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "bench.reference_engine", "--measure", profile]
+    command += ["--package", str(arguments.package), "--rounds", str(arguments.rounds)]
+    command += ["--threads", str(threads)]
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": str(threads)}
+    output = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, check=True, timeout=MEASURE_TIMEOUT_S
+    ).stdout
+    result: dict[str, Any] = json.loads(output)
+    return result
+
+
+def _table(result: dict[str, Any]) -> str:
+    head = f"{result['profile']}, {result['threads']} thread(s), {result['rounds']} rounds"
+    lines = [head, f"  weights {result['weight_bytes'] / 1e6:.1f} MB"]
+    for name, value in result["results"].items():
+        spread = f"({value['least']:.2f} to {value['greatest']:.2f})"
+        lines.append(f"  {name:32s} {value['median']:9.2f}  {spread}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure each profile with each number of threads, in processes of their own."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    default = Path(".cache/models/smollm2-135m-instruct")
+    parser.add_argument("--package", type=Path, default=default)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, os.cpu_count() or 1])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--profiles", nargs="+", default=["reference-float32-1", "reference-q8-1"])
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        (threads,) = arguments.threads
+        print(json.dumps(measure(arguments.package, arguments.measure, threads, arguments.rounds)))
+        return
+    results = []
+    for profile in arguments.profiles:
+        for threads in sorted(set(arguments.threads)):
+            results.append(_in_own_process(arguments, profile, threads))
+            print(_table(results[-1]), flush=True)
+    load = os.getloadavg()[0]
+    print(f"load average at the end {load:.1f} on {os.cpu_count()} processors")
+    if arguments.json:
+        document = {"processors": os.cpu_count(), "load_average": load, "results": results}
+        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
