@@ -134,16 +134,23 @@ def test_gguf_and_safetensors_of_the_same_weights_give_the_same_bits(tmp_path: P
     )
 
 
+@pytest.fixture(scope="module")
+def by_threads(tiny: Model, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Model]:
+    others = {
+        threads: make_model(tmp_path_factory.mktemp("threads"), TinyModel(), threads)
+        for threads in (2, 3)
+    }
+    return {1: tiny, **others}
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("block", [1, 2, 5, 6, 7, 16, 33, 90])
 def test_bits_do_not_depend_on_threads_or_on_how_tokens_are_cut_into_blocks(
-    tiny: Model, tmp_path: Path, threads: int, block: int
+    tiny: Model, by_threads: dict[int, Model], threads: int, block: int
 ) -> None:
     tokens = tokens_of(tiny, 90)
     whole = logits_in_blocks(tiny, tokens, 90)
-    other = make_model(tmp_path, TinyModel(), threads)
-    assert logits_in_blocks(other, tokens, block).tobytes() == whole.tobytes()
-    other.close()
+    assert logits_in_blocks(by_threads[threads], tokens, block).tobytes() == whole.tobytes()
 
 
 def test_a_projection_is_the_float32_sum_in_order_of_inputs(tmp_path: Path) -> None:
