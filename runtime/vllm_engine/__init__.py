@@ -17,9 +17,10 @@ Rules:
 Parts: `settings` (options and the profile), `export` (package to a directory vLLM loads),
 `processor` (public-seed sampling inside vLLM, for both of its model runners), `noise` (the rule in
 torch, for logits on a GPU), `replay` (scores from the prefill), `gate` (bounds on what runs and
-waits), `output` (tokens to steps and a completion), `backend` (all of it behind
+waits), `output` (tokens to steps and a completion), `launch` (vLLM's own configuration),
+`parent` (no engine core outlives the runtime), `backend` (all of it behind
 `runtime.backend.Backend`).
 
-Must never import chain or consensus. Only `backend`, `processor` and `noise` import vllm or torch:
+Must never import chain or consensus. Only `launch`, `noise` and the processors import vllm or torch:
 the rest is used and tested where they are not installed.
 """

@@ -18,6 +18,7 @@ from vllm.v1.sample.logits_processor import (
 )
 
 from runtime.vllm_engine.noise import choose_tokens
+from runtime.vllm_engine.parent import die_with_parent
 from runtime.vllm_engine.replay import choose_rows
 from runtime.vllm_engine.rules import read_rule
 
@@ -36,6 +37,7 @@ class PublicSeedProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM has no
     """Forces the token that the request's seed and rule give."""
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
+        die_with_parent()
         self._device = device
         self._requests: dict[int, _Request] = {}
         self._rows = np.empty(0, np.int64)

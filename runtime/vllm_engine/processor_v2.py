@@ -15,6 +15,7 @@ from vllm.v1.worker.gpu.sample.logits_processor import (
 )
 
 from runtime.vllm_engine.noise import choose_tokens
+from runtime.vllm_engine.parent import die_with_parent
 from runtime.vllm_engine.replay import RULE_WORDS
 from runtime.vllm_engine.rules import read_rule
 
@@ -26,6 +27,7 @@ class PublicSeedProcessorV2(LogitsProcessor):  # type: ignore[misc]  # vLLM has 
     """Forces the token that the request's seed and rule give."""
 
     def __init__(self, vllm_config: VllmConfig, req_states: LogitsProcRequestState) -> None:
+        die_with_parent()
         super().__init__(vllm_config, req_states)
         self._prompt_lengths = req_states.prompt_len
         self._has_rule = np.zeros(req_states.max_num_reqs, np.bool_)
