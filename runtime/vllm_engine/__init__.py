@@ -21,6 +21,6 @@ waits), `output` (tokens to steps and a completion), `launch` (vLLM's own config
 `parent` (no engine core outlives the runtime), `backend` (all of it behind
 `runtime.backend.Backend`).
 
-Must never import chain or consensus. Only `launch`, `noise` and the processors import vllm or torch:
-the rest is used and tested where they are not installed.
+Must never import chain or consensus. Only `launch`, `noise` and the processors import vllm or
+torch: the rest is used and tested where they are not installed.
 """
