@@ -14,7 +14,7 @@ from runtime.packages import REFERENCE_PROFILE, ModelPackage
 from tests.runtime.tiny_model import TinyModel, tiny_package
 
 PAIR = f"{REFERENCE_PROFILE}--{REFERENCE_PROFILE}"
-ARGUMENTS = ["--jobs", "72", "--fraud-jobs", "24", "--steered-jobs", "8"]
+ARGUMENTS = ["--jobs", "64", "--fraud-jobs", "20", "--steered-jobs", "8"]
 ARGUMENTS += ["--max-output-tokens", "36", "--in-flight", "1,8"]
 
 
@@ -52,8 +52,8 @@ def test_honest_jobs_of_both_halves_score_zero_and_pass(report: dict[str, Any]) 
     for entry in report["held_out"]["false_rejections"]:
         assert set(entry["rejected"].values()) == {0}
     jobs = report["jobs"]
-    assert jobs["honest_fitting"] + jobs["honest_held_out"] == 72
-    assert min(jobs["honest_fitting"], jobs["honest_held_out"]) > 24
+    assert jobs["honest_fitting"] + jobs["honest_held_out"] == 64
+    assert min(jobs["honest_fitting"], jobs["honest_held_out"]) >= 24
 
 
 def test_every_fraud_is_in_the_report(report: dict[str, Any]) -> None:
