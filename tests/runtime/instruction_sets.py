@@ -74,6 +74,7 @@ def _digests(threads: int, folder: Path) -> dict[str, str]:
         "plain": TinyModel(),
         "qwen2": TinyModel(bias=True, tied=True),
         "qwen3": TinyModel(qk_norm=True),
+        "packed": TinyModel(width=64, heads=4, feed_width=96, stored_as_q8=True),
     }
     for name, shape in shapes.items():
         place = folder / f"{name}-{threads}"
