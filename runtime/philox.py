@@ -4,8 +4,6 @@ Two 32-bit key words and four counter words in, four random words out; no state,
 computes the noise of one token at one position without the noise of any other.
 """
 
-
-
 import numpy as np
 
 from runtime.kernels import helper, kernel
