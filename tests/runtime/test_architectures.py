@@ -99,7 +99,8 @@ def test_fixtures_are_what_transformers_gives_here(tmp_path: Path) -> None:
         pytest.skip(why)
     output = tmp_path / "fixtures.json"
     result = subprocess.run(
-        [interpreter, str(FIXTURES / "make_architecture_fixtures.py"), str(output)],
+        [interpreter, "-m", "tests.fixtures.make_architecture_fixtures", str(output)],
+        cwd=FIXTURES.parents[1],
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
