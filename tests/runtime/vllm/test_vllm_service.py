@@ -46,6 +46,10 @@ LONG_TOKENS = 4000
 pytestmark = pytest.mark.timeout(600)
 
 
+BUSY_DEADLINE_S = 25.0
+"""Long enough for a slow machine to take every request in, short enough to be waited for."""
+
+
 async def eventually(holds: Callable[[], Awaitable[bool]], bound_s: float) -> None:
     async with asyncio.timeout(bound_s):
         while not await holds():
@@ -271,9 +275,14 @@ async def test_a_full_queue_refuses_and_a_deadline_ends_what_runs(float32: Serve
     async with grpc.aio.insecure_channel(float32.target) as channel:
         stub = runtime_pb2_grpc.RuntimeStub(channel)
         asked = busy(float32) * (1 + QUEUE_LIMIT // RUNNING_LIMIT)
-        calls = [stub.Generate(request, timeout=6.0) for request in asked]
-        await calls[0].read()
-        await asyncio.sleep(1.0)
+        calls = [stub.Generate(request, timeout=BUSY_DEADLINE_S) for request in asked]
+
+        async def full() -> bool:
+            async with RuntimeClient(float32.target) as client:
+                (model,) = await client.models()
+            return (model.running, model.queued) == (RUNNING_LIMIT, QUEUE_LIMIT)
+
+        await eventually(full, BUSY_DEADLINE_S)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             async for _ in stub.Generate(ask(float32), timeout=CALL_BOUND_S):
                 pass
