@@ -21,8 +21,8 @@ PINNED: Final = Thresholds(
     outside_candidates_max=0,
     fingerprint_tolerance=11,
 )
-"""For the reference engine on both sides, whose bits are pinned: no replay mismatch, and 10^-5 nats
-(11 x 2^-20) of slack. With vLLM on either side honest results differ by more: calibrate the pair."""
+"""For the reference engine on both sides, whose bits are pinned: no replay mismatch, 10^-5 nats
+(11 x 2^-20) of slack. With vLLM on a side honest results differ by more: calibrate the pair."""
 
 
 class CalibrationError(Exception):
