@@ -19,12 +19,12 @@ import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from chain import genesis as genesis_file
-from chain.genesis import GenesisValidator, binding_message, make_genesis
-from chain.keys import KeyPair, Role, ValidatorKeys, new_mnemonic
+from chain.genesis import GenesisValidator, make_genesis
+from chain.keys import KeyPair, Role, new_mnemonic
 from chain.keystore import KdfCost, save_key, write_private
 from chain.node.config import KeyFiles, NodeConfig, edit_config, save_config
 from chain.parameters import GRAIN_PER_ASY, Parameters
-from chain.tls import new_identity
+from chain.validator_home import create_validator
 
 DEVNET_FILE = "devnet.json"
 VALIDATORS_MAX = 31
@@ -149,28 +149,10 @@ def _save_account(folder: Path, key: KeyPair) -> None:
 
 
 def _make_validator(folder: Path, index: int, address: str) -> GenesisValidator:
-    files = KeyFiles()
-    keys = ValidatorKeys.from_mnemonic(new_mnemonic())
     passphrase = secrets.token_hex(16).encode()
-    write_private(folder / files.passphrase_file, passphrase)
-    for path, pair, role in (
-        (files.signing, keys.signing, Role.SIGNING),
-        (files.vrf, keys.vrf, Role.VRF),
-        (files.account, keys.account, Role.ACCOUNT),
-    ):
-        save_key(folder / path, pair, role, passphrase, _KDF)
-    identity = new_identity(index)
-    write_private(folder / files.tls_key, identity.private_key)
-    (folder / files.tls_certificate).write_bytes(identity.certificate)
-    return GenesisValidator(
-        index=index,
-        signing_key=keys.signing.public_key,
-        vrf_key=keys.vrf.public_key,
-        account=keys.account.public_key,
-        stake=VALIDATOR_STAKE,
-        address=address,
-        certificate=identity.certificate_der,
-        binding=keys.signing.sign(binding_message(identity.certificate_der)),
+    write_private(folder / KeyFiles().passphrase_file, passphrase)
+    return create_validator(
+        folder, index, address, VALIDATOR_STAKE, new_mnemonic(), passphrase, _KDF
     )
 
 
