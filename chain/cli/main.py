@@ -2,12 +2,12 @@
 
 import importlib
 import importlib.util
-from importlib import metadata
 from typing import Final
 
 import typer
 
-from chain.cli.output import stderr
+from chain.cli import bench
+from chain.cli.plugins import add_plugins
 
 PLUGIN_GROUP: Final = "assay.commands"
 NOUNS: Final = ("keys", "genesis", "node", "devnet", "tx", "query", "receipt")
@@ -33,24 +33,9 @@ def build_app() -> typer.Typer:
             app.command(name)(module.command)
         else:
             app.add_typer(module.app, name=name)
-    add_plugins(app)
+    app.add_typer(bench.build_app(), name="bench")
+    add_plugins(app, PLUGIN_GROUP, "assay")
     return app
-
-
-def add_plugins(app: typer.Typer) -> None:
-    """Mount the typer applications of other packages; a broken one is told and left out."""
-    for entry in sorted(metadata.entry_points(group=PLUGIN_GROUP), key=lambda entry: entry.name):
-        try:
-            plugin = entry.load()
-        except (ImportError, AttributeError) as error:
-            stderr.print(f"assay {entry.name} is not available: {error}", markup=False)
-            continue
-        if not isinstance(plugin, typer.Typer):
-            stderr.print(
-                f"assay {entry.name} is not available: {entry.value} is no typer app", markup=False
-            )
-            continue
-        app.add_typer(plugin, name=entry.name)
 
 
 def main() -> None:

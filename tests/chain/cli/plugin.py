@@ -3,7 +3,7 @@
 import typer
 
 app = typer.Typer()
-odd = "no typer app"
+odd = "neither an app nor a function"
 
 
 @app.callback()

@@ -14,6 +14,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from chain import receipt_files
+from chain.cli import bench
 from chain.cli import main as cli
 from chain.genesis import load, save
 from chain.keys import Role
@@ -260,24 +261,44 @@ def test_a_receipt_is_converted_and_still_verified(
     assert "exists and is not overwritten" in again["detail"]
 
 
+def plug_in(monkeypatch: pytest.MonkeyPatch, group: str, **values: str) -> None:
+    """Have only these entry points, all of one group."""
+    entries = [metadata.EntryPoint(name, value, group) for name, value in values.items()]
+    found = {group: entries}
+    monkeypatch.setattr(metadata, "entry_points", lambda group: found.get(group, []))
+
+
 def test_a_plugin_is_mounted_and_a_broken_one_is_only_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    entries = [
-        metadata.EntryPoint("good", "tests.chain.cli.plugin:app", cli.PLUGIN_GROUP),
-        metadata.EntryPoint("gone", "no.such.module:app", cli.PLUGIN_GROUP),
-        metadata.EntryPoint("empty", "tests.chain.cli.plugin:nothing", cli.PLUGIN_GROUP),
-        metadata.EntryPoint("odd", "tests.chain.cli.plugin:odd", cli.PLUGIN_GROUP),
-    ]
-    monkeypatch.setattr(metadata, "entry_points", lambda group: entries)
+    plug_in(
+        monkeypatch,
+        cli.PLUGIN_GROUP,
+        good="tests.chain.cli.plugin:app",
+        gone="no.such.module:app",
+        empty="tests.chain.cli.plugin:nothing",
+        odd="tests.chain.cli.plugin:odd",
+    )
     result = assay("good", "greet")
     assert (result.exit_code, result.stdout) == (0, "hello\n")
     told = capsys.readouterr().err
     for name in ("gone", "empty", "odd"):
         assert f"assay {name} is not available: " in told
-    app = typer.Typer()
-    cli.add_plugins(app)
-    assert [group.name for group in app.registered_groups] == ["good"]
+        assert assay(name).exit_code == 2
+
+
+def test_another_package_adds_a_verb_to_bench(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plug_in(
+        monkeypatch,
+        bench.PLUGIN_GROUP,
+        good="tests.chain.cli.plugin:greet",
+        gone="no.such.module:command",
+    )
+    result = assay("bench", "good")
+    assert (result.exit_code, result.stdout) == (0, "hello\n")
+    assert "assay bench gone is not available: " in capsys.readouterr().err
 
 
 def test_the_command_runs_as_a_process(files: tuple[Path, Path]) -> None:
