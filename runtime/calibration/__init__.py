@@ -5,7 +5,7 @@ honestly and in every way of cheating known here, and has a verifier's engine sc
 fits the thresholds a model is registered with on one half of the jobs, and reports on the other.
 
 Words:
-- job: one request of the corpus with its public seed; its hash decides in which half it lies.
+- job: one request of the corpus with its public seed; its hash decides in which part it lies.
 - fraud: a way to cheat; `honest` is the one that does not.
 - transcript: the answer of one provider to one job under one fraud.
 - replay: what a verifier found at each output position of a transcript (`runtime.scoring`'s
@@ -16,7 +16,7 @@ Words:
   reaches 10^6 for an honest provider with a probability of at most 10^-6 in its whole life.
 
 Way of the data: `corpus` -> (`frauds`, `alterations`, `steering`) -> `stages` (JSONL, resumable)
--> `evidence` -> `thresholds` and `eprocess` on the fitting half -> `report` (JSON) and `plots` on
+-> `evidence` -> `thresholds` and `eprocess` on the fitting part -> `report` (JSON) and `plots` on
 the other. `pipeline` does it in this order; `sides` are the engines behind it; `cli` is the verb.
 
 What consensus will see is integers: thresholds in units of 2^-20 nats, logarithms of e-values in

@@ -16,7 +16,7 @@ from runtime.vllm_engine.settings import DataType, Settings
 
 if TYPE_CHECKING:
     from runtime.calibration.pipeline import Opener, Parties, Plan
-    from runtime.calibration.report import Halves
+    from runtime.calibration.report import Parts
     from runtime.calibration.sides import ReferenceSide
     from runtime.packages import ModelPackage
 
@@ -246,14 +246,14 @@ def calibrate_command(  # noqa: PLR0913, PLR0917 - one parameter an option
         # ValueError: too few jobs to fit, a damaged record, another corpus's directory.
         fail(as_json, "calibration_failed", str(error))
     if made is not None:
-        report, halves = made
-        path = publish(report, halves, plan, parties, output, plots)
+        report, parts = made
+        path = publish(report, parts, plan, parties, output, plots)
         emit(as_json, report if as_json else summary(report, path))
 
 
 def publish(
     report: "dict[str, Any]",
-    halves: "Halves",
+    parts: "Parts",
     plan: "Plan",
     parties: "Parties",
     output: Path | None,
@@ -269,5 +269,5 @@ def publish(
     if plots is not None:
         from runtime.calibration.plots import write_plots
 
-        write_plots(report, halves, plots, path.stem)
+        write_plots(report, parts, plots, path.stem)
     return path

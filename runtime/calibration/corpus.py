@@ -25,6 +25,11 @@ from runtime.engine import (
 )
 
 TEMPERATURES_MILLI = (0, 800, 1_200)
+LONG_EVERY = 4
+"""One job in so many of each temperature may be as long as the corpus allows; the others stop at
+a quarter of that: long outputs cost most, and short ones make up most of what models are asked."""
+FITTING_SHARE = 4
+"""One job in so many is for fitting; bounds on rejections need the others more."""
 CORPUS_TAG = b"calibration corpus"
 SEED_TAG = b"calibration seed"
 ID_BYTES = 16
@@ -46,13 +51,28 @@ class CalibrationJob:
 
     @property
     def fits(self) -> bool:
-        """Whether the job lies in the half that thresholds are fitted on, by its hash alone."""
-        return int(self.job_id[:2], 16) % 2 == 0
+        """Whether the job lies in the part that thresholds are fitted on, by its hash alone."""
+        return is_for_fitting(self.job_id)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether its output may be as long as the corpus allows."""
+        return is_long(self.index)
 
     @property
     def has_system(self) -> bool:
         """Whether it is a chat that begins with a system message."""
         return isinstance(self.input, ChatInput) and self.input.messages[0].role is Role.SYSTEM
+
+
+def is_long(index: int) -> bool:
+    """As `CalibrationJob.is_long`; the rounds of temperatures take turns."""
+    return index // len(TEMPERATURES_MILLI) % LONG_EVERY == 0
+
+
+def is_for_fitting(job_id: str) -> bool:
+    """Whether thresholds are fitted on this job; the others tell what the thresholds do."""
+    return int(job_id[:2], 16) % FITTING_SHARE == 0
 
 
 def build_corpus(
@@ -63,7 +83,7 @@ def build_corpus(
 ) -> list[CalibrationJob]:
     """`jobs` distinct requests; a longer corpus of the same seed begins with the shorter one.
 
-    Temperatures take turns. Raises ValueError for a count out of bounds.
+    Temperatures and lengths take turns. Raises ValueError for a count out of bounds.
     """
     if not 1 <= jobs <= MAX_JOBS:
         raise ValueError(f"a corpus of {jobs} jobs was asked for, allowed are 1 to {MAX_JOBS}")
@@ -73,7 +93,8 @@ def build_corpus(
         digest = tagged_hash(CORPUS_TAG, seed.to_bytes(8, "little"), index.to_bytes(8, "little"))
         asked = _distinct(random.Random(int.from_bytes(digest, "little")), seen)
         temperature_milli = temperatures_milli[index % len(temperatures_milli)]
-        sampling = SamplingRule(temperature_milli, 0, 0, max_output_tokens)
+        limit = max_output_tokens if is_long(index) else max(1, max_output_tokens // 4)
+        sampling = SamplingRule(temperature_milli, 0, 0, limit)
         job_id = digest[:ID_BYTES].hex()
         found.append(CalibrationJob(index, job_id, asked, sampling, tagged_hash(SEED_TAG, digest)))
     return found

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from runtime.calibration.corpus import is_for_fitting
 from runtime.calibration.records import ReplayRow, Transcript
 from runtime.sampling import MARGIN_CLIP
 
@@ -60,7 +61,7 @@ class Evidence:
     @property
     def fits(self) -> bool:
         """As `CalibrationJob.fits`."""
-        return int(self.job[:2], 16) % 2 == 0
+        return is_for_fitting(self.job)
 
     def prefix(self, tokens: int) -> PrefixScores:
         """Scores of the first so many tokens, or of all if there are fewer."""

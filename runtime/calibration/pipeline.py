@@ -35,7 +35,7 @@ from runtime.calibration.frauds import (
     simple_frauds,
 )
 from runtime.calibration.records import RecordFile, ReplayRow, Transcript, replay_key
-from runtime.calibration.report import Halves, Subject, build_report, split
+from runtime.calibration.report import Parts, Subject, build_report, split
 from runtime.calibration.sides import ReferenceSide, Side
 from runtime.calibration.stages import (
     Replays,
@@ -80,9 +80,9 @@ class Plan:
     work: Path
     corpus_seed: int = 1
     jobs: int = 1_200
-    """Honest ones, in both halves together."""
+    """Honest ones, in both parts together."""
     fraud_jobs: int = 120
-    """Of each fraud: the first jobs of the corpus."""
+    """Of each fraud: the first long jobs of the corpus."""
     steered_jobs: int = 60
     max_output_tokens: int = 256
     temperatures_milli: tuple[int, ...] = TEMPERATURES_MILLI
@@ -166,7 +166,7 @@ def run_generate(plan: Plan, profile: str, open_provider: Opener, tell: Tell) ->
     jobs = plan.corpus()
     claim_directory(plan, jobs)
     chosen: list[Fraud] = [fraud for fraud in simple_frauds() if plan.wants(fraud.name)]
-    some = jobs[: plan.fraud_jobs]
+    some = long_jobs(jobs)[: plan.fraud_jobs]
     with plan.transcripts(profile) as into:
         for fraud in chosen:
             if fraud.weights is not None and missing(fraud, some, into):
@@ -193,6 +193,11 @@ def run_generate(plan: Plan, profile: str, open_provider: Opener, tell: Tell) ->
                 generate(side, fraud, asked, plan.in_flights, into, tell)
             for forger in to_forge:
                 forge(side, forger, some, prefills, plan.verify_in_flight, into, tell)
+
+
+def long_jobs(jobs: Sequence[CalibrationJob]) -> list[CalibrationJob]:
+    """What frauds are committed on: outputs long enough to be scored at every length."""
+    return [job for job in jobs if job.is_long]
 
 
 def missing(fraud: Fraud, jobs: Sequence[CalibrationJob], into: Transcripts) -> bool:
@@ -223,7 +228,7 @@ def run_steer(plan: Plan, provider: str, verifier: str, side: ReferenceSide, tel
     fitted = fit_thresholds(honest, temperatures_milli=plan.temperatures_milli)
     allowance = Allowance(fitted.margin_max, fitted.replay_mismatches_max)
     with plan.transcripts(provider) as into:
-        steer_all(side, jobs[: plan.steered_jobs], allowance, provider, into, tell)
+        steer_all(side, long_jobs(jobs)[: plan.steered_jobs], allowance, provider, into, tell)
 
 
 def collect(plan: Plan, provider: str, verifier: str) -> dict[str, list[Evidence]]:
@@ -270,14 +275,14 @@ def fingerprint_tolerance(
     return tail_bound(worst, FINGERPRINT_BUDGET), f"{len(worst)} outputs prefilled by both engines"
 
 
-def run_report(plan: Plan, provider: str, verifier: str) -> tuple[dict[str, Any], Halves]:
+def run_report(plan: Plan, provider: str, verifier: str) -> tuple[dict[str, Any], Parts]:
     """The report and what it is made from; it is also written to the working directory.
 
     Raises ValueError if there is too little to fit.
     """
     jobs = plan.corpus()
     evidence = collect(plan, provider, verifier)
-    halves = split(evidence.pop(HONEST, []), evidence)
+    parts = split(evidence.pop(HONEST, []), evidence)
     subject = Subject(
         model=plan.package.model_id.hex(),
         model_name=plan.package.manifest.name,
@@ -285,12 +290,12 @@ def run_report(plan: Plan, provider: str, verifier: str) -> tuple[dict[str, Any]
         verifier_profile=verifier,
         corpus=plan.described(jobs),
     )
-    thresholds = fit_thresholds(halves.fitting_honest, temperatures_milli=plan.temperatures_milli)
+    thresholds = fit_thresholds(parts.fitting_honest, temperatures_milli=plan.temperatures_milli)
     tolerance, source = fingerprint_tolerance(plan, provider, verifier, thresholds.distance_max)
-    report = build_report(subject, halves, thresholds, tolerance, source)
+    report = build_report(subject, parts, thresholds, tolerance, source)
     path = plan.report_path(provider, verifier)
     path.write_text(json.dumps(report, indent=1) + "\n")
-    return report, halves
+    return report, parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +312,7 @@ class Parties:
 
 def run_stages(
     plan: Plan, parties: Parties, stages: Collection[Stage], tell: Tell
-) -> tuple[dict[str, Any], Halves] | None:
+) -> tuple[dict[str, Any], Parts] | None:
     """The stages asked for, in order; what was done before is not done again.
 
     Returns what `run_report` does, if there is to be a report.

@@ -17,7 +17,7 @@ from runtime.calibration.eprocess import (
     values_of,
 )
 from runtime.calibration.evidence import LENGTHS
-from runtime.calibration.report import Halves, curve
+from runtime.calibration.report import Parts, curve
 from runtime.sampling import LOGPROB_UNITS_PER_NAT
 
 CURVE_LENGTH_MAX = 128
@@ -27,15 +27,15 @@ FORMATS = ("png", "svg")
 _DOTS_PER_INCH = 110
 
 
-def write_plots(report: dict[str, Any], halves: Halves, folder: Path, name: str) -> list[Path]:
+def write_plots(report: dict[str, Any], parts: Parts, folder: Path, name: str) -> list[Path]:
     """`NAME-roc`, `NAME-detection` and `NAME-wealth` in both formats; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     title = f"provider {report['provider_profile']}, verifier {report['verifier_profile']}"
-    length = _curve_length(halves)
+    length = _curve_length(parts)
     figures = {
-        "roc": _roc(halves, title, length),
+        "roc": _roc(parts, title, length),
         "detection": _detection(report, title),
-        "wealth": _wealth(report, halves, title, length),
+        "wealth": _wealth(report, parts, title, length),
     }
     written = []
     # The same report gives the same bytes: no date, and ids of parts that follow from a fixed word.
@@ -49,8 +49,8 @@ def write_plots(report: dict[str, Any], halves: Halves, folder: Path, name: str)
     return written
 
 
-def _curve_length(halves: Halves) -> int:
-    longest = max((e.tokens for e in halves.held_out_honest), default=0)
+def _curve_length(parts: Parts) -> int:
+    longest = max((e.tokens for e in parts.held_out_honest), default=0)
     fitting = [n for n in LENGTHS if n <= min(longest, CURVE_LENGTH_MAX)]
     return max(fitting, default=LENGTHS[0])
 
@@ -60,16 +60,16 @@ def _colours(names: Sequence[str]) -> dict[str, Any]:
     return {name: palette(index % 20) for index, name in enumerate(names)}
 
 
-def _roc(halves: Halves, title: str, length: int) -> Figure:
+def _roc(parts: Parts, title: str, length: int) -> Figure:
     figure = Figure(figsize=(12, 5), layout="constrained")
     figure.suptitle(f"ROC at {length} output tokens, held-out jobs\n{title}", fontsize=10)
-    names = sorted(halves.held_out)
+    names = sorted(parts.held_out)
     colours = _colours(names)
     axes = figure.subplots(1, 2, sharey=True)
     for axis, kind in zip(axes, Kind, strict=True):
-        honest = values_of(halves.held_out_honest, kind, length)
+        honest = values_of(parts.held_out_honest, kind, length)
         for name in names:
-            fraudulent = values_of(halves.held_out[name], kind, length)
+            fraudulent = values_of(parts.held_out[name], kind, length)
             if honest and fraudulent:
                 false, true = curve(honest, fraudulent)
                 axis.plot(false, true, color=colours[name], label=name, linewidth=1.4)
@@ -136,7 +136,7 @@ def _tables(report: dict[str, Any], length: int) -> list[BettingTable]:
     ]
 
 
-def _wealth(report: dict[str, Any], halves: Halves, title: str, length: int) -> Figure:
+def _wealth(report: dict[str, Any], parts: Parts, title: str, length: int) -> Figure:
     figure = Figure(figsize=(11, 5.5), layout="constrained")
     axis = figure.subplots()
     entries = report["e_process"]["frauds"]
@@ -149,7 +149,7 @@ def _wealth(report: dict[str, Any], halves: Halves, title: str, length: int) -> 
     unit = 1 / (LOGPROB_UNITS_PER_NAT * np.log(10))
     random_source = np.random.default_rng(0)
     for name in ("honest", *shown):
-        evidence = halves.held_out_honest if name == "honest" else halves.held_out[name]
+        evidence = parts.held_out_honest if name == "honest" else parts.held_out[name]
         found = [log_e_values(table, evidence) for table in _tables(report, length)]
         logs = [log for log in found if len(log)]
         best: np.ndarray | None = None

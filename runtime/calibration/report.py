@@ -1,4 +1,4 @@
-"""The report: thresholds from the fitting half, everything else from the held-out half.
+"""The report: thresholds from the fitting part, everything else from the held-out part.
 
 It is plain JSON, one file for each pair of engine profiles, and says on what it was measured. Its
 `thresholds` have the names and units of assay.v1.Thresholds, so that a model can be registered with
@@ -57,7 +57,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Halves:
+class Parts:
     """Evidence by fraud, `honest` apart, split by the jobs' hashes."""
 
     fitting_honest: list[Evidence]
@@ -66,13 +66,13 @@ class Halves:
     held_out: dict[str, list[Evidence]]
 
 
-def split(honest: Sequence[Evidence], frauds: Mapping[str, Sequence[Evidence]]) -> Halves:
-    """Jobs in the order of their hashes, in halves."""
+def split(honest: Sequence[Evidence], frauds: Mapping[str, Sequence[Evidence]]) -> Parts:
+    """Jobs in the order of their hashes, in parts."""
 
     def half(evidence: Sequence[Evidence], fits: bool) -> list[Evidence]:
         return sorted((e for e in evidence if e.fits is fits), key=lambda e: e.job)
 
-    return Halves(
+    return Parts(
         half(honest, True),
         half(honest, False),
         {name: half(evidence, True) for name, evidence in frauds.items()},
@@ -176,29 +176,29 @@ def area(honest: Sequence[int], fraudulent: Sequence[int]) -> float:
     return float(np.trapezoid(true, false))
 
 
-def weak_frauds(halves: Halves, thresholds: Thresholds, length: int) -> list[str]:
+def weak_frauds(parts: Parts, thresholds: Thresholds, length: int) -> list[str]:
     """Frauds that a single fitting job of that length shows too seldom."""
     weak = []
-    for name, evidence in halves.fitting.items():
+    for name, evidence in parts.fitting.items():
         jobs, rejected = _rejections(evidence, length, thresholds)
         if jobs and rejected["registered"] < SINGLE_JOB_DETECTION * jobs:
             weak.append(name)
     return weak
 
 
-def _e_process(halves: Halves, thresholds: Thresholds) -> dict[str, Any]:
+def _e_process(parts: Parts, thresholds: Thresholds) -> dict[str, Any]:
     tables: list[BettingTable] = []
     honest: list[dict[str, Any]] = []
-    by_fraud: dict[str, list[dict[str, Any]]] = {name: [] for name in halves.held_out}
+    by_fraud: dict[str, list[dict[str, Any]]] = {name: [] for name in parts.held_out}
     for length in LENGTHS:
-        weak = weak_frauds(halves, thresholds, length)
-        fitting = [halves.fitting[name] for name in weak]
-        ours = [fit_table(kind, length, halves.fitting_honest, fitting) for kind in Kind]
+        weak = weak_frauds(parts, thresholds, length)
+        fitting = [parts.fitting[name] for name in weak]
+        ours = [fit_table(kind, length, parts.fitting_honest, fitting) for kind in Kind]
         tables += ours
-        logs = [log_e_values(table, halves.held_out_honest) for table in ours]
+        logs = [log_e_values(table, parts.held_out_honest) for table in ours]
         if len(logs[0]):
             honest.append(_honest_wealth(length, ours, logs))
-        for name, evidence in halves.held_out.items():
+        for name, evidence in parts.held_out.items():
             logs = [log_e_values(table, evidence) for table in ours]
             if len(logs[0]):
                 played = accumulate(logs, SEQUENCES, FRAUD_JOBS_MAX, length)
@@ -249,12 +249,12 @@ def _played(length: int, jobs: int, weak: bool, played: Accumulation) -> dict[st
     }
 
 
-def _areas(halves: Halves, length: int) -> dict[str, dict[str, float]]:
+def _areas(parts: Parts, length: int) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
-    for name, evidence in halves.held_out.items():
+    for name, evidence in parts.held_out.items():
         areas = {}
         for kind in Kind:
-            honest = values_of(halves.held_out_honest, kind, length)
+            honest = values_of(parts.held_out_honest, kind, length)
             fraudulent = values_of(evidence, kind, length)
             if honest and fraudulent:
                 areas[kind.value] = round(area(honest, fraudulent), 4)
@@ -264,18 +264,18 @@ def _areas(halves: Halves, length: int) -> dict[str, dict[str, float]]:
 
 def build_report(
     subject: Subject,
-    halves: Halves,
+    parts: Parts,
     thresholds: Thresholds,
     fingerprint_tolerance: int,
     fingerprint_source: str,
 ) -> dict[str, Any]:
-    """What these thresholds, of the fitting half, do on the other; and the e-process of both."""
+    """What these thresholds, of the fitting part, do on the other; and the e-process of both."""
     values = asdict(thresholds)
     margin_mean_max = values.pop("margin_mean_max")
     kinds = families()
-    honest_tokens = {e.job: e.token_ids for e in halves.held_out_honest}
+    honest_tokens = {e.job: e.token_ids for e in parts.held_out_honest}
     frauds = {}
-    for name, evidence in halves.held_out.items():
+    for name, evidence in parts.held_out.items():
         found = [
             _detection(evidence, length, thresholds, honest_tokens) for length in (*LENGTHS, WHOLE)
         ]
@@ -296,19 +296,19 @@ def build_report(
         "further_thresholds": {"margin_mean_max": margin_mean_max},
         "false_reject_budget": FALSE_REJECT_BUDGET,
         "jobs": {
-            "honest_fitting": len(halves.fitting_honest),
-            "honest_held_out": len(halves.held_out_honest),
-            "frauds_fitting": {name: len(e) for name, e in halves.fitting.items()},
-            "frauds_held_out": {name: len(e) for name, e in halves.held_out.items()},
+            "honest_fitting": len(parts.fitting_honest),
+            "honest_held_out": len(parts.held_out_honest),
+            "frauds_fitting": {name: len(e) for name, e in parts.fitting.items()},
+            "frauds_held_out": {name: len(e) for name, e in parts.held_out.items()},
         },
         "honest_noise": {
-            "fitting": noise_of(halves.fitting_honest),
-            "held_out": noise_of(halves.held_out_honest),
+            "fitting": noise_of(parts.fitting_honest),
+            "held_out": noise_of(parts.held_out_honest),
         },
         "held_out": {
-            "false_rejections": _false_rejections(halves.held_out_honest, thresholds),
+            "false_rejections": _false_rejections(parts.held_out_honest, thresholds),
             "frauds": frauds,
         },
-        "roc_areas_at_128": _areas(halves, 128),
-        "e_process": _e_process(halves, thresholds),
+        "roc_areas_at_128": _areas(parts, 128),
+        "e_process": _e_process(parts, thresholds),
     }

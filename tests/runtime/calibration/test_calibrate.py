@@ -14,7 +14,7 @@ from runtime.packages import REFERENCE_PROFILE, ModelPackage
 from tests.runtime.tiny_model import TinyModel, tiny_package
 
 PAIR = f"{REFERENCE_PROFILE}--{REFERENCE_PROFILE}"
-ARGUMENTS = ["--jobs", "64", "--fraud-jobs", "20", "--steered-jobs", "8"]
+ARGUMENTS = ["--jobs", "128", "--fraud-jobs", "24", "--steered-jobs", "8"]
 ARGUMENTS += ["--max-output-tokens", "36", "--in-flight", "1,8"]
 
 
@@ -47,12 +47,12 @@ def whole(report: dict[str, Any], fraud: str) -> dict[str, Any]:
     return found
 
 
-def test_honest_jobs_of_both_halves_score_zero_and_pass(report: dict[str, Any]) -> None:
+def test_honest_jobs_of_both_parts_score_zero_and_pass(report: dict[str, Any]) -> None:
     assert set(report["thresholds"].values()) == {0}
     for entry in report["held_out"]["false_rejections"]:
         assert set(entry["rejected"].values()) == {0}
     jobs = report["jobs"]
-    assert jobs["honest_fitting"] + jobs["honest_held_out"] == 64
+    assert jobs["honest_fitting"] + jobs["honest_held_out"] == 128
     assert min(jobs["honest_fitting"], jobs["honest_held_out"]) >= 24
 
 
@@ -132,7 +132,7 @@ def test_another_corpus_needs_another_directory(
 
 
 def test_too_few_jobs_are_an_error_that_says_so(package: ModelPackage, tmp_path: Path) -> None:
-    few = calibrate(package, tmp_path, "--jobs", "4", "--fraud", "honest")
+    few = calibrate(package, tmp_path, "--jobs", "16", "--fraud", "honest")
     assert few.exit_code == 1
     assert "honest jobs are too few to fit, at least 24" in few.stderr
 

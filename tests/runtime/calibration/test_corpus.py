@@ -14,7 +14,7 @@ def test_one_seed_gives_one_corpus_and_another_seed_another() -> None:
 
 def test_the_corpus_of_the_reports_stays_what_it_was() -> None:
     digest = hashlib.sha256(corpus_digest(build_corpus(1, 64, 256)).encode()).hexdigest()
-    assert digest == "9922d6484261e27cd72bfce7c5996a056182792f6c50db203b9b15721bc1e771"
+    assert digest == "5ef6b622234be7788ddbd630bbc2510b8f9046699e021606a38b54686950f239"
 
 
 def test_a_longer_corpus_begins_with_the_shorter_one() -> None:
@@ -39,8 +39,20 @@ def test_the_corpus_varies() -> None:
     assert max(lengths) > 400
 
 
-def test_the_halves_are_about_equal() -> None:
-    assert 450 < sum(job.fits for job in build_corpus(1, 1_000, 64)) < 550
+def test_about_a_quarter_of_the_jobs_is_for_fitting() -> None:
+    assert 210 < sum(job.fits for job in build_corpus(1, 1_000, 64)) < 290
+
+
+def test_a_quarter_of_the_jobs_of_each_temperature_is_long() -> None:
+    jobs = build_corpus(1, 1_200, 64)
+    for temperature_milli in TEMPERATURES_MILLI:
+        limits = [
+            job.sampling.max_output_tokens
+            for job in jobs
+            if job.sampling.temperature_milli == temperature_milli
+        ]
+        assert sorted(limits) == [16] * 300 + [64] * 100
+    assert {job.sampling.max_output_tokens for job in jobs if job.is_long} == {64}
 
 
 @pytest.mark.parametrize("jobs", [0, MAX_JOBS + 1])

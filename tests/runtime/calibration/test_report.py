@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from runtime.calibration.report import (
-    Halves,
+    Parts,
     Subject,
     area,
     build_report,
@@ -21,13 +21,13 @@ SUBJECT = Subject("ab" * 32, "tiny", "here", "there", {"seed": 1})
 NAT = 1 << 20
 
 
-def build(halves: Halves) -> dict[str, Any]:
-    thresholds = fit_thresholds(halves.fitting_honest)
-    return build_report(SUBJECT, halves, thresholds, 7, "a test")
+def build(parts: Parts) -> dict[str, Any]:
+    thresholds = fit_thresholds(parts.fitting_honest)
+    return build_report(SUBJECT, parts, thresholds, 7, "a test")
 
 
 @pytest.fixture(scope="module")
-def halves() -> Halves:
+def parts() -> Parts:
     honest = noisy_jobs(0, 400, 0.02, 20_000, seed=1, tokens=40)
     frauds = {
         "int4": noisy_jobs(0, 60, 0.5, 200_000, seed=2, tokens=40),
@@ -37,29 +37,27 @@ def halves() -> Halves:
 
 
 @pytest.fixture(scope="module")
-def report(halves: Halves) -> dict[str, Any]:
-    return build(halves)
+def report(parts: Parts) -> dict[str, Any]:
+    return build(parts)
 
 
-def test_a_job_and_its_frauds_lie_in_the_same_half(halves: Halves) -> None:
-    fitting = {e.job for e in halves.fitting_honest}
-    held_out = {e.job for e in halves.held_out_honest}
+def test_a_job_and_its_frauds_lie_in_the_same_part(parts: Parts) -> None:
+    fitting = {e.job for e in parts.fitting_honest}
+    held_out = {e.job for e in parts.held_out_honest}
     assert not fitting & held_out
     assert len(fitting) + len(held_out) == 400
-    for evidence in halves.fitting.values():
+    for evidence in parts.fitting.values():
         assert {e.job for e in evidence} <= fitting
-    for evidence in halves.held_out.values():
+    for evidence in parts.held_out.values():
         assert {e.job for e in evidence} <= held_out
 
 
-def test_thresholds_come_from_the_fitting_half_alone(
-    halves: Halves, report: dict[str, Any]
-) -> None:
-    spoiled = Halves(
-        halves.fitting_honest,
+def test_thresholds_come_from_the_fitting_part_alone(parts: Parts, report: dict[str, Any]) -> None:
+    spoiled = Parts(
+        parts.fitting_honest,
         [make_evidence(n, [9 * NAT] * 40, [9 * NAT] * 40) for n in range(30)],
-        halves.fitting,
-        halves.held_out,
+        parts.fitting,
+        parts.held_out,
     )
     found = build(spoiled)
     assert found["thresholds"] == report["thresholds"]
@@ -68,9 +66,9 @@ def test_thresholds_come_from_the_fitting_half_alone(
     assert whole["share_upper_95"] == 1
 
 
-def test_counts_are_those_of_the_judgement(halves: Halves, report: dict[str, Any]) -> None:
-    thresholds = fit_thresholds(halves.fitting_honest)
-    for name, evidence in halves.held_out.items():
+def test_counts_are_those_of_the_judgement(parts: Parts, report: dict[str, Any]) -> None:
+    thresholds = fit_thresholds(parts.fitting_honest)
+    for name, evidence in parts.held_out.items():
         judged = [judge(e.prefix(32), thresholds) for e in evidence]
         entry = report["held_out"]["frauds"][name]["by_length"][0]
         assert (entry["output_tokens"], entry["jobs"]) == (32, len(evidence))
@@ -84,10 +82,10 @@ def test_lengths_that_no_output_has_are_left_out(report: dict[str, Any]) -> None
         assert [entry["output_tokens"] for entry in fraud["by_length"]] == [32, "whole"]
 
 
-def test_weak_is_what_single_jobs_do_not_show(halves: Halves) -> None:
-    thresholds = fit_thresholds(halves.fitting_honest)
-    assert weak_frauds(halves, thresholds, 32) == ["int8"]
-    assert weak_frauds(halves, Thresholds(0, 0, 0, 0, 0, 0), 32) == []
+def test_weak_is_what_single_jobs_do_not_show(parts: Parts) -> None:
+    thresholds = fit_thresholds(parts.fitting_honest)
+    assert weak_frauds(parts, thresholds, 32) == ["int8"]
+    assert weak_frauds(parts, Thresholds(0, 0, 0, 0, 0, 0), 32) == []
 
 
 def test_a_weak_fraud_is_found_by_many_jobs_and_the_honest_are_left_alone(
