@@ -22,6 +22,15 @@ def proof(leaf_hashes: list[bytes], index: int) -> list[bytes]:
     Raises IndexError when there is no such leaf, ValueError for a leaf that is not 32 bytes.
     """
 
+def packed_root(data: bytes, ends: bytes) -> bytes:
+    """Root over leaf data that stands joined, with the end offset of each leaf as u32-LE.
+
+    Raises ValueError when the ends do not rise, or the last is not the data's length.
+    """
+
+def packed_proof(data: bytes, ends: bytes, index: int) -> list[bytes]:
+    """Audit path of leaf ``index`` of the same tree. Raises as ``packed_root``, and IndexError."""
+
 def verify_proof(leaf_hash: bytes, index: int, size: int, path: list[bytes], root: bytes) -> bool:
     """Whether ``path`` leads from leaf ``index`` of a tree of ``size`` leaves to ``root``.
 

@@ -1,0 +1,76 @@
+"""Runs of plain transfers, executed without the interpreter lock.
+
+The rules are those of chain/execution/block.py and transfers.py, in their order: expired, too far
+ahead, replayed (no receipt), fee too low, balance below the fee (a receipt without fee); then the
+fee is taken, one part burned and the rest the lane owner's, and the operations are all done or all
+undone. Receipts and events are the bytes of TransactionReceipt.leaf() and Event.leaf().
+"""
+
+from ext.bodies import Bodies
+from ext.ledger import AccountTable, IdWindow
+
+class TransferRules:
+    """What a run needs to know of its block and of the chain's parameters."""
+
+    def __init__(
+        self,
+        *,
+        height: int,
+        window_blocks: int,
+        fee_per_transaction: int,
+        fee_per_operation: int,
+        fee_per_byte: int,
+        fee_burn_bps: int,
+    ) -> None:
+        """Heights and fees are u64, the window u32. Raises OverflowError, and ValueError for more
+        than 10,000 basis points."""
+
+class RunOutput:
+    """What a block leaves behind, in order: leaves of receipts and of events, and what was burned.
+
+    Runs append to it, and so does Python for what it executes in between. Included ids are in the
+    IdWindow (`ids_at`). One thread at a time.
+    """
+
+    def __init__(self) -> None: ...
+    @property
+    def receipts(self) -> int:
+        """Number of receipt leaves so far: the index of the next one."""
+    @property
+    def events(self) -> int:
+        """Number of event leaves so far."""
+    @property
+    def burned(self) -> int:
+        """Grain burned by runs; what Python burns is not in it."""
+    def append_receipt(self, leaf: bytes) -> int:
+        """Add leaf data made by Python; its index. Raises OverflowError above 4 GiB of leaves."""
+    def append_event(self, leaf: bytes) -> int:
+        """Add leaf data made by Python; its index. Raises OverflowError above 4 GiB of leaves."""
+    def truncate_events(self, count: int) -> None:
+        """Forget all but the first `count` events. Raises ValueError for more than there are."""
+    def receipt_leaves(self) -> tuple[bytes, bytes]:
+        """(leaf data joined, end offset of each leaf as u32-LE)."""
+    def event_leaves(self) -> tuple[bytes, bytes]:
+        """(leaf data joined, end offset of each leaf as u32-LE)."""
+    def receipts_root(self) -> bytes:
+        """RFC 6962 root over the receipt leaves."""
+    def events_root(self) -> bytes:
+        """RFC 6962 root over the event leaves."""
+
+def run(
+    accounts: AccountTable,
+    window: IdWindow,
+    bodies: Bodies,
+    start: int,
+    stop: int,
+    rules: TransferRules,
+    lane_owner: bytes,
+    output: RunOutput,
+) -> int:
+    """Execute bodies[start:stop] up to the first that is not PLAIN; the index of that one, or stop.
+
+    Raises IndexError for a range outside the batch, ValueError for a lane owner that is not 32
+    bytes or a window that cannot take this height, TableFullError, and OverflowError when a balance
+    would exceed 64 bits, which a supply below 2^63 excludes: after the last two the transaction
+    that met it has left nothing, those before it stand.
+    """
