@@ -229,11 +229,12 @@ class VllmBackend:
         self, prompt_ids: list[int], readable: Sequence[int], deadline_s: float
     ) -> tuple[np.ndarray, np.ndarray]:
         """(ids int64, log-probabilities float32), each [claimed tokens, 65]; see `replay`."""
-        parameters = self._vllm.prefill_parameters(self.vocabulary)
+        parameters = self._vllm.prefill_parameters(self.vocabulary, len(prompt_ids))
         async with self._outputs([*prompt_ids, *readable], parameters) as outputs:
             flat = (await _next(outputs, deadline_s)).prompt_logprobs
         self._last_token_s = time.monotonic()
-        first = flat.start_indices[len(prompt_ids)]
+        # The claim's rows are the last; a worker of vLLM's own gives the prompt's before them.
+        first = flat.start_indices[-len(readable)]
         ids = np.array(flat.token_ids[first:], np.int64).reshape(len(readable), -1)
         logprobs = np.array(flat.logprobs[first:], np.float32).reshape(len(readable), -1)
         if np.isnan(logprobs).any():

@@ -16,12 +16,15 @@ from runtime.model_config import ModelConfig
 from runtime.sampling import CANDIDATES
 from runtime.vllm_engine import processor
 from runtime.vllm_engine.export import SPARE_POSITIONS
+from runtime.vllm_engine.first_row import FIRST_ROW_ARGUMENT
 from runtime.vllm_engine.rules import RULE_ARGUMENT
 from runtime.vllm_engine.settings import Settings, SettingsError, kv_cache_bytes, profile_name
 
 ENGINE_ERRORS: Final = (EngineDeadError, EngineGenerateError, VLLMClientError, ValueError)
 """What a request may end with when it is not its caller's doing."""
 CPU: Final = "cpu"
+CPU_WORKER: Final = "runtime.vllm_engine.cpu_worker.WideningWorker"
+"""By name: vLLM imports it in the worker's process."""
 
 
 def profile_of(settings: Settings) -> str:
@@ -60,6 +63,7 @@ def engine_config(
         pipeline_parallel_size=settings.pipeline_parallel_size,
         distributed_executor_backend=settings.effective_executor.value,
         logits_processors=[processor.NAME],
+        worker_cls=CPU_WORKER if on_cpu else "auto",
         disable_log_stats=True,
         seed=0,
     )
@@ -97,8 +101,11 @@ def generation_parameters(rule: list[int], max_tokens: int, end_ids: list[int]) 
     )
 
 
-def prefill_parameters(vocabulary: int) -> SamplingParams:
-    """Parameters of one prefill that returns each token's log-probability and the greatest."""
+def prefill_parameters(vocabulary: int, first_row: int) -> SamplingParams:
+    """Parameters of one prefill that returns each token's log-probability and the greatest.
+
+    Our worker leaves out the tokens before `first_row`; where vLLM's own runs, they come along.
+    """
     return SamplingParams(
         temperature=0.0,
         max_tokens=1,
@@ -107,4 +114,5 @@ def prefill_parameters(vocabulary: int) -> SamplingParams:
         ignore_eos=True,
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
+        extra_args={FIRST_ROW_ARGUMENT: first_row},
     )

@@ -4,6 +4,7 @@ vLLM lives in an environment of its own: ASSAY_TORCH_PYTHON names its Python. Wi
 are skipped, or fail where ASSAY_REQUIRE_VLLM=1.
 """
 
+import json
 import os
 import subprocess
 import time
@@ -22,6 +23,7 @@ from tests.conftest import REPOSITORY
 START_BOUND_S = 280.0
 """vLLM alone takes half a minute of one free core, and kernels may be compiled."""
 STOP_BOUND_S = 30.0
+CHECKS_BOUND_S = 250.0
 STALL_S = 10.0
 RUNNING_LIMIT = 8
 QUEUE_LIMIT = 8
@@ -63,6 +65,27 @@ def in_torch_python(*arguments: str) -> list[str]:
 def environment() -> dict[str, str]:
     """This process's, with the checkout on the path."""
     return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+
+
+def run_checks_in_torch_python(script: Path) -> dict[str, str]:
+    """Run a script of checks where vLLM is; what went wrong in each, empty where nothing did."""
+    result = subprocess.run(
+        in_torch_python(str(script)),
+        cwd=REPOSITORY,
+        env={
+            **environment(),
+            "VLLM_LOGGING_LEVEL": "ERROR",
+            "OMP_NUM_THREADS": "1",
+            "TORCHDYNAMO_DISABLE": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=CHECKS_BOUND_S,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    outcome: dict[str, str] = json.loads(result.stdout.splitlines()[-1])
+    return outcome
 
 
 @contextmanager

@@ -216,9 +216,10 @@ CHECKS: dict[str, Callable[[], None]] = {
 }
 
 
-def main() -> None:
+def run_checks(checks: dict[str, Callable[[], None]]) -> None:
+    """Print what went wrong in each."""
     found: dict[str, str] = {}
-    for name, check in CHECKS.items():
+    for name, check in checks.items():
         try:
             check()
         except Exception:  # noqa: BLE001 - told to the test that ran this
@@ -229,4 +230,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_checks(CHECKS)

@@ -14,6 +14,7 @@ from chain.runtime_client import RuntimeClient
 from runtime import requests
 from runtime.engine import Scores
 from runtime.reference.engine import ReferenceEngine
+from runtime.vllm_engine.settings import Settings
 from tests.runtime.serving import reason_of
 from tests.runtime.vllm.asking import (
     CALL_BOUND_S,
@@ -42,6 +43,10 @@ HEAT: list[dict[str, Any]] = [
     {"temperature_milli": 1000, "top_k": 20, "top_p_milli": 700},
 ]
 LONG_TOKENS = 4000
+PASS_TOKENS = Settings().max_batched_tokens
+LONG_PROMPT = "Which of these is gold? " + " ".join(
+    f"Sample {number} weighs {number * 37 % 101} grains." for number in range(140)
+)
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -168,6 +173,21 @@ async def test_both_engines_score_a_cheated_claim_alike(
             tolerance = 2 * FLOAT32_DISTANCE_MAX * ours.positions
             assert abs(theirs.scores.margin_sum - ours.margin_sum) <= tolerance
             assert abs(theirs.scores.distance_sum - ours.distance_sum) <= tolerance
+
+
+async def test_a_claim_after_a_prompt_of_several_passes_is_scored_like_any_other(
+    float32: Served, reference: ReferenceEngine
+) -> None:
+    request = ask(float32, LONG_PROMPT, temperature_milli=800)
+    (result,) = await results_of(float32, [request])
+    assert result.input_tokens > PASS_TOKENS
+    ours = judged(reference, request, result, positions=[0, 1])
+    assert_honest_in_float32(ours.scores, len(result.token_ids))
+    async with RuntimeClient(float32.target) as client:
+        theirs = await client.verify(request, result, [0, 1], CALL_BOUND_S)
+    assert_honest_in_float32(requests_scores(theirs.scores), len(result.token_ids))
+    for one, other in zip(theirs.fingerprint, ours.fingerprint, strict=True):
+        assert abs(one - other) <= FLOAT32_DISTANCE_MAX
 
 
 async def test_eight_in_flight_get_what_each_would_get_alone(float32: Served) -> None:
