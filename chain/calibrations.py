@@ -1,16 +1,18 @@
-"""Thresholds for a registration, out of a calibration report (docs/calibration.md).
+"""Calibrated pairs for a registration, out of calibration reports (docs/calibration.md).
 
-A report is a file beside the package. It is read strictly where it matters: it must name this very
-model and this profile as the provider's, and its thresholds must be the ones consensus knows.
+A report is a file beside the package, one for each pair of engine profiles. It is read strictly
+where it matters: it must name this very model and two profiles, and its thresholds must be the ones
+consensus knows.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from assay.v1 import transactions_pb2
 from chain import readable
+from chain.pairs import is_profile, order_of
 from chain.readable import ReadableError
-from chain.records import Thresholds
+from chain.records import PAIRS_MAX, PROFILE_BYTES_MAX, CalibratedPair, Thresholds
 
 FILE_BYTES_MAX: Final = 16 << 20
 PINNED: Final = Thresholds(
@@ -26,14 +28,36 @@ PINNED: Final = Thresholds(
 
 
 class CalibrationError(Exception):
-    """The report can't be used for this model. The message says why and what to do."""
+    """The reports can't be used for this model. The message says why and what to do."""
 
 
-def read_thresholds(path: Path, model: bytes, profile: str) -> Thresholds:
-    """The thresholds that a report fitted for a model and its provider's engine profile.
+def read_pairs(paths: Sequence[Path], model: bytes, built_in: str) -> tuple[CalibratedPair, ...]:
+    """The pairs to register a model with: those of the reports, in their order on chain.
 
-    Raises CalibrationError.
+    The built-in engine's profile on both sides is pinned and among them, unless a report is of just
+    that pair. Raises CalibrationError.
     """
+    pairs: dict[tuple[str, str], CalibratedPair] = {}
+    sources: dict[tuple[str, str], Path] = {}
+    for path in paths:
+        pair = read_pair(path, model)
+        place = order_of(pair)
+        if place in pairs:
+            raise CalibrationError(
+                f"{sources[place]} and {path} are both of {' and '.join(place)}; give one of them"
+            )
+        pairs[place], sources[place] = pair, path
+    pinned = CalibratedPair(built_in, built_in, PINNED)
+    pairs.setdefault(order_of(pinned), pinned)
+    if len(pairs) > PAIRS_MAX:
+        raise CalibrationError(
+            f"{len(pairs)} pairs, a model is registered with at most {PAIRS_MAX}"
+        )
+    return tuple(pairs[place] for place in sorted(pairs))
+
+
+def read_pair(path: Path, model: bytes) -> CalibratedPair:
+    """The pair of profiles that a report is of, and what it fitted. Raises CalibrationError."""
     try:
         with path.open("rb") as file:
             data = file.read(FILE_BYTES_MAX + 1)
@@ -45,25 +69,18 @@ def read_thresholds(path: Path, model: bytes, profile: str) -> Thresholds:
                 f"{path} was measured for model {report.get('model')}, not for {model.hex()}; "
                 "calibrate this package"
             )
-        if report.get("provider_profile") != profile:
-            raise CalibrationError(
-                f"{path} was measured for providers of profile {report.get('provider_profile')}, "
-                f"not {profile}; calibrate that pair"
-            )
-        return readable.parse(Thresholds, report.get("thresholds"), "thresholds")
+        profiles = []
+        for name in ("provider_profile", "verifier_profile"):
+            profile = readable.take_text(report.get(name), name)
+            if not is_profile(profile):
+                raise ReadableError(
+                    f"{name}: expected 1 to {PROFILE_BYTES_MAX} printable ASCII characters "
+                    "without blanks"
+                )
+            profiles.append(profile)
+        thresholds: Thresholds = readable.parse(Thresholds, report.get("thresholds"), "thresholds")
+        return CalibratedPair(profiles[0], profiles[1], thresholds)
     except OSError as error:
         raise CalibrationError(f"{path}: {error.strerror}; run assay model calibrate") from error
     except (UnicodeDecodeError, ReadableError) as error:
         raise CalibrationError(f"{path}: no calibration report: {error}") from error
-
-
-def thresholds_message(thresholds: Thresholds) -> transactions_pb2.Thresholds:
-    """The thresholds as an operation or a view carries them."""
-    return transactions_pb2.Thresholds(
-        replay_mismatches_max=thresholds.replay_mismatches_max,
-        margin_max=thresholds.margin_max,
-        distance_max=thresholds.distance_max,
-        distance_mean_max=thresholds.distance_mean_max,
-        outside_candidates_max=thresholds.outside_candidates_max,
-        fingerprint_tolerance=thresholds.fingerprint_tolerance,
-    )

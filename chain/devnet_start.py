@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assay.v1 import transactions_pb2
-from chain.calibrations import PINNED, CalibrationError, read_thresholds, thresholds_message
+from chain.calibrations import CalibrationError, read_pairs
 from chain.client import NodeClient, NodeUnavailableError
 from chain.devnet import (
     Devnet,
@@ -26,6 +26,7 @@ from chain.devnet import (
 )
 from chain.keys import KeyPair, Role
 from chain.keystore import load_key, read_passphrase
+from chain.pairs import pair_message
 from chain.rejections import Rejection, RejectionReason
 from chain.runtime_client import RuntimeClient
 from chain.runtime_replies import ModelInfo
@@ -48,8 +49,8 @@ class DevnetPlan:
     runtime_per_validator: bool = False
     """One process for each validator and by it alone, instead."""
     threads: int = 2
-    calibration: Path | None = None
-    """Report whose thresholds the model is registered with; None: those of pinned bits."""
+    calibrations: tuple[Path, ...] = ()
+    """Reports of the pairs to register the model with, beside the built-in engine's own."""
 
 
 def start_devnet(plan: DevnetPlan, progress: Progress) -> Devnet:
@@ -156,20 +157,17 @@ def user_key(home: Path, devnet: Devnet) -> KeyPair:
 
 
 async def _register(plan: DevnetPlan, devnet: Devnet, client: NodeClient, model: ModelInfo) -> None:
-    thresholds = PINNED
-    if plan.calibration is not None:
-        try:
-            thresholds = read_thresholds(plan.calibration, model.model, model.engine_profile)
-        except CalibrationError as error:
-            raise DevnetError(str(error)) from error
+    try:
+        pairs = read_pairs(plan.calibrations, model.model, model.engine_profile)
+    except CalibrationError as error:
+        raise DevnetError(str(error)) from error
     operation = transactions_pb2.Op(
         register_model=transactions_pb2.RegisterModel(
             model=model.model,
             name=model.name,
-            engine_profile=model.engine_profile,
             context_tokens=model.context_tokens,
             royalty_bps=ROYALTY_BPS,
-            thresholds=thresholds_message(thresholds),
+            pairs=[pair_message(pair) for pair in pairs],
         )
     )
     try:

@@ -15,7 +15,11 @@ from ext.hashing import tagged_hash
 COMMITTEE_MAX = 31
 NAME_BYTES_MAX = 64
 PROFILE_BYTES_MAX = 128
+PAIRS_MAX = 16
 INCLUDED_BYTES_MAX = 1 << 28
+
+Profile = Annotated[str, Size(PROFILE_BYTES_MAX)]
+"""Name of an engine's arithmetic, as a runtime reports it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """What an honest result may score at most, for one model's engine profile."""
+    """What an honest result may score at most, for one pair of engine profiles."""
 
     replay_mismatches_max: U32
     margin_max: U32
@@ -40,7 +44,16 @@ class Thresholds:
     """Of distance_sum / positions, in 2^-20 nats."""
     outside_candidates_max: U32
     fingerprint_tolerance: U32
-    """Between two verifiers' log-probabilities at one position, in 2^-20 nats."""
+    """Between the two engines' log-probabilities at one position, in 2^-20 nats."""
+
+
+@dataclass(frozen=True, slots=True)
+class CalibratedPair:
+    """Thresholds for results of one engine profile, verified with another or the same."""
+
+    provider_profile: Profile
+    verifier_profile: Profile
+    thresholds: Thresholds
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +62,10 @@ class Model:
 
     owner: PublicKey
     name: Annotated[str, Size(NAME_BYTES_MAX)]
-    engine_profile: Annotated[str, Size(PROFILE_BYTES_MAX)]
     context_tokens: U32
     royalty_bps: U16
-    thresholds: Thresholds
+    pairs: Annotated[tuple[CalibratedPair, ...], Count(PAIRS_MAX)]
+    """Rising by provider's, then verifier's profile; `chain.pairs` has the rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +80,8 @@ class Offer:
     """Jobs it takes at once."""
     operator: U16
     """The validator at whose node the provider runs; it never audits this provider."""
+    engine_profile: Profile
+    """Of its answers."""
     open_jobs: U32
     completed: U64
     failed: U64
@@ -97,6 +112,8 @@ class CommitteeSeat:
     """One verifier's place on a job's committee, and what it has said so far."""
 
     validator: U16
+    engine_profile: Profile
+    """As the verifier had announced it when the seat was drawn."""
     round: U8
     commitment: Hash | None
     verdict: Verdict | None
@@ -126,6 +143,8 @@ class Job:
     attempts: U8
     provider: PublicKey | None
     operator: U16
+    engine_profile: Profile
+    """Of the provider, as its offer named it at assignment; empty while nobody is assigned."""
     input_price: U64
     output_price: U64
     seed: Hash | None
@@ -154,6 +173,8 @@ class Verifier:
     """A validator's word that it serves a model; the table's key is model ‖ u16-BE index."""
 
     since_height: U64
+    engine_profile: Profile
+    """It verifies with; saying another one starts `since_height` anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +207,11 @@ class VerdictRecord:
     """One verifier's final word, as a receipt shows it."""
 
     validator: U16
+    engine_profile: Profile
     verdict: Verdict
     scores: Scores
+    thresholds: Thresholds
+    """What the scores were judged by: the pair's of the result's profile and this one."""
     reveal_digest: Hash
 
 

@@ -86,11 +86,20 @@ def fingerprint_positions(
     return tuple(sorted(positions))
 
 
-def outliers(fingerprints: Mapping[int, Sequence[int]], tolerance: int) -> tuple[int, ...]:
-    """Members (rising) whose fingerprint is out of tolerance at more than half of the positions.
+def outliers(
+    fingerprints: Mapping[int, Sequence[int]], tolerances: Mapping[int, int]
+) -> tuple[int, ...]:
+    """Members (rising) whose fingerprint the others do not bear out at more than half of the
+    positions.
 
-    Each value is compared with the lower median of all members' values there, own included: with
-    three members two honest ones then hold the median between them, whatever the third says.
+    `tolerances` has one for each member: how far its engine's values may honestly lie from the
+    provider's engine's. At a position two members agree if they differ by no more than the greater
+    of theirs, and a member misses if it disagrees with more than half of all members, itself
+    counted among those it agrees with. So while those who pairwise agree are at least half,
+    nothing that others say can make one of them miss. There is no common value that all are
+    measured by: among members of different tolerances a liar could place itself there, next to a
+    strict member and yet out of its tolerance.
+
     Empty if fewer than three members gave one: no blame without a majority. All fingerprints must
     have one length (ValueError).
     """
@@ -102,12 +111,14 @@ def outliers(fingerprints: Mapping[int, Sequence[int]], tolerance: int) -> tuple
         return ()
     count = lengths.pop()
     misses = dict.fromkeys(members, 0)
-    for position in range(count):
-        values = sorted(fingerprints[member][position] for member in members)
-        median = values[(len(values) - 1) // 2]
-        for member in members:
-            if abs(fingerprints[member][position] - median) > tolerance:
-                misses[member] += 1
+    for values in zip(*(fingerprints[member] for member in members), strict=True):
+        for member, value in zip(members, values, strict=True):
+            own = tolerances[member]
+            apart = sum(
+                abs(value - other) > max(own, tolerances[fellow])
+                for fellow, other in zip(members, values, strict=True)
+            )
+            misses[member] += 2 * apart > len(members)
     return tuple(member for member in members if 2 * misses[member] > count)
 
 

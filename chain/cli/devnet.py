@@ -53,9 +53,12 @@ def start(  # noqa: PLR0913, PLR0917 (one parameter an option)
         ),
     ] = 1,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Of each runtime.")] = 2,
-    calibration: Annotated[
-        Path | None,
-        typer.Option("--calibration", help="Report to take the model's thresholds from."),
+    calibrations: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--calibration",
+            help="Report of a pair of engine profiles to register the model with; repeatable.",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -68,7 +71,13 @@ def start(  # noqa: PLR0913, PLR0917 (one parameter an option)
 
     package = model if model is not None else _fetch_model(as_json)
     plan = DevnetPlan(
-        home, package, validators, runtimes, runtime_per_validator, threads, calibration
+        home,
+        package,
+        validators,
+        runtimes,
+        runtime_per_validator,
+        threads,
+        tuple(calibrations or ()),
     )
     try:
         devnet = start_devnet(plan, progress)

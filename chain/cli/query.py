@@ -11,6 +11,8 @@ from chain.asking import pick_model
 from chain.cli.calls import HomeOption, NodeOption, call_node, resolve
 from chain.cli.output import JsonOption, emit, fail
 from chain.client import NodeClient
+from chain.pairs import pair_record
+from chain.readable import render
 from chain.rejections import Rejection
 
 app = typer.Typer(help="What the chain knows, as one node tells it.", no_args_is_help=True)
@@ -83,6 +85,7 @@ def job_value(view: node_pb2.JobView) -> dict[str, Any]:
         "model": view.model.hex(),
         "provider": encode_address(view.provider) if view.provider else None,
         "operator": view.operator if view.provider else None,
+        "engine_profile": view.engine_profile or None,
         "attempts": view.attempts,
         "max_price": view.max_price,
         "escrow": view.escrow,
@@ -95,6 +98,7 @@ def job_value(view: node_pb2.JobView) -> dict[str, Any]:
         "committee": [
             {
                 "validator": seat.validator,
+                "engine_profile": seat.engine_profile,
                 "round": seat.round,
                 "committed": seat.committed,
                 "verdict": seat.verdict or None,
@@ -123,14 +127,25 @@ def model(
         "model": view.model.hex(),
         "name": view.name,
         "owner": encode_address(view.owner),
-        "engine_profile": view.engine_profile,
         "context_tokens": view.context_tokens,
         "royalty_bps": view.royalty_bps,
-        "verifiers": list(view.verifiers),
+        "pairs": [
+            {
+                "provider_profile": pair.provider_profile,
+                "verifier_profile": pair.verifier_profile,
+                "thresholds": render(pair_record(pair).thresholds),
+            }
+            for pair in view.pairs
+        ],
+        "verifiers": [
+            {"validator": verifier.validator, "engine_profile": verifier.engine_profile}
+            for verifier in view.verifiers
+        ],
         "offers": [
             {
                 "provider": encode_address(offer.provider),
                 "operator": offer.operator,
+                "engine_profile": offer.engine_profile,
                 "input_price": offer.input_price,
                 "output_price": offer.output_price,
                 "capacity": offer.capacity,

@@ -9,6 +9,7 @@ import typer
 from chain import receipt_files
 from chain.cli.output import EXIT_USAGE, JsonOption, emit, errors_reported, fail
 from chain.genesis import load as load_genesis
+from chain.readable import render
 from chain.receipts import Receipt, VerifiedReceipt, verify_receipt
 
 app = typer.Typer(help="Check receipts offline.", no_args_is_help=True)
@@ -42,8 +43,15 @@ def describe(verified: VerifiedReceipt) -> dict[str, Any]:
         "model": ruled.model.hex(),
         "provider": None if ruled.provider is None else ruled.provider.hex(),
         "verifiers": [
-            {"validator": word.validator, "verdict": word.verdict.name} for word in ruled.verdicts
+            {
+                "validator": word.validator,
+                "engine_profile": word.engine_profile,
+                "verdict": word.verdict.name,
+                "thresholds": render(word.thresholds),
+            }
+            for word in ruled.verdicts
         ],
+        "engine_profile": None if result is None else result.engine_profile,
         "text": None if result is None else result.text,
         "output_tokens": ruled.output_tokens,
         "price": sum(payment.amount for payment in ruled.payments),
@@ -64,12 +72,14 @@ def verify(
         trusted = load_genesis(genesis)
         shown = describe(verify_receipt(receipt_files.read(file), trusted))
         verdicts = ", ".join(
-            f"validator {word['validator']} {word['verdict']}" for word in shown["verifiers"]
+            f"validator {word['validator']} {word['verdict']} ({word['engine_profile']})"
+            for word in shown["verifiers"]
         )
         text = "\n".join(
             [
                 f"verified receipt: {file}",
                 f"  job       {shown['job']}: {shown['verdict']} at height {shown['height']}",
+                f"  answered  {shown['engine_profile'] or 'by nobody'}",
                 f"  verdicts  {verdicts or 'none'}",
                 f"  signed    {len(shown['signers'])} validators, {shown['signed_stake']} of "
                 f"{shown['total_stake']} stake, chain {shown['chain_id']}",

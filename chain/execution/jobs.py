@@ -6,7 +6,7 @@ from assay.v1 import inference_pb2 as inference
 from assay.v1 import transactions_pb2 as pb
 from chain.execution.market import check_provider_key, live_offers, price_floor
 from chain.execution.scope import Scope
-from chain.records import Job, JobStatus, Model, Tier
+from chain.records import PROFILE_BYTES_MAX, Job, JobStatus, Model, Tier
 from chain.rejections import Rejection, RejectionReason
 from chain.transactions import result_bytes
 from ext.hashing import tagged_hash
@@ -81,6 +81,7 @@ def request_inference(
         attempts=0,
         provider=None,
         operator=0,
+        engine_profile="",
         input_price=0,
         output_price=0,
         seed=message.seed or None,
@@ -205,9 +206,10 @@ def check_result(result: inference.InferenceResult, job: Job, model: Model) -> N
         )
     if len(result.text.encode()) > RESULT_TEXT_BYTES_MAX:
         raise _bad_result(f"the text has more than {RESULT_TEXT_BYTES_MAX} bytes")
-    if result.engine_profile != model.engine_profile:
+    if result.engine_profile != job.engine_profile:
         raise _bad_result(
-            f"engine_profile is {result.engine_profile!r}, the model's is {model.engine_profile!r}"
+            f"engine_profile is {result.engine_profile[:PROFILE_BYTES_MAX]!r}, your offer's was "
+            f"{job.engine_profile!r} when the job was assigned"
         )
 
 

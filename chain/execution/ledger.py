@@ -18,6 +18,7 @@ from chain.records import (
     Model,
     Offer,
     Supply,
+    Verifier,
 )
 from chain.state import (
     ACCOUNT_BYTES,
@@ -183,11 +184,12 @@ class Ledger:
         """The earliest deadline of an open job; a block later than this moves it on."""
         return min((job.deadline_ms for _, job in self.open_jobs()), default=None)
 
-    def verifiers(self, model: bytes) -> tuple[int, ...]:
-        """Indices, rising, of the validators that say they serve the model."""
-        return tuple(
-            int.from_bytes(key[ID_BYTES:], "big") for key, _ in self._state.verifiers.scan(model)
-        )
+    def verifiers(self, model: bytes) -> dict[int, Verifier]:
+        """The validators that say they serve the model, by index, rising."""
+        return {
+            int.from_bytes(key[ID_BYTES:], "big"): verifier
+            for key, verifier in self._state.verifiers.scan(model)
+        }
 
     def fingerprint_positions(self, job: bytes) -> tuple[int, ...]:
         """Output positions that the committee of the job's current round fingerprints.

@@ -89,6 +89,7 @@ def assign(scope: Scope, job_id: bytes, job: Job) -> bool:
         attempts=job.attempts + 1,
         provider=provider,
         operator=offer.operator,
+        engine_profile=offer.engine_profile,
         input_price=offer.input_price,
         output_price=offer.output_price,
         seed=job.seed or tagged_hash(b"seed", scope.beacon, job_id),
@@ -110,6 +111,7 @@ def miss(scope: Scope, job_id: bytes, job: Job) -> None:
         status=JobStatus.REQUESTED,
         provider=None,
         operator=0,
+        engine_profile="",
         input_price=0,
         output_price=0,
         tried=(*job.tried, job.provider),
@@ -143,7 +145,9 @@ def draw_committee(scope: Scope, job_id: bytes, job: Job, late: bool) -> None:
     if not drawn:
         count_round(scope, job_id, job)
         return
-    seats = tuple(CommitteeSeat(index, job.round, None, None, None, None) for index in drawn)
+    seats = tuple(
+        CommitteeSeat(index, eligible[index], job.round, None, None, None, None) for index in drawn
+    )
     committing = replace(
         job,
         status=JobStatus.COMMITTING,

@@ -1,11 +1,12 @@
 """Models, offers and verifiers: what can be asked for, at what price, and who checks it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from assay.v1 import transactions_pb2 as pb
 from chain.events import EventKind
 from chain.execution.scope import Scope
 from chain.execution.transfers import stake_needed
+from chain.pairs import checked_pairs, thresholds_for, verifier_profiles
 from chain.records import (
     COMMITTEE_MAX,
     NAME_BYTES_MAX,
@@ -13,7 +14,6 @@ from chain.records import (
     Job,
     Model,
     Offer,
-    Thresholds,
     Tier,
     Verifier,
 )
@@ -35,35 +35,18 @@ def register_model(scope: Scope, sender: bytes, message: pb.RegisterModel) -> No
         )
     if not 1 <= len(message.name.encode()) <= NAME_BYTES_MAX or _has_control(message.name):
         raise _bad_model(f"the name must be 1 to {NAME_BYTES_MAX} bytes without control characters")
-    profile_bytes = len(message.engine_profile.encode())
-    if not 1 <= profile_bytes <= PROFILE_BYTES_MAX:
-        raise _bad_model(
-            f"engine_profile has {profile_bytes} bytes, needs 1 to {PROFILE_BYTES_MAX}"
-        )
     if not 2 <= message.context_tokens <= CONTEXT_TOKENS_MAX:
         raise _bad_model(f"context_tokens is {message.context_tokens}, 2 to {CONTEXT_TOKENS_MAX}")
     if message.royalty_bps > scope.parameters.royalty_bps_max:
         raise _bad_model(
             f"royalty_bps is {message.royalty_bps}, at most {scope.parameters.royalty_bps_max}"
         )
-    if not message.HasField("thresholds"):
-        raise _bad_model("thresholds are missing: calibrate the model first")
-    given = message.thresholds
-    thresholds = Thresholds(
-        replay_mismatches_max=given.replay_mismatches_max,
-        margin_max=given.margin_max,
-        distance_max=given.distance_max,
-        distance_mean_max=given.distance_mean_max,
-        outside_candidates_max=given.outside_candidates_max,
-        fingerprint_tolerance=given.fingerprint_tolerance,
-    )
     model = Model(
         owner=sender,
         name=message.name,
-        engine_profile=message.engine_profile,
         context_tokens=message.context_tokens,
         royalty_bps=message.royalty_bps,
-        thresholds=thresholds,
+        pairs=checked_pairs(message.pairs),
     )
     scope.state.put(scope.state.models, message.model, model)
     scope.emit(EventKind.MODEL_REGISTERED, message.model, other=sender)
@@ -73,7 +56,7 @@ def set_offer(scope: Scope, sender: bytes, message: pb.SetOffer) -> None:
     """Open, change or (capacity 0) withdraw the sender's offer for a model.
 
     A withdrawn offer keeps its row: a bad record is not washed off by withdrawing. Assigned jobs
-    keep the prices and the operator they were assigned with.
+    keep the prices, the operator and the engine profile they were assigned with.
     """
     scope.model(message.model)
     if message.capacity > CAPACITY_MAX:
@@ -90,11 +73,17 @@ def set_offer(scope: Scope, sender: bytes, message: pb.SetOffer) -> None:
     before = scope.state.offers.get(message.model + sender)
     if before is None and message.capacity == 0:
         raise Rejection(RejectionReason.BAD_OFFER, "there is no offer of yours to withdraw")
+    if before is None or message.capacity > 0:
+        profile = message.engine_profile
+        _check_verifiable(scope, message.model, sender, message.operator, profile)
+    else:
+        profile = before.engine_profile
     offer = Offer(
         input_price=message.input_price,
         output_price=message.output_price,
         capacity=message.capacity,
         operator=message.operator,
+        engine_profile=profile,
         open_jobs=before.open_jobs if before else 0,
         completed=before.completed if before else 0,
         failed=before.failed if before else 0,
@@ -111,8 +100,12 @@ def set_offer(scope: Scope, sender: bytes, message: pb.SetOffer) -> None:
 
 
 def set_verifier(scope: Scope, sender: bytes, message: pb.SetVerifier) -> None:
-    """Record that the sending validator's runtime serves a model, or no longer does."""
-    scope.model(message.model)
+    """Record that the sending validator's runtime serves a model, or no longer does.
+
+    Who says another profile than before joins the candidates anew: nobody may choose the jobs it
+    can be drawn for knowing the beacon.
+    """
+    model = scope.model(message.model)
     index = scope.validators.by_account.get(sender)
     if index is None:
         raise Rejection(
@@ -120,10 +113,16 @@ def set_verifier(scope: Scope, sender: bytes, message: pb.SetVerifier) -> None:
             "only a validator's account may say that it verifies a model",
         )
     key = message.model + index.to_bytes(INDEX_BYTES, "big")
-    present = scope.state.verifiers.get(key) is not None
-    if present == message.serving:
+    before = scope.state.verifiers.get(key)
+    announced = None if before is None else before.engine_profile
+    if announced == (message.engine_profile if message.serving else None):
         return
-    record = Verifier(since_height=scope.height) if message.serving else None
+    if message.serving and message.engine_profile not in verifier_profiles(model):
+        raise _no_pair(
+            f"this model can be verified with {_listed(verifier_profiles(model))}, your runtime "
+            f"has {_shown(message.engine_profile)}"
+        )
+    record = Verifier(scope.height, message.engine_profile) if message.serving else None
     scope.state.put(scope.state.verifiers, key, record)
     scope.emit(EventKind.VERIFIER_SET, message.model, other=sender, code=int(message.serving))
 
@@ -143,30 +142,60 @@ def price_floor(scope: Scope, offer: Offer, model: bytes, tier: Tier, output_tok
     """What a job may cost before its input is counted: the whole output, and its verification."""
     seats = scope.parameters.committee_size
     if tier is Tier.CRITICAL:
-        registered = sum(1 for _ in scope.state.verifiers.scan(model))
-        seats = max(seats, min(registered, COMMITTEE_MAX))
+        profile, registered = offer.engine_profile, scope.model(model)
+        able = sum(
+            thresholds_for(registered, profile, verifier.engine_profile) is not None
+            for _, verifier in scope.state.verifiers.scan(model)
+        )
+        seats = max(seats, min(able, COMMITTEE_MAX))
     return offer.output_price * output_tokens + scope.parameters.verification_price * seats
 
 
-def eligible_verifiers(scope: Scope, job: Job, height: int) -> tuple[int, ...]:
-    """Validators that a draw at `height` may still put on the job's committee, rising.
+def eligible_verifiers(scope: Scope, job: Job, height: int) -> dict[int, str]:
+    """Validators that a draw at `height` may still put on the job's committee, and the profiles
+    they verify with; rising.
 
     They said that they serve the model `audit_delay_blocks` before the draw, so nobody joins or
     leaves the candidates knowing the beacon. The provider and its operator never audit
-    themselves.
+    themselves. The model must have the pair of the provider's profile and the verifier's.
     """
+    model = scope.model(job.model)
     seated = {seat.validator for seat in job.committee}
-    found = []
-    for key, verifier in scope.state.verifiers.scan(job.model):
+    return {
+        index: verifier.engine_profile
+        for index, verifier in _auditors(scope, job.model, job.provider, job.operator)
+        if verifier.since_height + scope.parameters.audit_delay_blocks <= height
+        and index not in seated
+        and thresholds_for(model, job.engine_profile, verifier.engine_profile) is not None
+    }
+
+
+def _auditors(
+    scope: Scope, model: bytes, provider: bytes | None, operator: int
+) -> Iterator[tuple[int, Verifier]]:
+    """(validator, its announcement) of all that are neither the provider nor its operator."""
+    for key, verifier in scope.state.verifiers.scan(model):
         index = int.from_bytes(key[ID_BYTES:], "big")
-        if verifier.since_height + scope.parameters.audit_delay_blocks > height:
-            continue
-        if index in seated or index == job.operator:
-            continue
-        if scope.validators.members[index].account == job.provider:
-            continue
-        found.append(index)
-    return tuple(found)
+        if index != operator and scope.validators.members[index].account != provider:
+            yield index, verifier
+
+
+def _check_verifiable(
+    scope: Scope, identity: bytes, provider: bytes, operator: int, profile: str
+) -> None:
+    """Refuse a profile whose results nobody can judge.
+
+    While nobody else has announced anything, the model's pairs alone decide: a market has to begin
+    with somebody's offer.
+    """
+    able = verifier_profiles(scope.model(identity), profile)
+    auditors = _auditors(scope, identity, provider, operator)
+    announced = sorted({verifier.engine_profile for _, verifier in auditors})
+    if not able or (announced and not set(able).intersection(announced)):
+        raise _no_pair(
+            f"profiles of verifiers are {_listed(announced)}; results of {_shown(profile)} can be "
+            f"verified with {_listed(able)}: offer another profile, or find such a verifier"
+        )
 
 
 def seats_to_draw(scope: Scope, job: Job) -> int:
@@ -192,6 +221,18 @@ def check_provider_key(provider: bytes) -> bytes | None:
 def _has_control(text: str) -> bool:
     # Not str.isprintable: its answer changes with the Unicode tables of each Python version.
     return any(ord(character) < 0x20 or ord(character) == 0x7F for character in text)
+
+
+def _listed(profiles: Sequence[str]) -> str:
+    return ", ".join(profiles) or "none"
+
+
+def _shown(profile: str) -> str:
+    return repr(profile[:PROFILE_BYTES_MAX])
+
+
+def _no_pair(detail: str) -> Rejection:
+    return Rejection(RejectionReason.NO_CALIBRATED_PAIR, f"no calibrated pair: {detail}")
 
 
 def _bad_model(detail: str) -> Rejection:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from chain.execution.market import eligible_verifiers, seats_to_draw
 from chain.execution.scope import Scope
 from chain.execution.settlement import refund, reject, settle
+from chain.pairs import judged_by
 from chain.records import CommitteeSeat, Fingerprint, Job, JobStatus
 from chain.rejections import Rejection, RejectionReason
 from chain.state import ID_BYTES
@@ -85,7 +86,7 @@ def reveal(scope: Scope, validator: int, message: JobReveal, digest: bytes) -> N
     account = scope.validators.members[validator].account
     if seat.commitment is None or message.commitment(account) != seat.commitment:
         raise _bad(f"the reveal does not open what validator {validator} committed to")
-    _check_reveal(scope, job, message)
+    _check_reveal(scope, job, seat, message)
     if message.fingerprint:
         scope.state.put(
             scope.state.fingerprints,
@@ -160,14 +161,20 @@ def _ask_more(scope: Scope, job_id: bytes, job: Job, escalate: bool) -> None:
 
 def _without_outliers(scope: Scope, job_id: bytes, job: Job) -> Job:
     """The job, with ABSTAIN for members whose fingerprint the round does not bear out."""
-    tolerance = scope.model(job.model).thresholds.fingerprint_tolerance
+    model = scope.model(job.model)
+    tolerances = {
+        seat.validator: judged_by(
+            model, job.engine_profile, seat.engine_profile
+        ).fingerprint_tolerance
+        for seat in job.committee
+    }
     fingerprints = {
         int.from_bytes(key[ID_BYTES:], "big"): record.values
         for key, record in scope.state.fingerprints.scan(job_id)
     }
     for validator in sorted(fingerprints):
         scope.state.put(scope.state.fingerprints, _fingerprint_key(job_id, validator), None)
-    voided = outliers(fingerprints, tolerance)
+    voided = outliers(fingerprints, tolerances)
     seats = tuple(
         replace(seat, verdict=Verdict.ABSTAIN) if seat.validator in voided else seat
         for seat in job.committee
@@ -175,12 +182,12 @@ def _without_outliers(scope: Scope, job_id: bytes, job: Job) -> Job:
     return replace(job, committee=seats)
 
 
-def _check_reveal(scope: Scope, job: Job, message: JobReveal) -> None:
+def _check_reveal(scope: Scope, job: Job, seat: CommitteeSeat, message: JobReveal) -> None:
     if message.verdict is Verdict.ABSTAIN:
         if message.scores != NO_SCORES or message.fingerprint:
             raise _bad("an abstaining verifier has neither scores nor a fingerprint")
         return
-    thresholds = scope.model(job.model).thresholds
+    thresholds = judged_by(scope.model(job.model), job.engine_profile, seat.engine_profile)
     verdict = judge(message.scores, thresholds, job.input_tokens, job.output_tokens)
     if message.verdict is not verdict:
         raise _bad(f"the verdict is {message.verdict.name}, its own scores say {verdict.name}")

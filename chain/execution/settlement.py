@@ -20,6 +20,7 @@ from dataclasses import replace
 
 from chain.execution.scope import Scope
 from chain.execution.transfers import slash, take_collateral
+from chain.pairs import judged_by
 from chain.parameters import BASIS_POINTS
 from chain.records import Job, JobReceipt, JobStatus, Payment, VerdictRecord
 from consensus.values import Verdict
@@ -116,6 +117,7 @@ def pay_verifiers(
 def _finish(scope: Scope, job_id: bytes, job: Job, status: JobStatus, payments: Payments) -> None:
     final = replace(job, status=status, escrow=0)
     scope.put_job(job_id, final, before=job.status)
+    model = scope.model(job.model)
     receipt = JobReceipt(
         job=job_id,
         requester=job.requester,
@@ -129,7 +131,14 @@ def _finish(scope: Scope, job_id: bytes, job: Job, status: JobStatus, payments: 
         input_tokens=job.input_tokens,
         output_tokens=job.output_tokens,
         verdicts=tuple(
-            VerdictRecord(seat.validator, seat.verdict, seat.scores, seat.reveal_digest)
+            VerdictRecord(
+                validator=seat.validator,
+                engine_profile=seat.engine_profile,
+                verdict=seat.verdict,
+                scores=seat.scores,
+                thresholds=judged_by(model, job.engine_profile, seat.engine_profile),
+                reveal_digest=seat.reveal_digest,
+            )
             for seat in job.committee
             if seat.verdict is not None
             and seat.scores is not None

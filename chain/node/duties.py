@@ -13,6 +13,8 @@ from chain.keys import KeyPair
 from chain.node.config import NodeConfig
 from chain.node.provider import SubmitOperations
 from chain.node.worker import LedgerWorker
+from chain.pairs import verifier_profiles
+from chain.records import Model
 from chain.rejections import Rejection
 from chain.runtime_client import InferenceRuntime, RuntimeUnavailableError
 from chain.runtime_replies import RuntimeReplyError
@@ -44,9 +46,9 @@ class Duties:
         self._submit = submit
         self._clock_ms = clock_ms
         self._said_ms = -REPEAT_AFTER_MS
-        self._served: dict[bytes, None] = {}
-        """Every model a runtime was ever seen to serve, in the order seen: a runtime that is out
-        for a while is no reason to take back what was said on chain."""
+        self._served: dict[bytes, str] = {}
+        """Engine profile of every model a runtime was ever seen to serve, in the order seen: a
+        runtime that is out for a while is no reason to take back what was said on chain."""
 
     async def check(self) -> None:
         """Say what is missing, if anything is and was not said just now."""
@@ -54,53 +56,75 @@ class Duties:
             return
         try:
             if await self._runtime.ready():
-                models = await self._runtime.models()
-                self._served.update(dict.fromkeys(info.model for info in models))
-            operations = await self._worker.read(self._missing)
-            if operations:
-                self._said_ms = self._clock_ms()
-                await self._submit(self._account, operations)
-        except Rejection as rejection:
-            logger.warning("duties refused: %s", rejection)
+                for info in await self._runtime.models():
+                    self._served[info.model] = info.engine_profile
         except (RuntimeUnavailableError, RuntimeReplyError) as error:
             logger.info("duties wait for the runtime: %s", error)
+            return
+        # Apart, because an offer may have to wait for others: what this validator verifies with
+        # must not wait with it, or they would wait for each other.
+        for operations in await self._worker.read(self._missing):
+            self._said_ms = self._clock_ms()
+            try:
+                await self._submit(self._account, operations)
+            except Rejection as rejection:
+                logger.warning("duties refused: %s", rejection)
 
-    def _missing(self, ledger: Ledger) -> list[transactions_pb2.Op]:
-        operations: list[transactions_pb2.Op] = []
-        served = [model for model in self._served if ledger.model(model) is not None]
-        for model in served if self._config.verifier else ():
-            if self._own_index not in ledger.verifiers(model):
-                verifier = transactions_pb2.SetVerifier(model=model, serving=True)
-                operations.append(transactions_pb2.Op(set_verifier=verifier))
+    def _missing(self, ledger: Ledger) -> list[list[transactions_pb2.Op]]:
+        """Operations of each transaction that has to be sent."""
+        registered = [
+            (identity, model, profile)
+            for identity, profile in self._served.items()
+            if (model := ledger.model(identity)) is not None
+        ]
+        announcements: list[transactions_pb2.Op] = []
+        for identity, model, profile in registered if self._config.verifier else ():
+            announcements += self._announcement(ledger, identity, model, profile)
         settings = self._config.provider
-        offered = [model for model in served if settings.model in ("", model.hex())][:1]
-        for model in offered if settings.enabled else ():
-            operations += self._offer(ledger, model)
-        return operations
+        offers: list[transactions_pb2.Op] = []
+        offered = [item for item in registered if settings.model in ("", item[0].hex())][:1]
+        for identity, model, profile in offered if settings.enabled else ():
+            offers += self._offer(ledger, identity, model, profile)
+        return [operations for operations in (announcements, offers) if operations]
 
-    def _offer(self, ledger: Ledger, model: bytes) -> list[transactions_pb2.Op]:
-        operations: list[transactions_pb2.Op] = []
+    def _announcement(
+        self, ledger: Ledger, identity: bytes, model: Model, profile: str
+    ) -> list[transactions_pb2.Op]:
+        said = ledger.verifiers(identity).get(self._own_index)
+        able = profile in verifier_profiles(model)
+        if (None if said is None else said.engine_profile) == (profile if able else None):
+            return []
+        verifier = transactions_pb2.SetVerifier(
+            model=identity, serving=able, engine_profile=profile if able else ""
+        )
+        return [transactions_pb2.Op(set_verifier=verifier)]
+
+    def _offer(
+        self, ledger: Ledger, identity: bytes, model: Model, profile: str
+    ) -> list[transactions_pb2.Op]:
         settings = self._config.provider
+        before = ledger.offer(identity, self._account.public_key)
+        able = bool(verifier_profiles(model, profile))
+        if not able and (before is None or before.capacity == 0):
+            return []
+        wanted = transactions_pb2.SetOffer(
+            model=identity,
+            input_price=settings.input_price,
+            output_price=settings.output_price,
+            capacity=settings.capacity if able else 0,
+            operator=self._own_index,
+            engine_profile=profile,
+        )
+        operations: list[transactions_pb2.Op] = []
         lacking = settings.stake - ledger.account(self._account.public_key).stake
         if lacking > 0:
             operations.append(transactions_pb2.Op(stake=transactions_pb2.Stake(amount=lacking)))
-        offer = ledger.offer(model, self._account.public_key)
-        wanted = (settings.input_price, settings.output_price, settings.capacity, self._own_index)
-        if offer is None or wanted != (
-            offer.input_price,
-            offer.output_price,
-            offer.capacity,
-            offer.operator,
+        if before is None or (
+            *(before.input_price, before.output_price, before.capacity),
+            *(before.operator, before.engine_profile),
+        ) != (
+            *(wanted.input_price, wanted.output_price, wanted.capacity),
+            *(wanted.operator, wanted.engine_profile),
         ):
-            operations.append(
-                transactions_pb2.Op(
-                    set_offer=transactions_pb2.SetOffer(
-                        model=model,
-                        input_price=settings.input_price,
-                        output_price=settings.output_price,
-                        capacity=settings.capacity,
-                        operator=self._own_index,
-                    )
-                )
-            )
+            operations.append(transactions_pb2.Op(set_offer=wanted))
         return operations

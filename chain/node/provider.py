@@ -8,6 +8,7 @@ cleaning up.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,9 +22,10 @@ from chain.runtime_client import (
     RuntimeRefusedError,
     RuntimeUnavailableError,
 )
-from chain.runtime_replies import Chunk, Finished, RuntimeReplyError
+from chain.runtime_replies import Chunk, RuntimeReplyError, Started
 from chain.store import Store
 
+OTHER_PROFILE = "OTHER_PROFILE"
 RETRY_DELAY_MS = 250
 
 logger = logging.getLogger(__name__)
@@ -109,23 +111,28 @@ class ProviderAgent:
         request = generate_request(job, self._store)
         left_s = (job.deadline_ms - self._clock_ms()) / 1000
         tokens = characters = 0
-        async for event in self._runtime.generate(request, left_s):
-            if isinstance(event, Chunk):
-                new = Chunk(
-                    event.token_ids[max(0, published.tokens - tokens) :],
-                    event.logprobs[max(0, published.tokens - tokens) :],
-                    event.text[max(0, published.characters - characters) :],
-                )
-                tokens += len(event.token_ids)
-                characters += len(event.text)
-                if new.token_ids or new.text:
-                    self._publish(identity, job, published, new)
-            elif isinstance(event, Finished):
-                self._publish(identity, job, published, Chunk((), (), ""), last=True)
-                operation = transactions_pb2.Op(
-                    submit_result=transactions_pb2.SubmitResult(job=identity, result=event.result)
-                )
-                await self._submit(self._key, [operation])
+        async with aclosing(self._runtime.generate(request, left_s)) as events:
+            async for event in events:
+                if isinstance(event, Chunk):
+                    new = Chunk(
+                        event.token_ids[max(0, published.tokens - tokens) :],
+                        event.logprobs[max(0, published.tokens - tokens) :],
+                        event.text[max(0, published.characters - characters) :],
+                    )
+                    tokens += len(event.token_ids)
+                    characters += len(event.text)
+                    if new.token_ids or new.text:
+                        self._publish(identity, job, published, new)
+                elif isinstance(event, Started):
+                    _check_profile(event, job)
+                else:
+                    self._publish(identity, job, published, Chunk((), (), ""), last=True)
+                    operation = transactions_pb2.Op(
+                        submit_result=transactions_pb2.SubmitResult(
+                            job=identity, result=event.result
+                        )
+                    )
+                    await self._submit(self._key, [operation])
 
     def _publish(
         self,
@@ -150,6 +157,17 @@ class ProviderAgent:
         published.chunks += 1
         published.tokens += len(chunk.token_ids)
         published.characters += len(chunk.text)
+
+
+def _check_profile(started: Started, job: Job) -> None:
+    # Told before a token is streamed: the chain would refuse the result, so nobody should pay for
+    # reading it.
+    if started.engine_profile != job.engine_profile:
+        raise RuntimeRefusedError(
+            OTHER_PROFILE,
+            f"the runtime answers with {started.engine_profile}, the job was assigned for "
+            f"{job.engine_profile}",
+        )
 
 
 def generate_request(job: Job, store: Store) -> runtime_pb2.GenerateRequest:

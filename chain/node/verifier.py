@@ -14,7 +14,8 @@ from typing import TypeVar
 from assay.v1 import inference_pb2
 from chain.execution import Ledger
 from chain.keys import KeyPair
-from chain.node.provider import generate_request, stored_result
+from chain.node.provider import OTHER_PROFILE, generate_request, stored_result
+from chain.pairs import judged_by
 from chain.records import CommitteeSeat, Job, JobStatus, Model
 from chain.runtime_client import (
     InferenceRuntime,
@@ -104,7 +105,7 @@ class VerifierAgent:
         key = (identity, job.round)
         reveal = self._reveals.get(key)
         if reveal is None:
-            reveal = await self._judge(identity, job)
+            reveal = await self._judge(identity, job, seat)
             _remember(self._reveals, key, reveal)
         commitment = reveal.commitment(self._account)
         if seat.commitment is None:
@@ -116,7 +117,7 @@ class VerifierAgent:
             logger.error("job %s: own commitment can't be opened any more", identity.hex()[:8])
             _remember(self._opened, key, None)
 
-    async def _judge(self, identity: bytes, job: Job) -> JobReveal:
+    async def _judge(self, identity: bytes, job: Job, seat: CommitteeSeat) -> JobReveal:
         model, positions = await self._read(
             lambda ledger: (_model(ledger, job), ledger.fingerprint_positions(identity))
         )
@@ -129,8 +130,15 @@ class VerifierAgent:
                 request = generate_request(job, self._store)
                 async with asyncio.timeout(left_s):
                     reply = await self._runtime.verify(request, claim, positions, left_s)
+                if reply.engine_profile != seat.engine_profile:
+                    raise RuntimeRefusedError(
+                        OTHER_PROFILE,
+                        f"verified with {reply.engine_profile}, the seat was drawn for "
+                        f"{seat.engine_profile}, whose thresholds say nothing of this",
+                    )
+                thresholds = judged_by(model, job.engine_profile, seat.engine_profile)
                 scores = scores_value(reply.scores)
-                verdict = judge(scores, model.thresholds, job.input_tokens, job.output_tokens)
+                verdict = judge(scores, thresholds, job.input_tokens, job.output_tokens)
                 fingerprint = reply.fingerprint
         except (
             RuntimeUnavailableError,

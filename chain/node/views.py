@@ -1,9 +1,19 @@
 """Ledger records as the public API shows them."""
 
+from collections.abc import Mapping
+
 from assay.v1 import inference_pb2, node_pb2
-from chain.calibrations import thresholds_message
 from chain.node.provider import stored_result
-from chain.records import Account, CommitteeSeat, Job, Model, Offer, TransactionReceipt
+from chain.pairs import pair_message
+from chain.records import (
+    Account,
+    CommitteeSeat,
+    Job,
+    Model,
+    Offer,
+    TransactionReceipt,
+    Verifier,
+)
 from chain.runtime_member import RuntimeState
 from chain.store import Store
 from consensus.wire import decode
@@ -20,17 +30,21 @@ def account_view(key: bytes, account: Account) -> node_pb2.AccountView:
     )
 
 
-def model_view(identity: bytes, model: Model, verifiers: tuple[int, ...]) -> node_pb2.ModelView:
+def model_view(
+    identity: bytes, model: Model, verifiers: Mapping[int, Verifier]
+) -> node_pb2.ModelView:
     """A registered model and who audits it."""
     return node_pb2.ModelView(
         model=identity,
         owner=model.owner,
         name=model.name,
-        engine_profile=model.engine_profile,
         context_tokens=model.context_tokens,
         royalty_bps=model.royalty_bps,
-        thresholds=thresholds_message(model.thresholds),
-        verifiers=verifiers,
+        pairs=[pair_message(pair) for pair in model.pairs],
+        verifiers=[
+            node_pb2.VerifierView(validator=index, engine_profile=verifier.engine_profile)
+            for index, verifier in verifiers.items()
+        ],
     )
 
 
@@ -46,6 +60,7 @@ def offer_view(model: bytes, provider: bytes, offer: Offer) -> node_pb2.OfferVie
         open_jobs=offer.open_jobs,
         completed=offer.completed,
         failed=offer.failed,
+        engine_profile=offer.engine_profile,
     )
 
 
@@ -70,6 +85,7 @@ def job_view(identity: bytes, job: Job, store: Store) -> node_pb2.JobView:
         result=stored_result(job, store),
         requested_ms=job.requested_ms,
         answered_height=job.answered_height,
+        engine_profile=job.engine_profile,
     )
 
 
@@ -80,6 +96,7 @@ def _seat_view(seat: CommitteeSeat) -> node_pb2.SeatView:
         round=seat.round,
         committed=seat.commitment is not None,
         verdict="" if seat.verdict is None else seat.verdict.name,
+        engine_profile=seat.engine_profile,
         scores=None
         if scores is None
         else inference_pb2.Scores(

@@ -10,6 +10,7 @@ from chain.records import (
     JobReceipt,
     JobStatus,
     Payment,
+    Thresholds,
     TransactionReceipt,
     VerdictRecord,
 )
@@ -51,7 +52,14 @@ def scores() -> Scores:
 
 def job_receipt(result: bytes | None) -> JobReceipt:
     verdicts = tuple(
-        VerdictRecord(index, Verdict.PASS, scores(), sha256(f"reveal-{index}".encode()))
+        VerdictRecord(
+            index,
+            "reference-f32",
+            Verdict.PASS,
+            scores(),
+            Thresholds(0, 0, 11, 11, 0, 11),
+            sha256(f"reveal-{index}".encode()),
+        )
         for index in (1, 2, 3)
     )
     return JobReceipt(

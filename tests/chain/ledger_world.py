@@ -95,27 +95,48 @@ def bad_scores(job: Job) -> Scores:
     )
 
 
-def a_registration() -> pb.RegisterModel:
-    return pb.RegisterModel(
-        model=MODEL,
-        name="tiny",
-        engine_profile=PROFILE,
-        context_tokens=512,
-        royalty_bps=500,
+def a_pair(
+    provider: str = PROFILE,
+    verifier: str = PROFILE,
+    distance_max: int = 100,
+    fingerprint_tolerance: int = 1_000,
+) -> pb.CalibratedPair:
+    return pb.CalibratedPair(
+        provider_profile=provider,
+        verifier_profile=verifier,
         thresholds=pb.Thresholds(
-            distance_max=100, distance_mean_max=50, fingerprint_tolerance=1_000
+            distance_max=distance_max,
+            distance_mean_max=50,
+            fingerprint_tolerance=fingerprint_tolerance,
         ),
     )
 
 
-def an_offer(capacity: int = 2, operator: int = 0, price: int = 1_000) -> pb.SetOffer:
+def a_registration(*pairs: pb.CalibratedPair) -> pb.RegisterModel:
+    return pb.RegisterModel(
+        model=MODEL,
+        name="tiny",
+        context_tokens=512,
+        royalty_bps=500,
+        pairs=pairs or (a_pair(),),
+    )
+
+
+def an_offer(
+    capacity: int = 2, operator: int = 0, price: int = 1_000, profile: str = PROFILE
+) -> pb.SetOffer:
     return pb.SetOffer(
         model=MODEL,
         input_price=price,
         output_price=2 * price,
         capacity=capacity,
         operator=operator,
+        engine_profile=profile,
     )
+
+
+def serving(profile: str = PROFILE) -> pb.SetVerifier:
+    return pb.SetVerifier(model=MODEL, serving=True, engine_profile=profile)
 
 
 def a_request(
@@ -137,14 +158,14 @@ def a_request(
     )
 
 
-def a_result(tokens: int = 8) -> inference.InferenceResult:
+def a_result(tokens: int = 8, profile: str = PROFILE) -> inference.InferenceResult:
     return inference.InferenceResult(
         token_ids=range(tokens),
         logprobs=[-5] * tokens,
         finish_reason=inference.FINISH_REASON_LENGTH,
         input_tokens=6,
         text="Rayleigh",
-        engine_profile=PROFILE,
+        engine_profile=profile,
     )
 
 
@@ -209,14 +230,22 @@ class World:
         transaction = self.send(sender, *messages)
         return receipt_of(self.block(), transaction)
 
-    def open_market(self, providers: Sequence[bytes] = PROVIDERS[:1]) -> None:
-        """The model, offers at operator 0, every validator verifying; old enough to be drawn."""
-        self.send(OWNER, a_registration())
-        for provider in providers:
+    def open_market(
+        self,
+        providers: Sequence[bytes] = PROVIDERS[:1],
+        pairs: Sequence[pb.CalibratedPair] = (),
+        profiles: Sequence[str] = (PROFILE,),
+    ) -> None:
+        """The model, offers at operator 0, every validator verifying; old enough to be drawn.
+
+        Provider and validator i run `profiles[i % len(profiles)]`.
+        """
+        self.send(OWNER, a_registration(*pairs))
+        for index, member in enumerate(self.set.members):
+            self.send(member.account, serving(profiles[index % len(profiles)]))
+        for index, provider in enumerate(providers):
             stake = pb.Stake(amount=self.parameters.stake_min_per_offer)
-            self.send(provider, stake, an_offer())
-        for member in self.set.members:
-            self.send(member.account, pb.SetVerifier(model=MODEL, serving=True))
+            self.send(provider, stake, an_offer(profile=profiles[index % len(profiles)]))
         self.block()
         for _ in range(self.parameters.audit_delay_blocks):
             self.block()
@@ -241,7 +270,8 @@ class World:
         provider = self.job(job).provider
         if provider is None:
             raise ValueError("the job is assigned to nobody")
-        receipt = self.do(provider, pb.SubmitResult(job=job, result=result or a_result()))
+        result = result or a_result(profile=self.job(job).engine_profile)
+        receipt = self.do(provider, pb.SubmitResult(job=job, result=result))
         if not receipt.accepted:
             raise ValueError(f"the result was refused: {receipt.reason}")
 

@@ -1,15 +1,17 @@
-"""Thresholds from a report: only for the model and the profile that it was measured on."""
+"""Pairs out of reports: only for the model they were measured on, each once, in order."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from chain.calibrations import PINNED, CalibrationError, read_thresholds, thresholds_message
+from chain.calibrations import PINNED, CalibrationError, read_pair, read_pairs
+from chain.pairs import checked_pairs, pair_message
 from chain.readable import render
-from chain.records import Thresholds
+from chain.records import PAIRS_MAX, CalibratedPair, Thresholds
 
 MODEL = bytes(range(32))
+REFERENCE = "reference-float32-1"
 PROFILE = "vllm-0.32/cpu/bfloat16"
 FITTED = Thresholds(3, 700_000, 900_000, 60_000, 1, 800_000)
 
@@ -18,7 +20,7 @@ def a_report(path: Path, **changes: object) -> Path:
     report = {
         "model": MODEL.hex(),
         "provider_profile": PROFILE,
-        "verifier_profile": "reference-float32-1",
+        "verifier_profile": REFERENCE,
         "thresholds": render(FITTED),
         "jobs": {"honest": 1000},
     }
@@ -26,38 +28,72 @@ def a_report(path: Path, **changes: object) -> Path:
     return path
 
 
-def test_a_report_gives_the_thresholds_it_fitted(tmp_path: Path) -> None:
-    assert read_thresholds(a_report(tmp_path / "r.json"), MODEL, PROFILE) == FITTED
+def test_a_report_gives_the_pair_it_is_of_and_what_it_fitted(tmp_path: Path) -> None:
+    pair = read_pair(a_report(tmp_path / "r.json"), MODEL)
+    assert pair == CalibratedPair(PROFILE, REFERENCE, FITTED)
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"model": "00" * 32}, "was measured for model"),
-        ({"provider_profile": "reference-float32-1"}, "not vllm-0.32/cpu/bfloat16"),
+        ({"provider_profile": None}, "provider_profile: expected text"),
+        ({"verifier_profile": "a b"}, "verifier_profile: expected 1 to 128 printable"),
+        ({"verifier_profile": "x" * 129}, "verifier_profile: expected 1 to 128 printable"),
         ({"thresholds": {**render(FITTED), "margin_max": 1.5}}, "expected an integer"),
         ({"thresholds": {**render(FITTED), "margin_max": -1}}, "margin_max"),
         ({"thresholds": {**render(FITTED), "slack": 1}}, "slack"),
         ({"thresholds": None}, "thresholds"),
     ],
 )
-def test_another_models_report_or_broken_numbers_are_refused(
+def test_another_models_report_or_broken_values_are_refused(
     tmp_path: Path, changes: dict[str, object], said: str
 ) -> None:
     path = a_report(tmp_path / "r.json", **changes)
     with pytest.raises(CalibrationError, match=said):
-        read_thresholds(path, MODEL, PROFILE)
+        read_pair(path, MODEL)
 
 
 def test_a_file_that_is_no_report_says_so(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="run assay model calibrate"):
-        read_thresholds(tmp_path / "absent.json", MODEL, PROFILE)
+        read_pair(tmp_path / "absent.json", MODEL)
     (tmp_path / "text").write_bytes(b"\xff not JSON")
     with pytest.raises(CalibrationError, match="no calibration report"):
-        read_thresholds(tmp_path / "text", MODEL, PROFILE)
+        read_pair(tmp_path / "text", MODEL)
 
 
-def test_what_is_registered_is_what_was_fitted() -> None:
-    message = thresholds_message(FITTED)
-    assert {field.name: value for field, value in message.ListFields()} == render(FITTED)
-    assert thresholds_message(PINNED).replay_mismatches_max == 0
+def test_without_reports_the_built_in_engine_verifies_itself_exactly() -> None:
+    assert read_pairs([], MODEL, REFERENCE) == (CalibratedPair(REFERENCE, REFERENCE, PINNED),)
+
+
+def test_reports_add_pairs_which_the_chain_accepts_in_their_order(tmp_path: Path) -> None:
+    forth = a_report(tmp_path / "forth.json")
+    back = a_report(tmp_path / "back.json", provider_profile=REFERENCE, verifier_profile=PROFILE)
+    pairs = read_pairs([forth, back], MODEL, REFERENCE)
+    assert pairs == (
+        CalibratedPair(REFERENCE, REFERENCE, PINNED),
+        CalibratedPair(REFERENCE, PROFILE, FITTED),
+        CalibratedPair(PROFILE, REFERENCE, FITTED),
+    )
+    assert checked_pairs([pair_message(pair) for pair in pairs]) == pairs
+
+
+def test_a_report_of_the_built_in_pair_counts_instead_of_the_pinned_one(tmp_path: Path) -> None:
+    report = a_report(tmp_path / "r.json", provider_profile=REFERENCE)
+    assert read_pairs([report], MODEL, REFERENCE) == (CalibratedPair(REFERENCE, REFERENCE, FITTED),)
+
+
+def test_two_reports_of_one_pair_are_named(tmp_path: Path) -> None:
+    paths = [a_report(tmp_path / name) for name in ("one.json", "two.json")]
+    with pytest.raises(CalibrationError, match=r"one\.json and .*two\.json are both of vllm"):
+        read_pairs(paths, MODEL, REFERENCE)
+
+
+def test_more_pairs_than_a_model_may_have_are_refused(tmp_path: Path) -> None:
+    paths = [
+        a_report(tmp_path / f"{number}.json", provider_profile=f"engine-{number}")
+        for number in range(PAIRS_MAX)
+    ]
+    assert len(read_pairs(paths[1:], MODEL, REFERENCE)) == PAIRS_MAX
+    with pytest.raises(CalibrationError, match="17 pairs, a model is registered with at most 16"):
+        read_pairs(paths, MODEL, REFERENCE)

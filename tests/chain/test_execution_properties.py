@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from assay.v1 import transactions_pb2 as pb
 from chain.execution import BlockOutcome, Ledger
+from chain.pairs import pair_record
 from chain.parameters import Parameters
-from chain.records import Job, JobStatus
+from chain.records import Job, JobStatus, VerdictRecord
 from chain.state import Row
 from consensus.values import JobReveal, Verdict
+from consensus.verdicts import judge
 from consensus.wire import encode
 from ext.hashing import tagged_hash
 from tests.chain.ledger_world import (
@@ -26,6 +28,7 @@ from tests.chain.ledger_world import (
     OWNER,
     PROVIDERS,
     World,
+    a_pair,
     a_request,
     a_result,
     account,
@@ -37,6 +40,15 @@ FINAL = (JobStatus.VERIFIED, JobStatus.REJECTED, JobStatus.REFUNDED)
 BLOCKS_TO_FINISH = 60
 PEOPLE = (ALICE, OWNER, *PROVIDERS, account("validator 1"), account("stranger"))
 STAKE = 100 * 10**9
+FAST, EXACT, OTHER = PROFILES = ("fast", "exact", "other")
+PAIRS = (
+    a_pair(EXACT, EXACT, fingerprint_tolerance=10),
+    a_pair(EXACT, OTHER),
+    a_pair(FAST, EXACT, fingerprint_tolerance=100),
+    a_pair(FAST, FAST),
+)
+"""Nobody can verify what `other` says; `fast` can't verify what `exact` says."""
+PAIRS_BY_PROFILES = {(pair.provider_profile, pair.verifier_profile): pair for pair in PAIRS}
 AMOUNTS = st.sampled_from([0, 1, 10**9, STAKE, 10**13, (1 << 64) - 1])
 PRICES = st.sampled_from([3_000_000, 3_032_000, 10**7, 10**10])
 
@@ -67,8 +79,14 @@ operations = st.one_of(
         capacity=st.integers(0, 3),
         operator=st.integers(0, 4),
         price=st.sampled_from([0, 1_000, 10**6]),
+        profile=st.sampled_from(PROFILES),
     ),
-    st.builds(pb.SetVerifier, model=st.just(MODEL), serving=st.booleans()),
+    st.builds(
+        pb.SetVerifier,
+        model=st.just(MODEL),
+        serving=st.booleans(),
+        engine_profile=st.sampled_from(PROFILES),
+    ),
 )
 requests = st.builds(
     a_request,
@@ -97,12 +115,14 @@ moods = st.sampled_from([[Verdict.PASS], [Verdict.FAIL], None]) | st.lists(
 blocks = st.lists(
     st.tuples(times, moods, st.lists(asks | sends | pushes, max_size=3)), min_size=8, max_size=30
 )
+worlds = st.sampled_from([(EXACT,), (FAST, EXACT), (FAST, EXACT, FAST)])
 Mood = list[Verdict | None] | None
 
 
 def answer(world: World, key: bytes, job: Job, push: Push) -> None:
     provider = job.provider if push.honest and job.provider else PROVIDERS[push.choice % 3]
-    result = a_result(tokens=8 if push.choice % 5 else 17)
+    profile = job.engine_profile if push.honest else PROFILES[push.choice % 3]
+    result = a_result(tokens=8 if push.choice % 5 else 17, profile=profile)
     world.send(provider, pb.SubmitResult(job=key, result=result))
 
 
@@ -137,7 +157,8 @@ def drive(world: World, mood: list[Verdict | None]) -> None:
     """Everybody does what is due on every open job; validator i says `mood[i % len(mood)]`."""
     for key, job in world.ledger.open_jobs():
         if job.status is JobStatus.ASSIGNED and job.provider is not None:
-            world.send(job.provider, pb.SubmitResult(job=key, result=a_result()))
+            result = a_result(profile=job.engine_profile)
+            world.send(job.provider, pb.SubmitResult(job=key, result=result))
         for seat in world.seats(key):
             word = mood[seat % len(mood)]
             if job.status is JobStatus.COMMITTING and word is not None:
@@ -169,6 +190,9 @@ class Checked:
         assert total_value(ledger) == ledger.supply().issued
         for key, job in ledger.jobs():
             assert (job.status in FINAL) == (job.escrow == 0), key.hex()
+            for seat in job.committee:
+                pair = (job.engine_profile, seat.engine_profile)
+                assert pair in PAIRS_BY_PROFILES, "a seat without a calibrated pair"
         return outcome
 
     def stored(self) -> list[Row]:
@@ -183,7 +207,11 @@ class Checked:
                 self.rows[table, key] = value
         for _, key, receipt in outcome.job_receipts:
             job = self.world.job(key)
+            for word in receipt.verdicts:
+                self.check_word(job, word)
             paid = sum(p.amount for p in receipt.payments)
+            kinds = len({word.engine_profile for word in receipt.verdicts})
+            event(f"{kinds} profiles of verifiers")
             event(f"{job.status.name} in round {job.round}, escalated {job.escalated}")
             assert receipt.status is job.status
             if job.status is JobStatus.REFUNDED:
@@ -191,15 +219,26 @@ class Checked:
             elif job.status is JobStatus.VERIFIED:
                 assert paid <= job.max_price
 
+    def check_word(self, job: Job, word: VerdictRecord) -> None:
+        """The receipt says by what the scores were judged, and judging them gives the verdict."""
+        pair = PAIRS_BY_PROFILES[job.engine_profile, word.engine_profile]
+        assert word.thresholds == pair_record(pair).thresholds
+        if word.verdict is not Verdict.ABSTAIN:
+            said = judge(word.scores, word.thresholds, job.input_tokens, job.output_tokens)
+            assert said is word.verdict
+
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(blocks, st.integers(0, 30), st.sampled_from([4, 5, 9]))
+@given(blocks, st.integers(0, 30), st.sampled_from([4, 5, 9]), worlds)
 def test_money_is_conserved_and_every_job_ends(
-    script: list[tuple[int, Mood, list[Send | Push]]], restart_at: int, validators: int
+    script: list[tuple[int, Mood, list[Send | Push]]],
+    restart_at: int,
+    validators: int,
+    profiles: tuple[str, ...],
 ) -> None:
     parameters = Parameters(unbonding_ms=100_000)
     world = World(validators=validators, parameters=parameters)
-    world.open_market(PROVIDERS)
+    world.open_market(PROVIDERS, PAIRS, profiles)
     checked = Checked(world, world.ledger.height + restart_at)
     for after_ms, mood, steps in script:
         for step in steps:

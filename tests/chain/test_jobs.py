@@ -19,6 +19,7 @@ from tests.chain.ledger_world import (
     MODEL,
     OWNER,
     PASS,
+    PROFILE,
     PROVIDERS,
     TREASURY,
     World,
@@ -29,6 +30,7 @@ from tests.chain.ledger_world import (
     offer_of,
     receipt_for,
     receipt_of,
+    serving,
     total_value,
     validator_set,
 )
@@ -176,7 +178,7 @@ def test_verifiers_that_join_after_the_answer_wait_for_the_audit_delay() -> None
     assert world.job(job).status is JobStatus.ANSWERED
     assert not outcome.wants_blocks
     assert outcome.next_deadline_ms == world.job(job).deadline_ms
-    world.send(world.set.members[1].account, pb.SetVerifier(model=MODEL, serving=True))
+    world.send(world.set.members[1].account, serving())
     joined = world.block()
     assert joined.wants_blocks
     world.block()
@@ -235,7 +237,14 @@ def test_a_provider_that_missed_a_job_does_not_get_it_again() -> None:
 
 def test_jobs_go_by_stake_free_capacity_price_and_record() -> None:
     offer = Offer(
-        input_price=999, output_price=0, capacity=2, operator=0, open_jobs=0, completed=0, failed=0
+        input_price=999,
+        output_price=0,
+        capacity=2,
+        operator=0,
+        engine_profile=PROFILE,
+        open_jobs=0,
+        completed=0,
+        failed=0,
     )
     stake = 10**9 - 1
     state = State()

@@ -102,7 +102,7 @@ def test_the_same_row_in_another_table_gives_another_root() -> None:
     for name in ("accounts", "models"):
         state = State()
         table = getattr(state, name)
-        state.put(table, KEYS[0], Verifier(since_height=1))
+        state.put(table, KEYS[0], Verifier(since_height=1, engine_profile="exact"))
         state.commit()
         roots.append(table.root)
     assert roots[0] != roots[1]
@@ -112,8 +112,8 @@ def test_scan_gives_keys_of_a_prefix_in_order() -> None:
     state = State()
     for number in (3, 1, 2):
         key = KEYS[0] + number.to_bytes(2, "big")
-        state.put(state.verifiers, key, Verifier(since_height=number))
-    state.put(state.verifiers, KEYS[1] + bytes(2), Verifier(since_height=9))
+        state.put(state.verifiers, key, Verifier(since_height=number, engine_profile="exact"))
+    state.put(state.verifiers, KEYS[1] + bytes(2), Verifier(since_height=9, engine_profile="exact"))
     found = [record.since_height for _, record in state.verifiers.scan(KEYS[0])]
     assert found == [1, 2, 3]
     assert len(state.verifiers) == 4

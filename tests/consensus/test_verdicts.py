@@ -32,6 +32,11 @@ class Limits:
     outside_candidates_max: int = 0
 
 
+def same(tolerance: int) -> dict[int, int]:
+    """One tolerance for all members."""
+    return dict.fromkeys(range(12), tolerance)
+
+
 AT_THE_LIMIT = Scores(
     positions=8,
     replay_mismatches=1,
@@ -109,7 +114,7 @@ def test_whatever_one_of_three_says_the_two_honest_ones_are_in_tolerance(
     honest = [member for member in range(3) if member != liar]
     prints = {honest[0]: truth, honest[1]: [value + noise for value in truth]}
     prints[liar] = lies[: len(truth)]
-    assert set(outliers(prints, tolerance=5)) <= {liar}
+    assert set(outliers(prints, same(5))) <= {liar}
 
 
 def test_a_member_is_out_only_if_more_than_half_of_its_values_are() -> None:
@@ -117,20 +122,64 @@ def test_a_member_is_out_only_if_more_than_half_of_its_values_are() -> None:
     half = {0: truth, 1: truth, 2: [99, 99, 0, 0]}
     most = {0: truth, 1: truth, 2: [99, 99, -99, 0]}
     edge = {0: truth, 1: truth, 2: [5, 5, 5, 5]}
-    assert outliers(half, tolerance=5) == ()
-    assert outliers(most, tolerance=5) == (2,)
-    assert outliers(edge, tolerance=5) == ()
-    assert outliers(edge, tolerance=4) == (2,)
+    assert outliers(half, same(5)) == ()
+    assert outliers(most, same(5)) == (2,)
+    assert outliers(edge, same(5)) == ()
+    assert outliers(edge, same(4)) == (2,)
+
+
+@given(st.data(), st.integers(3, 9), st.integers(1, 8))
+def test_half_of_the_members_agreeing_are_not_voided_whatever_profiles_and_others_say(
+    data: st.DataObject, members: int, positions: int
+) -> None:
+    tolerances = {member: data.draw(st.sampled_from([0, 10, 1_000])) for member in range(members)}
+    honest = data.draw(
+        st.sets(st.integers(0, members - 1), min_size=(members + 1) // 2, max_size=members)
+    )
+    truth = data.draw(
+        st.lists(st.integers(-5_000, 0), min_size=positions, max_size=positions), label="truth"
+    )
+    prints = {}
+    for member, tolerance in tolerances.items():
+        reach = tolerance // 2 if member in honest else 2_000
+        noise = st.lists(st.integers(-reach, reach), min_size=positions, max_size=positions)
+        prints[member] = [v + n for v, n in zip(truth, data.draw(noise), strict=True)]
+    assert not honest.intersection(outliers(prints, tolerances))
+
+
+@given(st.data(), st.integers(3, 9))
+def test_who_is_far_from_a_majority_is_voided_whatever_others_of_its_kind_say(
+    data: st.DataObject, members: int
+) -> None:
+    tolerances = {member: data.draw(st.sampled_from([0, 10, 1_000])) for member in range(members)}
+    lazy = data.draw(st.sets(st.integers(0, members - 1), min_size=1, max_size=(members - 1) // 2))
+    lies = st.lists(st.integers(5_000, 9_000), min_size=4, max_size=4)
+    prints = {member: data.draw(lies) if member in lazy else [0] * 4 for member in tolerances}
+    assert set(outliers(prints, tolerances)) == lazy
+
+
+def test_a_loose_member_does_not_hide_a_strict_one_from_the_strict_majority() -> None:
+    prints = {0: [0], 1: [0], 2: [500], 3: [500], 4: [0]}
+    tolerances = {0: 10, 1: 10, 2: 10, 3: 1_000, 4: 10}
+    assert outliers(prints, tolerances) == (2,)
+
+
+def test_a_value_between_a_strict_and_a_loose_member_makes_no_honest_one_miss() -> None:
+    assert outliers({0: [0], 1: [500], 2: [900]}, {0: 10, 1: 10, 2: 1_000}) == ()
+
+
+def test_two_halves_that_differ_blame_nobody() -> None:
+    assert outliers({0: [0], 1: [0], 2: [99], 3: [99]}, same(10)) == ()
 
 
 def test_two_members_who_differ_are_not_judged() -> None:
-    assert outliers({0: [0], 1: [10**6]}, tolerance=1) == ()
-    assert outliers({}, tolerance=1) == ()
+    assert outliers({0: [0], 1: [10**6]}, same(1)) == ()
+    assert outliers({}, same(1)) == ()
 
 
 def test_fingerprints_must_have_one_length() -> None:
     with pytest.raises(ValueError, match="different lengths"):
-        outliers({0: [1], 1: [1, 2], 2: [1]}, tolerance=1)
+        outliers({0: [1], 1: [1, 2], 2: [1]}, same(1))
 
 
 @pytest.mark.parametrize(

@@ -281,7 +281,7 @@ def test_the_chain_tells_what_it_knows(
     assert (job["status"], job["text"]) == ("VERIFIED", answered[0]["text"])
     assert job["escrow"] == 0
     model = query("model")
-    assert model["verifiers"] == [0, 1, 2, 3]
+    assert [verifier["validator"] for verifier in model["verifiers"]] == [0, 1, 2, 3]
     assert {offer["operator"] for offer in model["offers"]} == {0, 1, 2, 3}
     validators = query("validators")
     assert [item["index"] for item in validators] == [0, 1, 2, 3]

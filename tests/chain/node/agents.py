@@ -16,6 +16,8 @@ from tests.chain.ledger_world import World, a_request
 from tests.runtime.tiny_engine import TinyEngine
 
 PROVIDER: KeyPair = key("account-1")
+PROFILE = "tiny-exact"
+"""What the tiny engine reports."""
 SEED = bytes(range(32))
 JOB = b"j" * 32
 NOW_MS = 1_000_000
@@ -50,6 +52,7 @@ def assigned_job(chain: Chain, engine: TinyEngine, text: str = "to assay", token
         model=engine.package.model_id,
         request_digest=request_digest(data),
         provider=PROVIDER.public_key,
+        engine_profile=PROFILE,
         status=JobStatus.ASSIGNED,
         seed=SEED,
         deadline_ms=NOW_MS + 60_000,

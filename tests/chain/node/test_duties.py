@@ -1,6 +1,6 @@
 """Duties: said on chain when the ledger lacks them, not when it has them, and again if lost."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 import pytest
@@ -15,7 +15,8 @@ from chain.parameters import GRAIN_PER_ASY
 from chain.rejections import Rejection, RejectionReason
 from chain.runtime_client import RuntimeClient
 from tests.builders import key
-from tests.chain.ledger_world import ALICE, World, a_registration
+from tests.chain.ledger_world import ALICE, World, a_pair, a_registration
+from tests.chain.node.agents import PROFILE
 from tests.runtime.serving import serving
 from tests.runtime.tiny_engine import TinyEngine
 
@@ -29,7 +30,12 @@ SETTINGS = ProviderSettings(input_price=3, output_price=7, capacity=2, stake=STA
 class Town:
     """A ledger in memory; what the duties submit goes into its next block."""
 
-    def __init__(self, engine: TinyEngine, registered: bool = True) -> None:
+    def __init__(
+        self,
+        engine: TinyEngine,
+        registered: bool = True,
+        pairs: Sequence[transactions_pb2.CalibratedPair] = (a_pair(PROFILE, PROFILE),),
+    ) -> None:
         self.world = World()
         self.model = engine.package.model_id
         self.now_ms = 5_000_000
@@ -42,7 +48,7 @@ class Town:
             transactions_pb2.Transfer(to=ACCOUNT.public_key, amount=1_000 * GRAIN_PER_ASY),
         )
         if registered:
-            registration = a_registration()
+            registration = a_registration(*pairs)
             registration.model = self.model
             self.world.do(ALICE, registration)
 

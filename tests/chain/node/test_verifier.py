@@ -19,8 +19,16 @@ from consensus.values import AttestationKind, JobCommit, JobReveal, Verdict
 from consensus.verdicts import NO_SCORES
 from consensus.wire import decode
 from tests.builders import key
-from tests.chain.ledger_world import MODEL, World
-from tests.chain.node.agents import JOB, NOW_MS, SOON_S, answered_job, assigned_job, store_of
+from tests.chain.ledger_world import MODEL, World, a_pair
+from tests.chain.node.agents import (
+    JOB,
+    NOW_MS,
+    PROFILE,
+    SOON_S,
+    answered_job,
+    assigned_job,
+    store_of,
+)
 from tests.runtime.serving import serving
 from tests.runtime.tiny_engine import TinyEngine
 
@@ -32,7 +40,7 @@ POSITIONS = (0, 3)
 
 def a_model() -> Model:
     world = World()
-    world.open_market()
+    world.open_market(pairs=[a_pair(PROFILE, PROFILE)], profiles=[PROFILE])
     model = world.ledger.model(MODEL)
     assert model is not None
     return model
@@ -70,10 +78,14 @@ class Bench:
             return decode(JobReveal, await self.attested.get())
 
 
+def a_seat(validator: int, profile: str = PROFILE) -> CommitteeSeat:
+    return CommitteeSeat(validator, profile, 0, None, None, None, None)
+
+
 def seated(job: Job, status: JobStatus, commitment: bytes | None = None) -> Job:
     """The job with this validator and another on its committee."""
     seats = tuple(
-        CommitteeSeat(index, 0, commitment if index == OWN_INDEX else None, None, None, None)
+        replace(a_seat(index), commitment=commitment if index == OWN_INDEX else None)
         for index in (0, OWN_INDEX)
     )
     return replace(job, status=status, committee=seats, deadline_ms=NOW_MS + 30_000)
@@ -153,9 +165,8 @@ async def test_it_does_nothing_about_seats_that_are_not_its_own(tmp_path: Path) 
         job = assigned_job(chain, engine)
         async with RuntimeClient(ABSENT) as runtime:
             agent = bench.agent(runtime, store)
-            other = CommitteeSeat(0, 0, None, None, None, None)
-            earlier = CommitteeSeat(OWN_INDEX, 0, None, None, None, None)
-            spoken = CommitteeSeat(OWN_INDEX, 0, bytes(32), Verdict.PASS, None, None)
+            other, earlier = a_seat(0), a_seat(OWN_INDEX)
+            spoken = replace(earlier, commitment=bytes(32), verdict=Verdict.PASS)
             committing = replace(job, status=JobStatus.COMMITTING)
             agent.on_jobs(
                 [

@@ -21,6 +21,7 @@ from tests.chain.ledger_world import (
     FUNDS,
     MODEL,
     PASS_ALL,
+    PROFILE,
     PROVIDERS,
     World,
     a_registration,
@@ -45,11 +46,12 @@ def test_a_model_shows_its_registration_and_its_verifiers() -> None:
     world.open_market()
     model = world.ledger.model(MODEL)
     assert model is not None
-    view = model_view(MODEL, model, (0, 2))
+    view = model_view(MODEL, model, world.ledger.verifiers(MODEL))
     registered = a_registration()
-    for name in ("model", "name", "engine_profile", "context_tokens", "royalty_bps", "thresholds"):
+    for name in ("model", "name", "context_tokens", "royalty_bps", "pairs"):
         assert getattr(view, name) == getattr(registered, name)
-    assert list(view.verifiers) == [0, 2]
+    shown = [(verifier.validator, verifier.engine_profile) for verifier in view.verifiers]
+    assert shown == [(index, PROFILE) for index in range(5)]
 
 
 def test_an_offer_shows_its_price_and_its_record() -> None:
@@ -61,6 +63,7 @@ def test_an_offer_shows_its_price_and_its_record() -> None:
     assert (view.model, view.provider) == (MODEL, PROVIDERS[0])
     assert (view.input_price, view.output_price, view.capacity) == (1_000, 2_000, 2)
     assert (view.completed, view.failed, view.open_jobs) == (1, 0, 0)
+    assert view.engine_profile == PROFILE
 
 
 def test_a_job_shows_its_life(tmp_path: Path) -> None:
@@ -83,11 +86,13 @@ def test_a_job_shows_its_life(tmp_path: Path) -> None:
     assert (view.job, view.status) == (identity, JobStatus.VERIFIED.name)
     assert (view.provider, view.operator, view.attempts) == (PROVIDERS[0], 0, 1)
     assert (view.input_tokens, view.output_tokens) == (6, 8)
+    assert (waiting.engine_profile, view.engine_profile) == ("", PROFILE)
     assert (view.escrow, view.seed) == (0, job.seed)
     assert view.result == inference_pb2.InferenceResult.FromString(data)
     assert [seat.validator for seat in view.committee] == [s.validator for s in job.committee]
     for seat, held in zip(view.committee, job.committee, strict=True):
         assert seat.committed
+        assert seat.engine_profile == PROFILE
         assert seat.verdict == Verdict.PASS.name
         for item in fields(Scores):
             assert getattr(seat.scores, item.name) == getattr(held.scores, item.name)

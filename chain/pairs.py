@@ -1,0 +1,124 @@
+"""Pairs of engine profiles: who can verify whom, and by which thresholds.
+
+A *profile* names an engine's arithmetic. A model is registered with a list of *calibrated pairs*
+(provider's profile, verifier's profile), each with what an honest result may score there. A result
+of one profile can be verified with another only if the model has that pair: nothing is derived
+from other pairs, and the order matters.
+
+`thresholds_for` is the one place that says which thresholds count. Registrations never change, so
+what it says of a job holds for the job's whole life.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from assay.v1 import transactions_pb2 as pb
+from chain.records import PAIRS_MAX, PROFILE_BYTES_MAX, CalibratedPair, Model, Thresholds
+from chain.rejections import Rejection, RejectionReason
+
+_FIRST_CHARACTER, _LAST_CHARACTER = "!", "~"
+
+
+def thresholds_for(model: Model, provider_profile: str, verifier_profile: str) -> Thresholds | None:
+    """What an honest result of one profile may score with another; None if nobody measured it."""
+    for pair in model.pairs:
+        if (pair.provider_profile, pair.verifier_profile) == (provider_profile, verifier_profile):
+            return pair.thresholds
+    return None
+
+
+def judged_by(model: Model, provider_profile: str, verifier_profile: str) -> Thresholds:
+    """`thresholds_for` where a pair must exist, because a committee was drawn by it."""
+    thresholds = thresholds_for(model, provider_profile, verifier_profile)
+    if thresholds is None:
+        raise RuntimeError(
+            f"a verifier of {verifier_profile} sits over a result of {provider_profile}, for which "
+            f"model {model.name} has no pair"
+        )
+    return thresholds
+
+
+def verifier_profiles(model: Model, provider_profile: str | None = None) -> tuple[str, ...]:
+    """Profiles that may verify a result of one profile, or of any (None); rising."""
+    return tuple(
+        sorted(
+            {
+                pair.verifier_profile
+                for pair in model.pairs
+                if provider_profile in (None, pair.provider_profile)
+            }
+        )
+    )
+
+
+def checked_pairs(messages: Sequence[pb.CalibratedPair]) -> tuple[CalibratedPair, ...]:
+    """The pairs of a registration. Raises Rejection for any list but the one way to write it."""
+    if not 1 <= len(messages) <= PAIRS_MAX:
+        raise _bad(f"{len(messages)} calibrated pairs, needs 1 to {PAIRS_MAX}: calibrate the model")
+    for index, message in enumerate(messages):
+        for name in ("provider_profile", "verifier_profile"):
+            if not is_profile(getattr(message, name)):
+                raise _bad(
+                    f"pairs[{index}].{name} must be 1 to {PROFILE_BYTES_MAX} printable ASCII "
+                    "characters without blanks"
+                )
+        if not message.HasField("thresholds"):
+            raise _bad(f"pairs[{index}] has no thresholds: calibrate the pair first")
+    pairs = tuple(pair_record(message) for message in messages)
+    for index, (before, after) in enumerate(pairwise(map(order_of, pairs)), 1):
+        if before >= after:
+            raise _bad(
+                f"pairs[{index}] does not lie after the one before it: list pairs in order of "
+                "provider_profile, then verifier_profile, each once"
+            )
+    return pairs
+
+
+def is_profile(name: str) -> bool:
+    """Whether this may name a profile: short, and the same to every eye and every sort."""
+    return 1 <= len(name) <= PROFILE_BYTES_MAX and all(
+        _FIRST_CHARACTER <= character <= _LAST_CHARACTER for character in name
+    )
+
+
+def order_of(pair: CalibratedPair) -> tuple[str, str]:
+    """By this the pairs of a model rise."""
+    return pair.provider_profile, pair.verifier_profile
+
+
+def pair_record(message: pb.CalibratedPair) -> CalibratedPair:
+    """A pair as the state keeps it."""
+    given = message.thresholds
+    return CalibratedPair(
+        provider_profile=message.provider_profile,
+        verifier_profile=message.verifier_profile,
+        thresholds=Thresholds(
+            replay_mismatches_max=given.replay_mismatches_max,
+            margin_max=given.margin_max,
+            distance_max=given.distance_max,
+            distance_mean_max=given.distance_mean_max,
+            outside_candidates_max=given.outside_candidates_max,
+            fingerprint_tolerance=given.fingerprint_tolerance,
+        ),
+    )
+
+
+def pair_message(pair: CalibratedPair) -> pb.CalibratedPair:
+    """A pair as an operation or a view carries it."""
+    kept = pair.thresholds
+    return pb.CalibratedPair(
+        provider_profile=pair.provider_profile,
+        verifier_profile=pair.verifier_profile,
+        thresholds=pb.Thresholds(
+            replay_mismatches_max=kept.replay_mismatches_max,
+            margin_max=kept.margin_max,
+            distance_max=kept.distance_max,
+            distance_mean_max=kept.distance_mean_max,
+            outside_candidates_max=kept.outside_candidates_max,
+            fingerprint_tolerance=kept.fingerprint_tolerance,
+        ),
+    )
+
+
+def _bad(detail: str) -> Rejection:
+    return Rejection(RejectionReason.BAD_MODEL, detail)
