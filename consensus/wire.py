@@ -1,5 +1,7 @@
 """One way to turn a value into bytes: a frozen dataclass whose annotations are its layout.
 
+A NamedTuple serves as well, for values that are copied with changes all the time.
+
 Rules: integers are little-endian and of fixed width; variable things carry a count and a bound
 that is checked before anything is allocated; a value has exactly one encoding, and bytes left over
 are an error. So `encode(decode(T, data)) == data` for every accepted input, and a digest of the
@@ -16,6 +18,8 @@ API uses protobuf.
 """
 
 import enum
+import operator
+import struct
 import types
 import typing
 from collections.abc import Callable, Hashable
@@ -74,6 +78,8 @@ I64 = Annotated[int, Signed(8)]
 Hash = Annotated[bytes, Exactly(32)]
 PublicKey = Annotated[bytes, Exactly(32)]
 Signature = Annotated[bytes, Exactly(64)]
+
+_STRUCT_FORMATS = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 _Write = Callable[[bytearray, Any], None]
 _Read = Callable[["_Reader"], Any]
@@ -206,14 +212,18 @@ def _enumeration(kind: type[enum.IntEnum]) -> tuple[_Write, _Read]:
 
 def _record(kind: type[Any]) -> tuple[_Write, _Read]:
     hints = typing.get_type_hints(kind, include_extras=True)
-    parts = [(field.name, *_codec(hints[field.name])) for field in fields(kind)]
+    names = kind._fields if _is_named_tuple(kind) else [field.name for field in fields(kind)]
+    parts = [_codec(hints[name]) for name in names]
+    read_fields = operator.attrgetter(*names) if names else lambda _: ()
+    steps = _steps([_number_format(hints[name]) for name in names], [part[0] for part in parts])
 
     def write(out: bytearray, value: Any) -> None:
-        for name, write_one, _ in parts:
-            write_one(out, getattr(value, name))
+        values = read_fields(value) if len(names) != 1 else (read_fields(value),)
+        for start, stop, write_some in steps:
+            write_some(out, values[start] if stop == start + 1 else values[start:stop])
 
     def read(reader: _Reader) -> Any:
-        values = [read_one(reader) for _, _, read_one in parts]
+        values = [read_one(reader) for _, read_one in parts]
         try:
             return kind(*values)
         except DecodeError:
@@ -222,6 +232,52 @@ def _record(kind: type[Any]) -> tuple[_Write, _Read]:
             raise DecodeError(f"{kind.__name__}: {error}") from error
 
     return write, read
+
+
+def _is_named_tuple(kind: type[Any]) -> bool:
+    return issubclass(kind, tuple) and hasattr(kind, "_fields")
+
+
+def _number_format(hint: Any) -> str:
+    """How `struct` calls a number of fixed width; empty for what is none."""
+    if typing.get_origin(hint) is Annotated:
+        rule = typing.get_args(hint)[1]
+        if isinstance(rule, Unsigned):
+            return _STRUCT_FORMATS[rule.width]
+        if isinstance(rule, Signed):
+            return _STRUCT_FORMATS[rule.width].lower()
+    if hint is bool:
+        return "?"
+    return "B" if isinstance(hint, type) and issubclass(hint, enum.IntEnum) else ""
+
+
+def _steps(formats: list[str], writes: list[_Write]) -> list[tuple[int, int, _Write]]:
+    """(first field, end, how to write them): numbers that stand together go in one step."""
+    steps: list[tuple[int, int, _Write]] = []
+    start = 0
+    while start < len(writes):
+        stop = start + 1
+        while stop < len(writes) and formats[start] and formats[stop]:
+            stop += 1
+        if stop > start + 1:
+            steps.append((start, stop, _numbers("".join(formats[start:stop]), writes[start:stop])))
+        else:
+            steps.append((start, stop, writes[start]))
+        start = stop
+    return steps
+
+
+def _numbers(formats: str, writes: list[_Write]) -> _Write:
+    pack = struct.Struct("<" + formats).pack
+
+    def write(out: bytearray, values: Any) -> None:
+        try:
+            out += pack(*values)
+        except struct.error:  # one by one they say which is out of its bounds
+            for write_one, value in zip(writes, values, strict=True):
+                write_one(out, value)
+
+    return write
 
 
 @cache
@@ -247,13 +303,13 @@ def _codec(hint: Any) -> tuple[_Write, _Read]:
         return _boolean()
     if isinstance(hint, type) and issubclass(hint, enum.IntEnum):
         return _enumeration(hint)
-    if is_dataclass(hint):
+    if is_dataclass(hint) or (isinstance(hint, type) and _is_named_tuple(hint)):
         return _record(typing.cast(type[Any], hint))
     raise TypeError(f"{hint!r} has no layout")
 
 
 def encode(value: Any) -> bytes:
-    """Bytes of a dataclass value.
+    """Bytes of a dataclass or NamedTuple value.
 
     Raises ValueError if a field is out of its bounds: that is a bug of ours, never a peer's.
     """

@@ -2,7 +2,7 @@
 
 import enum
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -50,6 +50,16 @@ class Everything:
 
 def names(limit: int) -> st.SearchStrategy[str]:
     return st.text(max_size=limit).filter(lambda text: len(text.encode()) <= limit)
+
+
+class Pair(NamedTuple):
+    left: U16
+    right: U64
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    pass
 
 
 VALUES = st.builds(
@@ -175,3 +185,18 @@ def test_flags_and_enumerations_have_no_spare_values() -> None:
 def test_text_that_is_not_utf8_is_refused() -> None:
     with pytest.raises(DecodeError, match="text is not UTF-8"):
         decode(Inner, b"\x01\x00\x01\x00\x00\x00\xff")
+
+
+def test_a_named_tuple_is_laid_out_as_a_dataclass_is() -> None:
+    assert encode(Pair(1, 2)) == b"\x01\0\x02" + bytes(7)
+    assert decode(Pair, encode(Pair(1, 2))) == Pair(1, 2)
+
+
+def test_a_value_without_fields_is_no_bytes() -> None:
+    assert encode(Nothing()) == b""
+    assert decode(Nothing, b"") == Nothing()
+
+
+def test_of_several_numbers_the_one_out_of_bounds_is_named() -> None:
+    with pytest.raises(ValueError, match="65536 does not fit 2 bytes"):
+        encode(Pair(65_536, 1))
