@@ -1,6 +1,7 @@
 """Duties: said on chain when the ledger lacks them, not when it has them, and again if lost."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from typing import TypeVar, cast
 
 import pytest
@@ -12,6 +13,7 @@ from chain.node.config import NodeConfig, ProviderSettings
 from chain.node.duties import REPEAT_AFTER_MS, Duties
 from chain.node.worker import LedgerWorker
 from chain.parameters import GRAIN_PER_ASY
+from chain.records import Offer
 from chain.rejections import Rejection, RejectionReason
 from chain.runtime_client import RuntimeClient
 from tests.builders import key
@@ -25,6 +27,10 @@ OWN_INDEX = 1
 ACCOUNT = key("account-1")
 STAKE = 500 * GRAIN_PER_ASY
 SETTINGS = ProviderSettings(input_price=3, output_price=7, capacity=2, stake=STAKE)
+
+
+def announcing(town: "Town", profile: str) -> transactions_pb2.SetVerifier:
+    return transactions_pb2.SetVerifier(model=town.model, serving=True, engine_profile=profile)
 
 
 class Town:
@@ -57,16 +63,36 @@ class Town:
 
     async def submit(self, signer: KeyPair, operations: list[transactions_pb2.Op]) -> None:
         assert signer is ACCOUNT
+        sender = signer.public_key
+        if operations[0].HasField("set_verifier"):
+            # World's validators have no keys: whose account it is does not matter to duties.
+            sender = self.world.set.members[OWN_INDEX].account
         self.said.append([str(operation.WhichOneof("kind")) for operation in operations])
         if self.refusal is not None:
             raise self.refusal
         if self.lost:
             return
         messages = [getattr(item, str(item.WhichOneof("kind"))) for item in operations]
-        assert self.world.do(signer.public_key, *messages).accepted
+        receipt = self.world.do(sender, *messages)
+        if not receipt.accepted:
+            raise Rejection(RejectionReason(receipt.reason), "refused")
 
-    def duties(self, runtime: RuntimeClient, settings: ProviderSettings = SETTINGS) -> Duties:
-        config = NodeConfig(validator=OWN_INDEX, provider=settings, verifier=False)
+    def announced(self) -> str | None:
+        verifier = self.world.ledger.verifiers(self.model).get(OWN_INDEX)
+        return None if verifier is None else verifier.engine_profile
+
+    def offer(self) -> Offer:
+        offer = self.world.ledger.offer(self.model, ACCOUNT.public_key)
+        assert offer is not None
+        return offer
+
+    def duties(
+        self,
+        runtime: RuntimeClient,
+        settings: ProviderSettings = SETTINGS,
+        verifier: bool = False,
+    ) -> Duties:
+        config = NodeConfig(validator=OWN_INDEX, provider=settings, verifier=verifier)
         return Duties(
             OWN_INDEX,
             ACCOUNT,
@@ -152,6 +178,57 @@ async def test_nothing_is_said_before_the_runtime_is_ready() -> None:
     async with RuntimeClient("127.0.0.1:1") as runtime:
         await town.duties(runtime).check()
     assert town.said == []
+
+
+async def test_what_the_runtime_reports_is_announced_apart_from_the_offer() -> None:
+    engine = TinyEngine()
+    town = Town(engine)
+    async with serving(engine) as target, RuntimeClient(target) as runtime:
+        duties = town.duties(runtime, verifier=True)
+        for _ in range(2):
+            await duties.check()
+            town.now_ms += REPEAT_AFTER_MS
+    assert town.said == [["set_verifier"], ["stake", "set_offer"]]
+    assert (town.announced(), town.offer().engine_profile) == (PROFILE, PROFILE)
+
+
+async def test_an_offer_that_waits_for_verifiers_does_not_hold_back_the_announcement() -> None:
+    engine = TinyEngine()
+    town = Town(engine, pairs=(a_pair("other", PROFILE), a_pair(PROFILE, "other")))
+    fellow = town.world.set.members[2].account
+    assert town.world.do(fellow, announcing(town, PROFILE)).accepted
+    async with serving(engine) as target, RuntimeClient(target) as runtime:
+        duties = town.duties(runtime, verifier=True)
+        await duties.check()
+        assert town.announced() == PROFILE
+        assert town.world.ledger.offer(town.model, ACCOUNT.public_key) is None
+        assert town.world.do(fellow, announcing(town, "other")).accepted
+        town.now_ms += REPEAT_AFTER_MS
+        await duties.check()
+    assert town.said == [["set_verifier"], ["stake", "set_offer"], ["stake", "set_offer"]]
+    assert town.offer().engine_profile == PROFILE
+
+
+async def test_a_runtime_that_comes_back_with_another_profile_is_announced_anew() -> None:
+    pairs = [a_pair("faster", "faster"), a_pair(PROFILE, PROFILE)]
+    town = Town(TinyEngine(), pairs=pairs)
+    async with AsyncExitStack() as stack:
+
+        async def check(profile: str) -> None:
+            target = await stack.enter_async_context(serving(TinyEngine(profile=profile)))
+            runtime = await stack.enter_async_context(RuntimeClient(target))
+            await town.duties(runtime, verifier=True).check()
+
+        await check(PROFILE)
+        await check("faster")
+        assert (town.announced(), town.offer().engine_profile) == ("faster", "faster")
+        assert town.said[2:] == [["set_verifier"], ["set_offer"]]
+        # Nobody measured this one: neither verify nor answer with it.
+        await check("unknown")
+        assert (town.announced(), town.offer().capacity) == (None, 0)
+        assert len(town.said) == 6
+        await check("unknown")
+        assert len(town.said) == 6
 
 
 async def test_a_refusal_is_borne_and_tried_again_later() -> None:

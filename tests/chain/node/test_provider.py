@@ -103,6 +103,20 @@ async def test_an_assigned_job_is_streamed_signed_and_put_on_chain(tmp_path: Pat
         assert verify(PROVIDER.public_key, message, chunk.signature)
 
 
+async def test_a_job_of_another_profile_is_given_up_before_a_token_is_streamed(
+    tmp_path: Path,
+) -> None:
+    engine, streams, office = TinyEngine(), TokenStreams(), Office()
+    with store_of(tmp_path) as (store, chain):
+        job = replace(assigned_job(chain, engine), engine_profile="another")
+        async with serving(engine) as target, RuntimeClient(target) as runtime:
+            agent = agent_of(runtime, store, streams, office)
+            agent.on_jobs([(JOB, job)])
+            assert await heard(streams) == []
+            await idle(agent)
+    assert office.submitted.empty()
+
+
 async def test_a_job_is_answered_once_however_often_it_is_told(tmp_path: Path) -> None:
     engine, office = TinyEngine(), Office()
     with store_of(tmp_path) as (store, chain):

@@ -159,6 +159,28 @@ async def test_without_a_runtime_it_abstains_and_never_says_fail(tmp_path: Path)
     assert reveal.fingerprint == ()
 
 
+async def test_with_another_profile_than_the_seat_was_drawn_for_it_abstains(
+    tmp_path: Path,
+) -> None:
+    engine, bench = TinyEngine(), Bench()
+    with store_of(tmp_path) as (store, chain):
+        job = assigned_job(chain, engine)
+        async with serving(engine) as target, RuntimeClient(target) as runtime:
+            job = answered_job(chain, job, await honest_result(runtime, job, store))
+            job = seated(job, JobStatus.COMMITTING)
+            drawn = tuple(replace(seat, engine_profile="another") for seat in job.committee)
+            agent = bench.agent(runtime, store)
+            agent.on_jobs([(JOB, replace(job, committee=drawn))])
+            commit = await bench.commit()
+            bound = tuple(replace(seat, commitment=commit.commitment) for seat in drawn)
+            agent.on_jobs([(JOB, replace(job, status=JobStatus.REVEALING, committee=bound))])
+            reveal = await bench.reveal()
+            await agent.stop()
+    assert reveal.commitment(ACCOUNT) == commit.commitment
+    assert (reveal.verdict, reveal.scores) == (Verdict.ABSTAIN, NO_SCORES)
+    assert reveal.fingerprint == ()
+
+
 async def test_it_does_nothing_about_seats_that_are_not_its_own(tmp_path: Path) -> None:
     engine, bench = TinyEngine(), Bench()
     with store_of(tmp_path) as (store, chain):
