@@ -33,7 +33,10 @@ CYTHON_DIRECTIVES = {
 }
 # Extension module -> its C sources. A shared source is compiled into each module that uses it.
 NATIVE_SOURCES = {
-    "ed25519": ["ed25519", "edwards25519", "field25519", "multiples25519", "scalar25519", "sha512"],
+    "ed25519": [
+        *("ed25519", "ed25519_keys", "edwards25519", "edwards25519_avx2", "field25519"),
+        *("multiples25519", "scalar25519", "sha512"),
+    ],
     "hashing": ["sha256"],
     "merkle": ["sha256", "merkle"],
     "transactions": ["sha256", "transactions"],

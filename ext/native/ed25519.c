@@ -3,7 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ed25519_keys.h"
 #include "edwards25519.h"
+#include "edwards_engine.h"
 #include "scalar25519.h"
 #include "sha512.h"
 
@@ -15,26 +17,37 @@ enum { SCALAR_BITS = 253, COEFFICIENT_BITS = 128 };
 enum { BAD_SHARE = 16 };
 enum { NO_TERM = 0 }; /* term 0 is the base point's */
 
-/* A signature that decoded, but for its key, which others may share. */
+struct assay_ed25519_verifier {
+    const edwards_engine *engine;
+    edwards_ready base;
+    assay_key_cache *keys;
+};
+
+/* A signature that decoded. */
 typedef struct {
-    edwards_affine commitment; /* R */
-    scalar response;           /* S */
-    scalar challenge;          /* k */
-    scalar coefficient;        /* z */
-    uint32_t key;              /* position of A among the distinct keys */
-    uint32_t index;            /* position of the signature in the chunk */
+    const edwards_ready *commitment; /* R */
+    scalar response;                 /* S */
+    scalar challenge;                /* k */
+    scalar coefficient;              /* z */
+    uint32_t key;                    /* position of A among the distinct keys */
+    uint32_t index;                  /* position of the signature in the chunk */
 } candidate;
 
 /* Working memory of one chunk; the comments give the number of elements. */
 typedef struct {
-    candidate *candidates;  /* count */
-    edwards_affine *keys;   /* distinct keys, decoded */
-    uint8_t *key_decoded;   /* distinct keys: 1 when it is a point */
-    uint32_t *key_of;       /* count: the distinct key of a signature */
-    uint32_t *key_found;    /* distinct keys: the first signature that has it */
-    uint32_t *term_of_key;  /* distinct keys: its term in the current sum, or NO_TERM */
-    edwards_term *terms;    /* 2 * count + 1 */
-    uint8_t *accepted;      /* count, the caller's */
+    const assay_ed25519_verifier *verifier;
+    const uint8_t **encodings;     /* count: what is to be decoded */
+    uint8_t *decoded;              /* count: 1 when it is a point */
+    edwards_ready *commitments;    /* count */
+    candidate *candidates;         /* count */
+    edwards_ready *keys;           /* distinct keys, decoded */
+    uint8_t *key_decoded;          /* distinct keys: 1 when it is a point */
+    uint32_t *key_of;              /* count: the distinct key of a signature */
+    const uint8_t **distinct_keys; /* distinct keys, as they came */
+    uint32_t *term_of_key;         /* distinct keys: its term in the current sum, or NO_TERM */
+    edwards_term *terms;           /* 2 * count + 1 */
+    uint8_t *accepted;             /* count, the caller's */
+    assay_ed25519_costs *costs;
     size_t bad, bad_max;
 } chunk;
 
@@ -71,6 +84,14 @@ int assay_ed25519_verify(const uint8_t public_key[32], assay_message message,
     return holds_alone(&response, &challenge, &points[0], &points[1]);
 }
 
+static int candidate_holds_alone(const chunk *work, const candidate *one) {
+    const edwards_engine *engine = work->verifier->engine;
+    edwards_affine key, commitment;
+    engine->to_affine(&key, &work->keys[one->key]);
+    engine->to_affine(&commitment, one->commitment);
+    return holds_alone(&one->response, &one->challenge, &key, &commitment);
+}
+
 /* [8](sum z k A + sum z R - [sum z S]B) = 0 over the candidates from `start` to `end`, with one term
  * for each distinct A. */
 static enum verdict holds_together(chunk *work, size_t start, size_t end) {
@@ -94,11 +115,13 @@ static enum verdict holds_together(chunk *work, size_t start, size_t end) {
     for (size_t i = start; i < end; i++) {
         const candidate *one = &work->candidates[i];
         work->term_of_key[one->key] = NO_TERM;
-        terms[used++] = (edwards_term){&one->commitment, one->coefficient, COEFFICIENT_BITS};
+        terms[used++] = (edwards_term){one->commitment, one->coefficient, COEFFICIENT_BITS};
     }
     scalar_negate(&base, &base);
-    terms[0] = (edwards_term){&EDWARDS_BASE, base, SCALAR_BITS};
-    if (!edwards_sum_multiples(&sum, terms, used)) return NO_MEMORY;
+    terms[0] = (edwards_term){&work->verifier->base, base, SCALAR_BITS};
+    work->costs->sums++;
+    work->costs->sum_members += end - start;
+    if (!edwards_sum_multiples(work->verifier->engine, &sum, terms, used)) return NO_MEMORY;
     return edwards_has_small_order(&sum) ? SUM_ZERO : SUM_OTHER;
 }
 
@@ -108,8 +131,8 @@ static int decide(chunk *work, size_t start, size_t end, int known_bad) {
     if (end - start <= SINGLES_MAX || work->bad > work->bad_max) {
         for (size_t i = start; i < end; i++) {
             const candidate *one = &work->candidates[i];
-            int holds = holds_alone(&one->response, &one->challenge, &work->keys[one->key],
-                                    &one->commitment);
+            int holds = candidate_holds_alone(work, one);
+            work->costs->singles++;
             work->accepted[one->index] = (uint8_t)holds;
             work->bad += !holds;
         }
@@ -129,34 +152,19 @@ static int decide(chunk *work, size_t start, size_t end, int known_bad) {
     return decide(work, middle, end, work->bad == bad_before);
 }
 
-/* A hash that nobody can aim at who does not know the coefficients. */
-static uint64_t hash_key(const uint8_t public_key[32], const uint8_t secret[32]) {
-    assay_u128 hash = 0;
-    for (int i = 0; i < 32; i += 16)
-        hash += (assay_u128)(load_le64(public_key + i) + load_le64(secret + i)) *
-                (load_le64(public_key + i + 8) + load_le64(secret + i + 8));
-    return (uint64_t)(hash >> 64) ^ (uint64_t)hash;
-}
-
-/* Fills key_of and key_found; returns the number of distinct keys, 0 when memory ran out. */
-static size_t find_distinct(chunk *work, size_t count, const uint8_t *public_keys,
-                            const uint8_t *coefficients) {
+/* Fills key_of and distinct_keys; returns the number of distinct keys, 0 when memory ran out. */
+static size_t find_distinct(chunk *work, size_t count, const uint8_t *public_keys) {
     size_t distinct = 0, size = 2;
-    if (count < 2) { /* too few coefficients for a hash, and nothing to share */
-        work->key_of[0] = work->key_found[0] = 0;
-        return count;
-    }
     while (size < 2 * count) size *= 2;
     uint32_t *table = calloc(size, sizeof *table); /* distinct key + 1, or 0 */
     if (table == NULL) return 0;
     for (size_t i = 0; i < count; i++) {
         const uint8_t *public_key = public_keys + 32 * i;
-        size_t slot = hash_key(public_key, coefficients) & (size - 1);
-        while (table[slot] != 0 &&
-               memcmp(public_keys + 32 * (size_t)work->key_found[table[slot] - 1], public_key, 32))
+        size_t slot = assay_key_cache_hash(work->verifier->keys, public_key) & (size - 1);
+        while (table[slot] != 0 && memcmp(work->distinct_keys[table[slot] - 1], public_key, 32))
             slot = (slot + 1) & (size - 1);
         if (table[slot] == 0) {
-            work->key_found[distinct] = (uint32_t)i;
+            work->distinct_keys[distinct] = public_key;
             table[slot] = (uint32_t)++distinct;
         }
         work->key_of[i] = table[slot] - 1;
@@ -165,17 +173,24 @@ static size_t find_distinct(chunk *work, size_t count, const uint8_t *public_key
     return distinct;
 }
 
-static void decode_keys(chunk *work, size_t distinct, const uint8_t *public_keys) {
-    for (size_t i = 0; i < distinct; i += 2) {
-        size_t other = i + 1 < distinct ? i + 1 : i;
-        edwards_affine points[2];
-        unsigned decoded =
-            edwards_decode_pair(points, public_keys + 32 * (size_t)work->key_found[i],
-                                public_keys + 32 * (size_t)work->key_found[other]);
-        work->keys[other] = points[1];
-        work->key_decoded[other] = (decoded >> 1) & 1;
-        work->keys[i] = points[0];
-        work->key_decoded[i] = decoded & 1;
+/* Fills keys and key_decoded. The commitments' memory serves here; they come later. */
+static void decode_keys(chunk *work, size_t distinct) {
+    const assay_ed25519_verifier *verifier = work->verifier;
+    edwards_ready *points = work->commitments;
+    size_t unknown = 0;
+    assay_key_cache_find(verifier->keys, distinct, work->distinct_keys, work->keys,
+                         work->key_decoded);
+    for (size_t i = 0; i < distinct; i++)
+        if (!work->key_decoded[i]) work->encodings[unknown++] = work->distinct_keys[i];
+    work->costs->keys_decoded += unknown;
+    work->costs->keys_known += distinct - unknown;
+    verifier->engine->decode(points, work->decoded, work->encodings, unknown);
+    assay_key_cache_keep(verifier->keys, unknown, work->encodings, points, work->decoded);
+    for (size_t i = 0, next = 0; i < distinct; i++) {
+        if (work->key_decoded[i]) continue;
+        work->key_decoded[i] = work->decoded[next];
+        if (work->decoded[next]) work->keys[i] = points[next];
+        next++;
     }
 }
 
@@ -184,78 +199,117 @@ static size_t gather(chunk *work, size_t count, const uint8_t *public_keys,
                      const assay_message *messages, const uint8_t *signatures,
                      const uint8_t *coefficients) {
     size_t gathered = 0;
-    for (size_t i = 0; i < count; i += 2) {
-        size_t other = i + 1 < count ? i + 1 : i;
-        edwards_affine points[2];
-        unsigned decoded =
-            edwards_decode_pair(points, signatures + 64 * i, signatures + 64 * other);
-        for (size_t j = i; j <= other; j++) {
-            candidate *next = &work->candidates[gathered];
-            const uint8_t *random = coefficients + ASSAY_ED25519_COEFFICIENT_SIZE * j;
-            work->accepted[j] = 0;
-            if (!(decoded >> (j - i) & 1) || !work->key_decoded[work->key_of[j]]) continue;
-            if (!scalar_load_canonical(&next->response, signatures + 64 * j + 32)) continue;
-            challenge_of(&next->challenge, public_keys + 32 * j, messages[j], signatures + 64 * j);
-            next->coefficient = (scalar){{load_le64(random), load_le64(random + 8), 0, 0}};
-            next->commitment = points[j - i];
-            next->key = work->key_of[j];
-            next->index = (uint32_t)j;
-            gathered++;
-        }
+    for (size_t i = 0; i < count; i++) work->encodings[i] = signatures + 64 * i;
+    work->verifier->engine->decode(work->commitments, work->decoded, work->encodings, count);
+    for (size_t i = 0; i < count; i++) {
+        candidate *next = &work->candidates[gathered];
+        const uint8_t *random = coefficients + ASSAY_ED25519_COEFFICIENT_SIZE * i;
+        work->accepted[i] = 0;
+        if (!work->decoded[i] || !work->key_decoded[work->key_of[i]]) continue;
+        if (!scalar_load_canonical(&next->response, signatures + 64 * i + 32)) continue;
+        challenge_of(&next->challenge, public_keys + 32 * i, messages[i], signatures + 64 * i);
+        next->coefficient = (scalar){{load_le64(random), load_le64(random + 8), 0, 0}};
+        next->commitment = &work->commitments[i];
+        next->key = work->key_of[i];
+        next->index = (uint32_t)i;
+        gathered++;
     }
     return gathered;
 }
 
-static int verify_chunk(size_t count, const uint8_t *public_keys, const assay_message *messages,
-                        const uint8_t *signatures, const uint8_t *coefficients,
-                        uint8_t *accepted) {
+static int verify_chunk(const assay_ed25519_verifier *verifier, size_t count,
+                        const uint8_t *public_keys, const assay_message *messages,
+                        const uint8_t *signatures, const uint8_t *coefficients, uint8_t *accepted,
+                        assay_ed25519_costs *costs) {
     chunk work = {
+        .verifier = verifier,
+        .encodings = malloc(count * sizeof *work.encodings),
+        .decoded = malloc(count),
+        .commitments = malloc(count * sizeof *work.commitments),
         .candidates = malloc(count * sizeof *work.candidates),
         .keys = malloc(count * sizeof *work.keys),
         .key_decoded = malloc(count),
         .key_of = malloc(count * sizeof *work.key_of),
-        .key_found = malloc(count * sizeof *work.key_found),
+        .distinct_keys = malloc(count * sizeof *work.distinct_keys),
         .term_of_key = calloc(count, sizeof *work.term_of_key), /* all NO_TERM */
         .terms = malloc((2 * count + 1) * sizeof *work.terms),
         .accepted = accepted,
+        .costs = costs,
         .bad_max = count / BAD_SHARE,
     };
     int done = 0;
-    if (work.candidates && work.keys && work.key_decoded && work.key_of && work.key_found &&
-        work.term_of_key && work.terms) {
-        size_t distinct = find_distinct(&work, count, public_keys, coefficients);
+    if (work.encodings && work.decoded && work.commitments && work.candidates && work.keys &&
+        work.key_decoded && work.key_of && work.distinct_keys && work.term_of_key && work.terms) {
+        size_t distinct = find_distinct(&work, count, public_keys);
         if (distinct > 0) {
-            decode_keys(&work, distinct, public_keys);
+            decode_keys(&work, distinct);
             size_t gathered =
                 gather(&work, count, public_keys, messages, signatures, coefficients);
             done = decide(&work, 0, gathered, 0);
         }
     }
+    free(work.encodings);
+    free(work.decoded);
+    free(work.commitments);
     free(work.candidates);
     free(work.keys);
     free(work.key_decoded);
     free(work.key_of);
-    free(work.key_found);
+    free(work.distinct_keys);
     free(work.term_of_key);
     free(work.terms);
     return done;
 }
 
-int assay_ed25519_verify_batch(size_t count, const uint8_t *public_keys,
-                               const assay_message *messages, const uint8_t *signatures,
-                               const uint8_t *coefficients, uint8_t *accepted) {
+int assay_ed25519_verify_batch(assay_ed25519_verifier *verifier, size_t count,
+                               const uint8_t *public_keys, const assay_message *messages,
+                               const uint8_t *signatures, const uint8_t *coefficients,
+                               uint8_t *accepted, assay_ed25519_costs *costs) {
     for (size_t start = 0; start < count; start += ASSAY_ED25519_BATCH_MAX) {
         size_t size = count - start;
         if (size > ASSAY_ED25519_BATCH_MAX) size = ASSAY_ED25519_BATCH_MAX;
-        if (!verify_chunk(size, public_keys + 32 * start, messages + start,
+        if (!verify_chunk(verifier, size, public_keys + 32 * start, messages + start,
                           signatures + 64 * start,
-                          coefficients + ASSAY_ED25519_COEFFICIENT_SIZE * start,
-                          accepted + start))
+                          coefficients + ASSAY_ED25519_COEFFICIENT_SIZE * start, accepted + start,
+                          costs))
             return 0;
     }
     return 1;
 }
 
+static const char *engine_names[3]; /* fastest first, ended by NULL */
+
+const char *const *assay_ed25519_engines(void) {
+    return engine_names;
+}
+
+assay_ed25519_verifier *assay_ed25519_verifier_new(
+    const char *name, size_t kept_keys, const uint8_t secret[ASSAY_ED25519_SECRET_SIZE]) {
+    const edwards_engine *engine = edwards_avx2();
+    if (engine == NULL || strcmp(engine->name, name) != 0) engine = edwards_portable();
+    if (strcmp(engine->name, name) != 0) return NULL;
+    assay_ed25519_verifier *verifier = malloc(sizeof *verifier);
+    if (verifier == NULL) return NULL;
+    verifier->engine = engine;
+    verifier->keys = assay_key_cache_new(kept_keys, secret);
+    if (verifier->keys == NULL) {
+        free(verifier);
+        return NULL;
+    }
+    engine->from_affine(&verifier->base, &EDWARDS_BASE);
+    return verifier;
+}
+
+void assay_ed25519_verifier_free(assay_ed25519_verifier *verifier) {
+    if (verifier == NULL) return;
+    assay_key_cache_free(verifier->keys);
+    free(verifier);
+}
+
 void assay_ed25519_prepare(void) {
+    size_t known = 0;
     edwards_prepare();
+    if (edwards_avx2() != NULL) engine_names[known++] = edwards_avx2()->name;
+    engine_names[known++] = edwards_portable()->name;
+    engine_names[known] = NULL;
 }

@@ -2,12 +2,12 @@
 
 #include "edwards_formulas.h"
 
-static const field CURVE_D = {{0x34dca135978a3u, 0x1a8283b156ebdu, 0x5e7a26001c029u,
-                               0x739c663a03cbbu, 0x52036cee2b6ffu}};
+const field EDWARDS_D = {{0x34dca135978a3u, 0x1a8283b156ebdu, 0x5e7a26001c029u, 0x739c663a03cbbu,
+                          0x52036cee2b6ffu}};
 const field EDWARDS_2D = {{0x69b9426b2f159u, 0x35050762add7au, 0x3cf44c0038052u, 0x6738cc7407977u,
                            0x2406d9dc56dffu}};
-static const field ROOT_OF_MINUS_ONE = {{0x61b274a0ea0b0u, 0x0d5a5fc8f189du, 0x7ef5e9cbd0c60u,
-                                         0x78595a6804c9eu, 0x2b8324804fc1du}};
+const field EDWARDS_ROOT_OF_MINUS_ONE = {{0x61b274a0ea0b0u, 0x0d5a5fc8f189du, 0x7ef5e9cbd0c60u,
+                                          0x78595a6804c9eu, 0x2b8324804fc1du}};
 
 /* The base point of RFC 8032: y = 4/5, x even. */
 const edwards_affine EDWARDS_BASE = {
@@ -33,7 +33,7 @@ unsigned edwards_decode_pair(edwards_affine out[2], const uint8_t first[32],
         field_load(&y[i], encodings[i]);
         field_square(&y2, &y[i]);
         field_subtract(&u[i], &y2, &FIELD_ONE);
-        field_multiply(&v[i], &y2, &CURVE_D);
+        field_multiply(&v[i], &y2, &EDWARDS_D);
         field_add(&v[i], &v[i], &FIELD_ONE);
         field_square(&v2, &v[i]);
         field_multiply(&uv, &u[i], &v[i]);
@@ -47,17 +47,17 @@ unsigned edwards_decode_pair(edwards_affine out[2], const uint8_t first[32],
         field_multiply(&x, &power[i], &uv3[i]);
         field_square(&check, &x);
         field_multiply(&check, &check, &v[i]);
-        field_multiply(&u[i], &u[i], &FIELD_ONE); /* reduces the limbs */
+        field_carry(&u[i]);
         field_negate(&minus_u, &u[i]);
         if (!field_equal(&check, &u[i])) {
-            field_multiply(&minus_u, &minus_u, &FIELD_ONE);
+            field_carry(&minus_u);
             if (!field_equal(&check, &minus_u)) continue; /* u / v is no square */
-            field_multiply(&x, &x, &ROOT_OF_MINUS_ONE);
+            field_multiply(&x, &x, &EDWARDS_ROOT_OF_MINUS_ONE);
         }
         if (field_parity(&x) != encodings[i][31] >> 7) field_negate(&x, &x);
         field_multiply(&out[i].product, &x, &y[i]);
         field_multiply(&out[i].product, &out[i].product, &EDWARDS_2D);
-        field_multiply(&x, &x, &FIELD_ONE);
+        field_carry(&x);
         field_add(&out[i].sum, &y[i], &x);
         field_subtract(&out[i].difference, &y[i], &x);
         decoded |= 1u << i;

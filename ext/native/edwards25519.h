@@ -24,15 +24,9 @@ typedef struct {
     field sum, difference, twice_z, product;
 } edwards_cached;
 
-/* One term of a sum of multiples: `bits` bounds the scalar, 0 <= scalar < 2^bits <= 2^253. */
-typedef struct {
-    const edwards_affine *point;
-    scalar multiplier;
-    unsigned bits;
-} edwards_term;
-
 extern const edwards_affine EDWARDS_BASE;
-extern const field EDWARDS_2D; /* twice the curve's d */
+extern const field EDWARDS_D, EDWARDS_2D; /* the curve's d and its double */
+extern const field EDWARDS_ROOT_OF_MINUS_ONE;
 
 /* Decodes two points at once (one exponentiation each, run side by side). Bit i of the result says
  * that encoding i is a point. ZIP-215: y may be p or more, and x = 0 may carry a sign bit. */
@@ -50,9 +44,5 @@ int edwards_has_small_order(const edwards_point *point);
 void edwards_prepare(void);
 void edwards_double_multiply(edwards_point *out, const scalar *b, const scalar *a,
                              const edwards_affine *point);
-
-/* Sum of multiplier * point over the terms (Pippenger's bucket method; longest scalars first is
- * fastest). 0 when memory ran out. */
-int edwards_sum_multiples(edwards_point *out, const edwards_term *terms, size_t count);
 
 #endif

@@ -57,6 +57,16 @@ FIELD_INLINE void field_subtract(field *out, const field *a, const field *b) {
     for (int i = 1; i < 5; i++) out->limb[i] = a->limb[i] + 0xffffffffffffeull - b->limb[i];
 }
 
+/* Loose to reduced: one carry of each limb into the next, the last one's 19-fold into the first. */
+FIELD_INLINE void field_carry(field *a) {
+    uint64_t carry = 19 * (a->limb[4] >> 51);
+    for (int i = 0; i < 5; i++) {
+        uint64_t next = a->limb[i] >> 51;
+        a->limb[i] = (a->limb[i] & FIELD_MASK) + carry;
+        carry = next;
+    }
+}
+
 /* Brings products (each < 2^115) to reduced limbs. */
 FIELD_INLINE void field_carry_products(field *out, assay_u128 product[5]) {
     for (int i = 0; i < 4; i++) product[i + 1] += (uint64_t)(product[i] >> 51);

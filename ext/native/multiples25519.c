@@ -5,7 +5,7 @@
  * the buckets gives sum of size * bucket; and `width` doublings lead to the next window. */
 #include <stdlib.h>
 
-#include "edwards25519.h"
+#include "edwards_engine.h"
 #include "edwards_formulas.h"
 
 enum { WIDTH_MIN = 3, WIDTH_MAX = 13 };
@@ -59,21 +59,63 @@ static void recode(int16_t *digits, size_t stride, const edwards_term *term, uns
     }
 }
 
-/* out = sum over i of (i + 1) * buckets[i]. */
-static void sweep(edwards_point *out, const edwards_point *buckets, size_t half) {
-    edwards_point running;
-    edwards_cached cached;
-    edwards_identity(&running);
-    edwards_identity(out);
-    for (size_t i = half; i-- > 0;) {
-        point_cache(&cached, &buckets[i]);
-        point_add(&running, &running, &cached, 0);
-        point_cache(&cached, &running);
-        point_add(out, out, &cached, 0);
+static void portable_decode(edwards_ready *out, uint8_t *decoded,
+                            const uint8_t *const *encodings, size_t count) {
+    for (size_t i = 0; i < count; i += 2) {
+        const size_t other = i + 1 < count ? i + 1 : i;
+        edwards_affine points[2];
+        unsigned found = edwards_decode_pair(points, encodings[i], encodings[other]);
+        decoded[other] = found >> 1 & 1;
+        decoded[i] = found & 1;
+        if (decoded[other]) out[other].affine = points[1];
+        if (decoded[i]) out[i].affine = points[0];
     }
 }
 
-int edwards_sum_multiples(edwards_point *out, const edwards_term *terms, size_t count) {
+static void portable_from_affine(edwards_ready *out, const edwards_affine *point) {
+    out->affine = *point;
+}
+
+static void portable_to_affine(edwards_affine *out, const edwards_ready *point) {
+    *out = point->affine;
+}
+
+static void portable_sum_window(edwards_point *sum, edwards_bucket *buckets, size_t half,
+                                const edwards_term *terms, const int16_t *digits, size_t count) {
+    edwards_point running;
+    edwards_cached cached;
+    for (size_t i = 0; i < half; i++) edwards_identity(&buckets[i].point);
+    for (size_t i = 0; i < count; i++) {
+        const edwards_affine *point = &terms[i].point->affine;
+        if (digits[i] > 0) {
+            edwards_point *bucket = &buckets[digits[i] - 1].point;
+            point_add_affine(bucket, bucket, point, 0);
+        } else if (digits[i] < 0) {
+            edwards_point *bucket = &buckets[-digits[i] - 1].point;
+            point_add_affine(bucket, bucket, point, 1);
+        }
+    }
+    /* The sum of (i + 1) * buckets[i] is the sum of the running sums from the last bucket down. */
+    edwards_identity(&running);
+    edwards_identity(sum);
+    for (size_t i = half; i-- > 0;) {
+        point_cache(&cached, &buckets[i].point);
+        point_add(&running, &running, &cached, 0);
+        point_cache(&cached, &running);
+        point_add(sum, sum, &cached, 0);
+    }
+}
+
+static const edwards_engine PORTABLE_ENGINE = {
+    "portable", portable_decode, portable_from_affine, portable_to_affine, portable_sum_window,
+};
+
+const edwards_engine *edwards_portable(void) {
+    return &PORTABLE_ENGINE;
+}
+
+int edwards_sum_multiples(const edwards_engine *engine, edwards_point *out,
+                          const edwards_term *terms, size_t count) {
     edwards_identity(out);
     if (count == 0) return 1;
     const unsigned width = best_width(terms, count);
@@ -84,7 +126,7 @@ int edwards_sum_multiples(edwards_point *out, const edwards_term *terms, size_t 
         if (own > windows) windows = own;
     }
     int16_t *digits = calloc((size_t)windows * count, sizeof *digits);
-    edwards_point *buckets = malloc(half * sizeof *buckets);
+    edwards_bucket *buckets = malloc(half * sizeof *buckets);
     if (digits == NULL || buckets == NULL) {
         free(digits);
         free(buckets);
@@ -93,20 +135,11 @@ int edwards_sum_multiples(edwards_point *out, const edwards_term *terms, size_t 
     for (size_t i = 0; i < count; i++) recode(digits + i, count, &terms[i], width);
 
     for (unsigned window = windows; window-- > 0;) {
-        const int16_t *row = digits + (size_t)window * count;
         edwards_point sum;
         edwards_cached cached;
-        for (size_t i = 0; i < half; i++) edwards_identity(&buckets[i]);
-        for (size_t i = 0; i < count; i++) {
-            if (row[i] > 0) {
-                edwards_point *bucket = &buckets[row[i] - 1];
-                point_add_affine(bucket, bucket, terms[i].point, 0);
-            } else if (row[i] < 0) {
-                edwards_point *bucket = &buckets[-row[i] - 1];
-                point_add_affine(bucket, bucket, terms[i].point, 1);
-            }
-        }
-        sweep(&sum, buckets, half);
+        size_t reach = count; /* short scalars at the end have no digits this high */
+        while (reach > 0 && windows_of(terms[reach - 1].bits, width) <= window) reach--;
+        engine->sum_window(&sum, buckets, half, terms, digits + (size_t)window * count, reach);
         for (unsigned i = 0; i < width; i++) point_double(out, out, i + 1 == width);
         point_cache(&cached, &sum);
         point_add(out, out, &cached, 0);

@@ -122,11 +122,23 @@ static void check_signatures(void) {
         messages[i].data = malloc(messages[i].length);
         memset((uint8_t *)messages[i].data, (int)i, messages[i].length);
     }
-    assay_ed25519_prepare();
-    if (!assay_ed25519_verify_batch(SIGNATURES, keys, messages, signatures, coefficients, accepted))
-        abort();
+    for (const char *const *engine = assay_ed25519_engines(); *engine != NULL; engine++)
+        for (size_t kept = 0; kept <= 2 * SIGNATURES; kept += SIGNATURES / 2) {
+            assay_ed25519_costs costs = {0};
+            assay_ed25519_verifier *verifier =
+                assay_ed25519_verifier_new(*engine, kept, coefficients);
+            if (verifier == NULL) abort();
+            for (int again = 0; again < 2; again++) {
+                memset(accepted, 2, SIGNATURES);
+                if (!assay_ed25519_verify_batch(verifier, SIGNATURES, keys, messages, signatures,
+                                                coefficients, accepted, &costs))
+                    abort();
+                for (size_t i = 0; i < SIGNATURES; i++)
+                    if (accepted[i] != (i % 2 == 0)) abort();
+            }
+            assay_ed25519_verifier_free(verifier);
+        }
     for (size_t i = 0; i < SIGNATURES; i++) {
-        if (accepted[i] != (i % 2 == 0)) abort();
         free((uint8_t *)messages[i].data);
     }
     free(keys);
@@ -154,6 +166,7 @@ static void check_trees(void) {
 int main(int count, char **arguments) {
     state = count > 1 ? strtoull(arguments[1], NULL, 10) : 1;
     size_t accepted = check_payloads();
+    assay_ed25519_prepare();
     check_signatures();
     check_trees();
     printf("%zu accepted, %zu refused\n", accepted, PAYLOADS - accepted);

@@ -1,8 +1,6 @@
 """Verification against the rule in plain integers, hostile points, and itself in batches."""
 
-import json
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,12 +9,11 @@ from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
 from ext import ed25519
+from tests.ext import vectors
 from tests.ext import zip215_reference as reference
 
 Signed = tuple[bytes, bytes, bytes]
 """Public key, message, signature."""
-
-VECTORS = Path(__file__).resolve().parents[3] / "shared" / "vectors"
 
 # Every encoding of the eight points of small order: eight canonical ones, then six others.
 SMALL_ORDER_ENCODINGS = [
@@ -38,10 +35,6 @@ SMALL_ORDER_ENCODINGS = [
         "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
     )
 ]
-# What ZIP-215 says to the twelve cases of "Taming the many EdDSAs" (Chalkias and others, 2020).
-SPECCHECK_ACCEPTED = [True] * 6 + [False] * 3 + [True] * 3
-# Wycheproof follows RFC 8032; ZIP-215 differs where x = 0 carries a sign bit.
-WYCHEPROOF_ACCEPTED_ANYWAY = "sign bit of x set. The only point with y = 1 has x = 0"
 
 
 def honest(seed: int, message: bytes = b"message") -> Signed:
@@ -49,11 +42,21 @@ def honest(seed: int, message: bytes = b"message") -> Signed:
     return bytes(key.verify_key), message, key.sign(message).signature
 
 
+VERIFIERS = {engine: ed25519.Verifier(256, engine) for engine in ed25519.engines()}
+
+
+def columns(items: list[Signed]) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    return [item[0] for item in items], [item[1] for item in items], [item[2] for item in items]
+
+
 def together(items: list[Signed]) -> list[bool]:
-    answers = ed25519.verify_each(
-        [item[0] for item in items], [item[1] for item in items], [item[2] for item in items]
-    )
-    return [bool(answer) for answer in answers]
+    """The answers of a batch, which every engine must give, keys kept from before or not."""
+    answers = {
+        name: [bool(answer) for answer in verifier.verify_each(*columns(items))]
+        for name, verifier in VERIFIERS.items()
+    }
+    assert all(answer == answers["portable"] for answer in answers.values())
+    return answers["portable"]
 
 
 def with_response(item: Signed, change: int) -> Signed:
@@ -225,52 +228,46 @@ def test_arrays_and_lists_give_the_same_answers() -> None:
         np.frombuffer(b"".join(column), dtype=np.uint8).reshape(50, -1)
         for column in zip(*items, strict=True)
     )
-    answers = ed25519.verify_batch(keys, messages, signatures)
+    verifier = ed25519.Verifier()
+    answers = verifier.verify_batch(keys, messages, signatures)
     assert answers.dtype == np.bool_
     assert answers.tolist() == together(items) == [index != 20 for index in range(50)]
-    assert ed25519.verify_batch(keys[:0], messages[:0], signatures[:0]).shape == (0,)
+    assert verifier.verify_batch(keys[:0], messages[:0], signatures[:0]).shape == (0,)
 
 
 def test_arrays_and_lists_of_other_shapes_are_refused() -> None:
+    verifier = ed25519.Verifier()
     keys, messages = np.zeros((3, 32), np.uint8), np.zeros((3, 32), np.uint8)
     signatures = np.zeros((3, 64), np.uint8)
     with pytest.raises(ValueError, match="as many of each"):
-        ed25519.verify_batch(keys, messages[:2], signatures)
+        verifier.verify_batch(keys, messages[:2], signatures)
     with pytest.raises(ValueError, match="as many of each"):
-        ed25519.verify_batch(keys, messages, signatures[:2])
+        verifier.verify_batch(keys, messages, signatures[:2])
     with pytest.raises(ValueError, match="keys must be"):
-        ed25519.verify_batch(keys[:, :31].copy(), messages, signatures)
+        verifier.verify_batch(keys[:, :31].copy(), messages, signatures)
     with pytest.raises(ValueError, match="every public key must be 32 bytes"):
-        ed25519.verify_each([bytes(31), bytes(33)], [b"", b""], [bytes(64)] * 2)
+        verifier.verify_each([bytes(31), bytes(33)], [b"", b""], [bytes(64)] * 2)
     with pytest.raises(ValueError, match="every signature must be 64 bytes"):
-        ed25519.verify_each([bytes(32)], [b""], [bytes(63)])
+        verifier.verify_each([bytes(32)], [b""], [bytes(63)])
     with pytest.raises(TypeError, match="message 0 is not bytes"):
-        ed25519.verify_each([bytes(32)], [None], [bytes(64)])  # type: ignore[list-item]
+        verifier.verify_each([bytes(32)], [None], [bytes(64)])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="as many of each"):
-        ed25519.verify_each([bytes(32)], [], [bytes(64)])
+        verifier.verify_each([bytes(32)], [], [bytes(64)])
 
 
-@pytest.mark.skipif(not VECTORS.is_dir(), reason="the shared vectors are not beside this tree")
 def test_the_speccheck_cases_get_the_answers_of_zip_215() -> None:
-    cases = json.loads((VECTORS / "ed25519_speccheck.json").read_text())
-    items = [
-        (bytes.fromhex(c["pub_key"]), bytes.fromhex(c["message"]), bytes.fromhex(c["signature"]))
-        for c in cases
-    ]
-    assert [ed25519.verify(*item) for item in items] == SPECCHECK_ACCEPTED
-    assert [reference.verify(*item) for item in items] == SPECCHECK_ACCEPTED
-    assert together(items * 3) == SPECCHECK_ACCEPTED * 3
+    cases = vectors.speccheck()
+    items = [(case.public_key, case.message, case.signature) for case in cases]
+    expected = [case.accepted for case in cases]
+    assert [ed25519.verify(*item) for item in items] == expected
+    assert [reference.verify(*item) for item in items] == expected
+    assert together(items * 3) == expected * 3
 
 
-@pytest.mark.skipif(not VECTORS.is_dir(), reason="the shared vectors are not beside this tree")
-def test_the_wycheproof_cases_get_their_answers() -> None:
-    groups = json.loads((VECTORS / "ed25519_wycheproof.json").read_text())["testGroups"]
-    checked = 0
-    for group in groups:
-        public_key = bytes.fromhex(group["publicKey"]["pk"])
-        for case in group["tests"]:
-            expected = case["result"] == "valid" or WYCHEPROOF_ACCEPTED_ANYWAY in case["comment"]
-            message, signature = bytes.fromhex(case["msg"]), bytes.fromhex(case["sig"])
-            assert ed25519.verify(public_key, message, signature) == expected, case
-            checked += 1
-    assert checked == 151
+def test_the_wycheproof_cases_get_their_answers_alone_and_together() -> None:
+    cases = vectors.wycheproof()
+    for case in cases:
+        assert ed25519.verify(case.public_key, case.message, case.signature) == case.accepted, case
+    sized = [case for case in cases if len(case.signature) == ed25519.SIGNATURE_BYTES]
+    items = [(case.public_key, case.message, case.signature) for case in sized]
+    assert together(items) == [case.accepted for case in sized]

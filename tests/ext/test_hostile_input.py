@@ -3,42 +3,86 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-HARNESS = Path(__file__).with_name("hostile_input.c")
+from tests.ext import vectors
+
 NATIVE = Path(__file__).resolve().parents[2] / "ext" / "native"
 FLAGS = [
     *("-std=gnu11", "-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+    # Small functions instead of inlined ones: a checked build of these takes minutes otherwise.
     "-DFIELD_INLINE=static __attribute__((noinline, unused))",
+    '-DQUAD_INLINE=static __attribute__((noinline, unused, target("avx2,fma")))',
 ]
 SEEDS = (1, 2)
 
 COMPILER = shutil.which("cc")
 
+Build = Callable[[str], Path]
 
-@pytest.fixture(scope="module")
-def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
+
+def compile_with(arguments: list[str], directory: Path) -> None:
     if COMPILER is None:
         pytest.skip("no C compiler here")
-    program = tmp_path_factory.mktemp("harness") / "hostile_input"
-    sources = [str(HARNESS), *map(str, sorted(NATIVE.glob("*.c")))]
-    command = [COMPILER, *FLAGS, f"-I{NATIVE}", *sources, "-o", str(program)]
-    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [COMPILER, *FLAGS, f"-I{NATIVE}", *arguments]
+    built = subprocess.run(command, capture_output=True, text=True, check=False, cwd=directory)
     if "cannot find" in built.stderr and "san" in built.stderr:
         pytest.skip("this compiler comes without the sanitizers' libraries")
     assert built.returncode == 0, built.stderr
-    return program
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """Links a program of this directory with all native code, which is compiled once."""
+    directory = tmp_path_factory.mktemp("sanitized")
+    sources = sorted(NATIVE.glob("*.c"))
+    compile_with(["-c", *map(str, sources)], directory)
+
+    def linked(name: str) -> Path:
+        program = directory / name
+        if not program.exists():
+            objects = [f"{source.stem}.o" for source in sources]
+            main = str(Path(__file__).with_name(f"{name}.c"))
+            compile_with([main, *objects, "-o", str(program)], directory)
+        return program
+
+    return linked
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_damaged_input_is_read_inside_its_bounds(harness: Path, seed: int) -> None:
+def test_damaged_input_is_read_inside_its_bounds(build: Build, seed: int) -> None:
     run = subprocess.run(
-        [str(harness), str(seed)], capture_output=True, text=True, check=False, timeout=120
+        [str(build("hostile_input")), str(seed)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     assert run.returncode == 0, run.stderr
     counts = re.fullmatch(r"(\d+) accepted, (\d+) refused\n", run.stdout)
     assert counts is not None
     # Both ways through the parser were taken many times.
     assert min(map(int, counts.groups())) > 1000
+
+
+def test_the_signature_vectors_pass_under_the_sanitizers(build: Build) -> None:
+    cases = [*vectors.RFC_8032, *vectors.speccheck(), *vectors.wycheproof()]
+    lines = [
+        f"{case.public_key.hex()} {case.message.hex() or '-'} {case.signature.hex()} "
+        f"{int(case.accepted)}\n"
+        for case in cases
+        if len(case.signature) == 64
+    ]
+    run = subprocess.run(
+        [str(build("ed25519_vectors"))],
+        input="".join(lines),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == f"{len(lines)} right\n"
