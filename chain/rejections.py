@@ -44,6 +44,7 @@ class RejectionReason(enum.StrEnum):
     BUSY = "BUSY"
     NOT_FOUND = "NOT_FOUND"
     NOT_READY = "NOT_READY"
+    PRUNED = "PRUNED"
 
 
 class Rejection(Exception):

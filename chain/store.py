@@ -1,19 +1,12 @@
 """What a validator keeps on disk: batches, blocks, the ledger's tables, receipts, payloads.
 
-One RocksDB. A block and everything its execution changed go in by one synced write batch, so a
-process killed at any point reopens either before the block or after it, never between. The tables
-are kept current in the same batch that carries the block's journal. Final blocks may lie ahead of
-the executed ones: ordering stores them as soon as they are final, execution follows.
-
-The rows, by the first byte of their key (integers in keys are big-endian, so they sort rightly):
-
-    B digest                  batch          F height        final block and its beacon
-    L lane sequence digest    batch header   C height        finalization certificate
-    S table key               ledger record  X height        what execution made of the block
-    J height                  journal        H block digest  height
-    R height  E height        receipt and event leaves
-    T transaction  I job      where its receipt is    O job  which operation asked for it
-    P digest                  payload        M               whose database this is, and its head
+One RocksDB (`store_rows` lists its rows). A block and everything its execution changed go in by one
+synced write batch, so a process killed at any point reopens either before the block or after it,
+never between. That batch has no row for an account or a transaction: it holds the block's leaves,
+packed, and a journal of what changed. In the background journals go into the tables
+(`store_checkpoint`), and old blocks are forgotten if the operator wants it (`pruning`). Final
+blocks may lie ahead of the executed ones: ordering stores them as soon as they are final,
+execution follows.
 
 Any thread may call any method. Writers take turns; nothing is ever half visible.
 """
@@ -21,15 +14,34 @@ Any thread may call any method. Writers take turns; nothing is ever half visible
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from rocksdict import WriteBatch
 
+from chain.pruning import AHEAD_BLOCKS_MAX, KEEP_EVERYTHING, Pruner, PruningPolicy
 from chain.records import ExecutionLink
-from chain.rocks import Rocks, StoreError
+from chain.rocks import Rocks, SteppedWriter, StoreError
+from chain.store_checkpoint import CheckpointPolicy, Checkpoints, commit_entries
+from chain.store_lookups import RecentLookups
+from chain.store_reads import StoreReads
 from chain.store_rows import (
+    ACCOUNTS,
+    BATCH,
+    CERTIFICATE,
+    EVENTS,
+    EXECUTED,
+    FINAL_BLOCK,
+    HEAD_KEY,
+    IDENTITY_KEY,
+    JOURNAL,
+    LANE,
+    ORIGINS,
+    PAYLOADS,
+    PLACE,
+    RECEIPTS,
+    RECORD,
     BlockCommit,
     Executed,
     FinalRow,
@@ -37,18 +49,22 @@ from chain.store_rows import (
     Identity,
     JobOrigin,
     Journal,
-    JournalRow,
+    LaneRow,
     LeafLocation,
-    LeavesRow,
+    PlaceRow,
+    Segment,
     StoredBlock,
-    job_of_leaf,
     journal_bytes,
+    lane_key,
     leaves_bytes,
-    location_bytes,
-    transaction_of_leaf,
+    number,
+    packed,
+    read_row,
+    record_key,
 )
-from consensus.values import Batch, BatchHeader, Block, Certificate, VoteKind
-from consensus.wire import DecodeError, decode, encode
+from chain.store_upkeep import Upkeep
+from consensus.values import Batch, Block, Certificate, VoteKind
+from consensus.wire import encode
 
 __all__ = [
     "BlockCommit",
@@ -60,51 +76,63 @@ __all__ = [
     "StoredBlock",
 ]
 
-T = TypeVar("T")
-
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 LOCK_FILE_NAME: Final = "lock"
 DATABASE_NAME: Final = "rocks"
-IDENTITY_KEY: Final = b"Midentity"
-HEAD_KEY: Final = b"Mhead"
-TRANSACTION_LEAF: Final = b"T"
-JOB_LEAF: Final = b"J"
+PAYLOAD_ROW_BYTES: Final = 64 << 10
 
 
-def _number(height: int) -> bytes:
-    return height.to_bytes(8, "big")
-
-
-def _lane(lane: int) -> bytes:
-    return b"L" + lane.to_bytes(4, "big")
-
-
-class Store:
+class Store(StoreReads):
     """The database of one validator. Opening takes an exclusive lock until `close`."""
 
-    def __init__(self, path: Path, chain_id: str, genesis_digest: bytes) -> None:
-        """Open or create. Raises StoreError if in use, damaged, or of another chain."""
+    def __init__(
+        self,
+        path: Path,
+        chain_id: str,
+        genesis_digest: bytes,
+        *,
+        pruning: PruningPolicy = KEEP_EVERYTHING,
+        checkpoints: CheckpointPolicy | None = None,
+        background: bool = True,
+        open_rocks: Callable[[Path], Rocks] = Rocks,
+    ) -> None:
+        """Open or create. Raises StoreError if in use, damaged, or of another chain.
+
+        Without `background` nothing happens but what is asked for: a test, or a tool, decides.
+        """
         self._path = path
+        self._pruning = pruning
         self._writing = threading.Lock()
+        self._maintaining = threading.Lock()
+        self._upkeep: Upkeep | None = None
         self._lock_descriptor: int | None = _take_lock(path)
         try:
-            self._rocks = Rocks(path / DATABASE_NAME)
+            self._rocks = open_rocks(path / DATABASE_NAME)
             try:
-                self._check_identity(Identity(FORMAT_VERSION, chain_id, genesis_digest))
-                self._head = self._read(Head, HEAD_KEY)
-                last = self._rocks.last(b"F")
-                self._final_height = 0 if last is None else int.from_bytes(last[0][1:], "big")
-            except (StoreError, DecodeError):
+                self._open(Identity(FORMAT_VERSION, chain_id, genesis_digest), checkpoints)
+            except StoreError:
                 self._rocks.close()
                 raise
-        except (StoreError, DecodeError) as error:
+        except StoreError:
             self._release_lock()
-            if isinstance(error, DecodeError):
-                raise StoreError(f"{path} holds a row that cannot be read: {error}") from error
             raise
+        if background:
+            self._upkeep = Upkeep(self.maintain)
+
+    def _open(self, identity: Identity, policy: CheckpointPolicy | None) -> None:
+        self._check_identity(identity)
+        self._head = read_row(self._rocks, Head, HEAD_KEY)
+        last = self._rocks.last(FINAL_BLOCK)
+        self._final_height = 0 if last is None else int.from_bytes(last[0][1:], "big")
+        self._recent = RecentLookups()
+        self._checkpoints = Checkpoints(self._rocks, self._recent, policy or CheckpointPolicy())
+        self._pruner = Pruner(self._rocks, self._checkpoints)
+        self._checkpoints.recover(self.height or 0)
 
     def close(self) -> None:
         """Release the lock; later calls raise StoreError. Closing twice is nothing."""
+        if self._upkeep is not None:
+            self._upkeep.stop()
         with self._writing:
             self._rocks.close()
             self._release_lock()
@@ -115,57 +143,27 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # --- where we are -------------------------------------------------------------------------
-
     @property
-    def height(self) -> int | None:
-        """Of the newest executed block; 0 after genesis, None before."""
-        return None if self._head is None else self._head.height
+    def pruned_through(self) -> int:
+        """Blocks up to and with this height are forgotten; 0 if none is."""
+        return self._pruner.through
 
-    @property
-    def execution_root(self) -> bytes | None:
-        """After the newest executed block."""
-        return None if self._head is None else self._head.execution_root
+    def _segments(self) -> tuple[Segment, ...]:
+        return self._checkpoints.row.segments
 
-    @property
-    def final_height(self) -> int:
-        """Of the newest stored final block, executed or not; 0 if there is none."""
-        return self._final_height
-
-    # --- batches ------------------------------------------------------------------------------
+    # --- what ordering writes -----------------------------------------------------------------
 
     def put_batch(self, batch: Batch, sync: bool = True) -> None:
         """Keep a batch; with `sync` it is durable on return, and all before it."""
-        header = batch.header
+        header, data = batch.header, encode(batch)
         digest = header.digest()
         changes = WriteBatch(raw_mode=True)
-        changes.put(b"B" + digest, encode(batch))
-        changes.put(_lane(header.lane) + _number(header.sequence) + digest, encode(header))
+        changes.put(lane_key(BATCH, header.lane, header.sequence, digest), data)
+        row = encode(LaneRow(header, len(data)))
+        changes.put(lane_key(LANE, header.lane, header.sequence, digest), row)
+        changes.put(PLACE + digest, encode(PlaceRow(header.lane, header.sequence)))
         with self._writing:
             self._rocks.write(changes, sync)
-
-    def batch(self, lane: int, sequence: int) -> Batch | None:
-        """A batch at a place of a lane; of two forked ones, that with the lower digest."""
-        headers = self.batch_headers(lane, sequence, limit=1)
-        if not headers or headers[0].sequence != sequence:
-            return None
-        return self.batch_by_digest(headers[0].digest())
-
-    def batch_by_digest(self, digest: bytes) -> Batch | None:
-        """The batch whose header has this digest."""
-        return self._read(Batch, b"B" + digest)
-
-    def batch_headers(self, lane: int, from_sequence: int, limit: int) -> list[BatchHeader]:
-        """Headers of stored batches of a lane, rising in sequence; of a fork, each."""
-        rows = self._rocks.rows(_lane(lane), _lane(lane) + _number(from_sequence), limit)
-        return [self._decode(BatchHeader, value) for _, value in rows]
-
-    def lane_tip(self, lane: int) -> BatchHeader | None:
-        """Header of the stored batch with the highest sequence."""
-        last = self._rocks.last(_lane(lane))
-        return None if last is None else self._decode(BatchHeader, last[1])
-
-    # --- final blocks -------------------------------------------------------------------------
 
     def put_final_blocks(
         self, blocks: list[tuple[Block, bytes]], certificate: Certificate | None
@@ -188,11 +186,11 @@ class Store:
             self._final_height = height
 
     def _add_final(self, changes: WriteBatch, block: Block, beacon: bytes, highest: int) -> None:
-        key = b"F" + _number(block.height)
+        key = FINAL_BLOCK + number(block.height)
         row = encode(FinalRow(block, beacon))
         if block.height <= highest:
             stored = self._rocks.get(key)
-            if stored != row:
+            if stored != row and block.height > self.pruned_through:
                 raise StoreError(
                     f"two final blocks at height {block.height}: agreement is broken; keep this "
                     "home as evidence and ask the other validators"
@@ -201,56 +199,60 @@ class Store:
         if block.height != highest + 1:
             raise StoreError(f"final block {block.height} after {highest} leaves a gap")
         changes.put(key, row)
-        changes.put(b"H" + block.digest(), _number(block.height))
 
     def _add_certificate(self, changes: WriteBatch, block: Block, certificate: Certificate) -> None:
         body = certificate.body
         if body.kind is not VoteKind.FINALIZE or body.digest != block.digest():
             raise ValueError(f"the certificate does not finalize block {block.height}")
-        changes.put(b"C" + _number(block.height), encode(certificate))
+        if block.height > self.pruned_through:
+            changes.put(CERTIFICATE + number(block.height), encode(certificate))
 
-    def final_block(self, height: int) -> tuple[Block, bytes] | None:
-        """A final block, executed or not, and its beacon."""
-        row = self._read(FinalRow, b"F" + _number(height))
-        return None if row is None else (row.block, row.beacon)
-
-    def final_blocks_from(self, height: int, limit: int) -> list[Block]:
-        """Up to `limit` final blocks from `height` on, executed or not, in order."""
-        rows = self._rocks.rows(b"F", b"F" + _number(height), limit)
-        return [self._decode(FinalRow, value).block for _, value in rows]
-
-    def certificate_at(self, height: int) -> tuple[int, Certificate] | None:
-        """The certificate of `height` or of its nearest certified descendant, and whose it is."""
-        for key, value in self._rocks.rows(b"C", b"C" + _number(height), limit=1):
-            return int.from_bytes(key[1:], "big"), self._decode(Certificate, value)
-        return None
-
-    # --- executed blocks ----------------------------------------------------------------------
+    # --- what execution writes ----------------------------------------------------------------
 
     def commit_genesis(
-        self, link: ExecutionLink, execution_root: bytes, beacon: bytes, records: Journal
+        self,
+        link: ExecutionLink,
+        execution_root: bytes,
+        beacon: bytes,
+        records: Journal,
+        accounts: bytes = b"",
     ) -> None:
-        """Write height 0: the tables before any block.
+        """Write height 0: the small tables and the packed accounts before any block.
 
         Raises StoreError if there is a state already.
         """
-        changes = WriteBatch(raw_mode=True)
         with self._writing:
             if self._head is not None:
                 raise StoreError(f"{self._path} has a state already, at height {self._head.height}")
-            head = Head(0, execution_root)
-            self._add_records(changes, records)
-            changes.put(b"X" + _number(0), encode(Executed(link, execution_root, beacon)))
-            changes.put(HEAD_KEY, encode(head))
-            self._rocks.write(changes, sync=True)
+            head = Head(0, execution_root, None)
+            # Until the head is written the store is empty, whatever else is in it.
+            writer = SteppedWriter(self._rocks)
+            for table, key, value in records:
+                if value is not None:
+                    writer.put(record_key(table, key), value)
+            self._checkpoints.write_genesis(writer, accounts)
+            executed = Executed(link, execution_root, beacon, 0)
+            writer.changes.put(EXECUTED + number(0), encode(executed))
+            writer.changes.put(HEAD_KEY, encode(head))
+            writer.finish()
             self._head = head
 
     def commit_block(self, commit: BlockCommit) -> None:
         """Write one block and all its consequences, durable on return.
 
-        Raises ValueError if it is not the next one, StoreError if it contradicts a final block.
+        Waits if the tables are too far behind. Raises ValueError if it is not the next one,
+        StoreError if it contradicts a final block, or if upkeep failed.
         """
-        block, height = commit.block, commit.block.height
+        self._wait_for_tables()
+        height = commit.block.height
+        receipts = packed(commit.receipt_leaves)
+        entries = commit_entries(
+            height,
+            receipts,
+            [origin.job for origin in commit.job_origins],
+            [digest for digest, _ in commit.payloads],
+        )
+        journal = journal_bytes(commit.journal, commit.accounts)
         changes = WriteBatch(raw_mode=True)
         with self._writing:
             if self._head is None or (height, height) != (
@@ -260,144 +262,103 @@ class Store:
                 raise ValueError(
                     f"block {height} with link {commit.link.height} cannot follow {self.height}"
                 )
-            self._add_final(changes, block, commit.beacon, self._final_height)
+            self._add_final(changes, commit.block, commit.beacon, self._final_height)
             if commit.certificate is not None:
-                self._add_certificate(changes, block, commit.certificate)
-            self._add_records(changes, commit.journal)
-            self._add_consequences(changes, commit)
-            head = Head(height, commit.execution_root)
+                self._add_certificate(changes, commit.block, commit.certificate)
+            rows = _consequences(commit, receipts, journal)
+            for key, value in rows:
+                changes.put(key, value)
+            executed = Executed(
+                commit.link,
+                commit.execution_root,
+                commit.beacon,
+                sum(len(value) for _, value in rows),
+            )
+            changes.put(EXECUTED + number(height), encode(executed))
+            head = Head(height, commit.execution_root, commit.oldest_open_height)
             changes.put(HEAD_KEY, encode(head))
             self._rocks.write(changes, sync=True)
+            self._checkpoints.committed(height, len(journal), entries)
             self._head = head
             self._final_height = max(self._final_height, height)
+        if self._upkeep is not None and self._checkpoints.is_due:
+            self._upkeep.wake()
 
-    def _add_records(self, changes: WriteBatch, records: Journal) -> None:
-        for table, key, value in records:
-            row_key = b"S" + table.to_bytes(1, "big") + key
-            if value is None:
-                changes.delete(row_key)
+    def _wait_for_tables(self) -> None:
+        if self._upkeep is not None:
+            self._upkeep.check()
+        while self._checkpoints.is_overdue:
+            if self._upkeep is None:
+                self.checkpoint()
             else:
-                changes.put(row_key, value)
+                self._upkeep.wait_until(lambda: not self._checkpoints.is_overdue)
 
-    def _add_consequences(self, changes: WriteBatch, commit: BlockCommit) -> None:
-        height = commit.block.height
-        number = _number(height)
-        executed = Executed(commit.link, commit.execution_root, commit.beacon)
-        changes.put(b"X" + number, encode(executed))
-        changes.put(b"R" + number, leaves_bytes(commit.receipt_leaves))
-        changes.put(b"E" + number, leaves_bytes(commit.events))
-        changes.put(b"J" + number, journal_bytes(commit.journal))
-        for index, leaf in enumerate(commit.receipt_leaves):
-            kind = leaf[:1]
-            if kind == TRANSACTION_LEAF:
-                key = b"T" + transaction_of_leaf(leaf)
-            elif kind == JOB_LEAF:
-                key = b"I" + job_of_leaf(leaf)
-            else:
-                raise ValueError(f"leaf {index} of block {height} is of no known kind: {kind!r}")
-            changes.put(key, location_bytes(height, index))
-        for origin in commit.job_origins:
-            changes.put(b"O" + origin.job, encode(origin))
-        for digest, data in commit.payloads:
-            changes.put(b"P" + digest, data)
+    # --- the tables ---------------------------------------------------------------------------
 
     def load_records(self) -> Iterator[tuple[int, bytes, bytes]]:
-        """All current (table, key, value), in order of table and key.
+        """All current (table, key, value) of the small tables, in order of table and key.
 
         For start-up: the caller must not commit between the first and the last.
         """
-        for key, value in self._rocks.all_rows(b"S"):
+        self.checkpoint()
+        for key, value in self._rocks.all_rows(RECORD):
             yield key[1], key[2:], value
 
-    def block_by_height(self, height: int) -> StoredBlock | None:
-        """An executed block; height 0 has none."""
-        executed = self._read(Executed, b"X" + _number(height))
-        final = self.final_block(height)
-        if executed is None or final is None:
-            return None
-        return StoredBlock(final[0], final[1], executed.link, executed.execution_root)
+    def load_accounts(self) -> Iterator[bytes]:
+        """All current account rows, packed, in chunks rising in number; as `load_records`."""
+        self.checkpoint()
+        for _, value in self._rocks.all_rows(ACCOUNTS):
+            yield value
 
-    def block_by_digest(self, digest: bytes) -> StoredBlock | None:
-        """An executed block by its digest."""
-        number = self._rocks.get(b"H" + digest)
-        return None if number is None else self.block_by_height(int.from_bytes(number, "big"))
+    # --- upkeep -------------------------------------------------------------------------------
 
-    def blocks_from(self, height: int, limit: int) -> list[StoredBlock]:
-        """Up to `limit` executed blocks from `height` on, in order."""
-        blocks: list[StoredBlock] = []
-        for number in range(max(height, 1), max(height, 1) + limit):
-            block = self.block_by_height(number)
-            if block is None:
-                break
-            blocks.append(block)
-        return blocks
+    def checkpoint(self) -> None:
+        """Bring the tables up to the newest block, now."""
+        with self._maintaining:
+            while self._checkpoints.step(self._pruner.through):
+                pass
 
-    def execution_root_at(self, height: int) -> bytes | None:
-        """After the block of that height; 0 is genesis."""
-        executed = self._read(Executed, b"X" + _number(height))
-        return None if executed is None else executed.execution_root
+    def prune(self, policy: PruningPolicy) -> int:
+        """Forget all that a policy lets go, now, and give its space back; how many blocks."""
+        self.checkpoint()
+        before = self._pruner.through
+        with self._maintaining:
+            if self._head is not None:
+                target = self._pruner.target(policy, self._head)
+                while self._pruner.step(target):
+                    pass
+                self._pruner.compact(at_least=1)
+        return self._pruner.through - before
 
-    def execution_roots(self, limit: int) -> tuple[tuple[int, bytes], ...]:
-        """(height, execution root) of the newest `limit` executed heights, rising, without 0."""
-        height = self.height or 0
-        lowest = max(1, height - limit + 1)
-        rows = self._rocks.rows(b"X", b"X" + _number(lowest), limit)
-        return tuple(
-            (int.from_bytes(key[1:], "big"), self._decode(Executed, value).execution_root)
-            for key, value in rows
-        )
+    def maintain(self) -> bool:
+        """One bounded step of what is due; False if nothing is. The background thread's work."""
+        with self._maintaining:
+            if self._head is None:
+                return False
+            target = self._pruner.target(self._pruning, self._head)
+            in_the_way = target >= self._checkpoints.row.height + AHEAD_BLOCKS_MAX
+            if self._checkpoints.is_due or in_the_way:
+                return self._checkpoints.step(self._pruner.through)
+            if self._pruner.step(target):
+                return True
+            return self._pruner.compact()
 
-    # --- what blocks brought about ------------------------------------------------------------
+    def link_to(self, folder: Path) -> Head:
+        """Put a copy of the database as of one instant into a new folder; its head.
 
-    def receipts_at(self, height: int) -> tuple[bytes, ...]:
-        """Leaf data of a block's receipts, in order."""
-        row = self._read(LeavesRow, b"R" + _number(height))
-        return () if row is None else row.leaves
-
-    def events_at(self, height: int) -> tuple[bytes, ...]:
-        """Leaf data of a block's events, in order."""
-        row = self._read(LeavesRow, b"E" + _number(height))
-        return () if row is None else row.leaves
-
-    def journal_at(self, height: int) -> tuple[tuple[int, bytes, bytes | None], ...]:
-        """What a block changed in the tables, as it was committed."""
-        row = self._read(JournalRow, b"J" + _number(height))
-        entries = () if row is None else row.entries
-        return tuple((entry.table, entry.key, entry.value) for entry in entries)
-
-    def transaction_location(self, transaction: bytes) -> LeafLocation | None:
-        """Where an included transaction's receipt is."""
-        return self._read(LeafLocation, b"T" + transaction)
-
-    def job_location(self, job: bytes) -> LeafLocation | None:
-        """Where a finished job's receipt is."""
-        return self._read(LeafLocation, b"I" + job)
-
-    def job_origin(self, job: bytes) -> JobOrigin | None:
-        """Which operation asked for a job."""
-        return self._read(JobOrigin, b"O" + job)
-
-    def payload(self, digest: bytes) -> bytes | None:
-        """The bytes of a request or a result."""
-        return self._rocks.get(b"P" + digest)
+        Raises StoreError for a store without a state.
+        """
+        self._rocks.flush()  # most of it before commits must wait
+        with self._writing:
+            if self._head is None:
+                raise StoreError(f"{self._path} has no state yet; start the node once")
+            self._rocks.link_to(folder)
+            return self._head
 
     # --- plumbing -----------------------------------------------------------------------------
 
-    def _decode(self, kind: type[T], data: bytes) -> T:
-        try:
-            return decode(kind, data)
-        except DecodeError as error:
-            raise StoreError(
-                f"{self._path} holds a {kind.__name__} that cannot be read ({error}): "
-                "restore this home from a snapshot"
-            ) from error
-
-    def _read(self, kind: type[T], key: bytes) -> T | None:
-        data = self._rocks.get(key)
-        return None if data is None else self._decode(kind, data)
-
     def _check_identity(self, expected: Identity) -> None:
-        found = self._read(Identity, IDENTITY_KEY)
+        found = read_row(self._rocks, Identity, IDENTITY_KEY)
         if found is None:
             changes = WriteBatch(raw_mode=True)
             changes.put(IDENTITY_KEY, encode(expected))
@@ -417,6 +378,29 @@ class Store:
         if self._lock_descriptor is not None:
             os.close(self._lock_descriptor)
             self._lock_descriptor = None
+
+
+def _consequences(
+    commit: BlockCommit, receipts: Sequence[bytes], journal: bytes
+) -> list[tuple[bytes, bytes]]:
+    """The rows of what a block brought about."""
+    at = number(commit.block.height)
+    rows = [(JOURNAL + at, journal)]
+    if receipts:
+        rows.append((RECEIPTS + at, leaves_bytes(packed(receipts))))
+    if commit.events:
+        rows.append((EVENTS + at, leaves_bytes(packed(commit.events))))
+    if commit.job_origins:
+        origins = packed([encode(origin) for origin in commit.job_origins])
+        rows.append((ORIGINS + at, leaves_bytes(origins)))
+    first, size = 0, 0
+    for slot, (digest, data) in enumerate(commit.payloads, 1):
+        size += len(digest) + len(data)
+        if size >= PAYLOAD_ROW_BYTES or slot == len(commit.payloads):
+            group = packed([key + value for key, value in commit.payloads[first:slot]])
+            rows.append((PAYLOADS + at + first.to_bytes(4, "big"), leaves_bytes(group)))
+            first, size = slot, 0
+    return rows
 
 
 def _take_lock(path: Path) -> int:

@@ -19,6 +19,7 @@ _CODES = {
     RejectionReason.BUSY: grpc.StatusCode.RESOURCE_EXHAUSTED,
     RejectionReason.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     RejectionReason.UNKNOWN_JOB: grpc.StatusCode.NOT_FOUND,
+    RejectionReason.PRUNED: grpc.StatusCode.NOT_FOUND,
     RejectionReason.NOT_READY: grpc.StatusCode.FAILED_PRECONDITION,
     RejectionReason.REPLAYED: grpc.StatusCode.ALREADY_EXISTS,
     RejectionReason.INSUFFICIENT_BALANCE: grpc.StatusCode.FAILED_PRECONDITION,

@@ -62,6 +62,7 @@ class LedgerWorker:
         block = deliver.block
         context = BlockContext(block.height, block.timestamp_ms, deliver.beacon, block.proposer)
         outcome = self._ledger.execute(context, lanes)
+        oldest_open = next(self._ledger.open_jobs(), None)
         self._store.commit_block(
             BlockCommit(
                 block=block,
@@ -72,6 +73,7 @@ class LedgerWorker:
                 receipt_leaves=outcome.receipt_leaves,
                 events=tuple(event.leaf() for event in outcome.events),
                 journal=outcome.journal,
+                oldest_open_height=None if oldest_open is None else oldest_open[1].requested_height,
                 payloads=outcome.payloads,
                 job_origins=job_origins(outcome, lanes),
             )

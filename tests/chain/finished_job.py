@@ -142,6 +142,7 @@ class Chain:
                 (2, (height - 3).to_bytes(8, "big"), None) if height > 3 else (3, b"early", b"1"),
             ),
             payloads=payloads,
+            oldest_open_height=None,
             job_origins=origins,
         )
         self.store.commit_block(commit)
