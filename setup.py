@@ -37,9 +37,12 @@ NATIVE_SOURCES = {
         *("ed25519", "ed25519_keys", "edwards25519", "edwards25519_avx2", "field25519"),
         *("multiples25519", "scalar25519", "sha512"),
     ],
+    "bodies": ["bodies"],
     "hashing": ["sha256"],
-    "merkle": ["sha256", "merkle"],
+    "ledger": ["accounts", "key_index", "merkle", "sha256", "window"],
+    "merkle": ["leaves", "merkle", "sha256"],
     "transactions": ["sha256", "transactions"],
+    "transfers": ["accounts", "key_index", "leaves", "merkle", "sha256", "transfers", "window"],
 }
 
 

@@ -97,7 +97,7 @@ class IdWindow:
     def leaves_at(self, height: int) -> bytes:
         """The leaf indices of the same ids, u32-LE each."""
     def drop_through(self, height: int) -> None:
-        """Forget every height up to and including this one."""
+        """Forget every height up to and including this one; a negative height forgets nothing."""
     def load(self, height: int, ids: bytes, leaves: bytes | None = None) -> None:
         """Add joined ids with their joined u32-LE leaf indices (None: 0, 1, 2, ...).
 

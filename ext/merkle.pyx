@@ -14,6 +14,11 @@ cdef extern from "merkle.h" nogil:
     int assay_merkle_verify(const uint8_t *leaf, uint64_t index, uint64_t size,
                             const uint8_t *path, size_t steps, const uint8_t *root)
 
+cdef extern from "leaves.h" nogil:
+    int assay_leaves_valid(const uint8_t *ends, size_t count, size_t length)
+    int assay_leaves_root(const uint8_t *data, const uint8_t *ends, size_t count, uint8_t *root,
+                          size_t index, uint8_t *path, size_t *steps)
+
 HASH_BYTES = 32
 PATH_STEPS_MAX = 64
 
@@ -74,6 +79,37 @@ def proof(list leaf_hashes not None, Py_ssize_t index):
         steps = assay_merkle_reduce(hashes, count, index, path)
         free(hashes)
     return [digest_of(path + 32 * position) for position in range(<Py_ssize_t>steps)]
+
+
+cdef bytes walk_packed(bytes data, bytes ends, size_t index, uint8_t *path, size_t *steps):
+    """The root of packed leaves, and the path of one of them unless `path` is NULL."""
+    cdef size_t length = len(data), count = len(ends) // 4
+    cdef const uint8_t *leaves = <const uint8_t *>PyBytes_AS_STRING(data)
+    cdef const uint8_t *places = <const uint8_t *>PyBytes_AS_STRING(ends)
+    cdef uint8_t digest[32]
+    cdef bint valid, done = False
+    with nogil:
+        valid = assay_leaves_valid(places, count, length)
+        if valid:
+            done = assay_leaves_root(leaves, places, count, digest, index, path, steps)
+    if not valid or len(ends) % 4 != 0:
+        raise ValueError(f"{len(ends)} bytes of ends do not rise to the data's {length} bytes")
+    if not done:
+        raise MemoryError(f"no memory for {count} leaf hashes")
+    return digest_of(digest)
+
+
+def packed_root(bytes data not None, bytes ends not None):
+    return walk_packed(data, ends, 0, NULL, NULL)
+
+
+def packed_proof(bytes data not None, bytes ends not None, Py_ssize_t index):
+    cdef uint8_t path[32 * 64]
+    cdef size_t steps = 0
+    if not 0 <= index < len(ends) // 4:
+        raise IndexError(f"leaf {index} is not in a tree of {len(ends) // 4} leaves")
+    walk_packed(data, ends, index, path, &steps)
+    return [digest_of(path + 32 * step) for step in range(<Py_ssize_t>steps)]
 
 
 def verify_proof(bytes leaf_hash not None, index, size, list path not None, bytes root not None):

@@ -21,7 +21,7 @@ void assay_merkle_empty(uint8_t root[32]) {
     assay_sha256_final(&context, root);
 }
 
-static void hash_node(const uint8_t left[32], const uint8_t right[32], uint8_t out[32]) {
+void assay_merkle_node(const uint8_t left[32], const uint8_t right[32], uint8_t out[32]) {
     assay_sha256_context context;
     assay_sha256_init(&context);
     assay_sha256_update(&context, &NODE_PREFIX, 1);
@@ -44,7 +44,7 @@ size_t assay_merkle_reduce(uint8_t *hashes, size_t count, size_t index, uint8_t 
         size_t pairs = count / 2;
         for (size_t pair = 0; pair < pairs; pair++) {
             const uint8_t *left = hashes + 2 * ASSAY_MERKLE_HASH_SIZE * pair;
-            hash_node(left, left + ASSAY_MERKLE_HASH_SIZE, hashes + ASSAY_MERKLE_HASH_SIZE * pair);
+            assay_merkle_node(left, left + ASSAY_MERKLE_HASH_SIZE, hashes + ASSAY_MERKLE_HASH_SIZE * pair);
         }
         if (count & 1)
             memmove(hashes + ASSAY_MERKLE_HASH_SIZE * pairs,
@@ -71,9 +71,9 @@ int assay_merkle_verify(const uint8_t leaf[32], uint64_t index, uint64_t size, c
             last >>= 1;
         }
         if (node & 1)
-            hash_node(sibling, hash, hash);
+            assay_merkle_node(sibling, hash, hash);
         else
-            hash_node(hash, sibling, hash);
+            assay_merkle_node(hash, sibling, hash);
         node >>= 1;
         last >>= 1;
     }

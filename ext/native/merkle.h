@@ -10,6 +10,8 @@
 #define ASSAY_MERKLE_PATH_MAX 64
 
 void assay_merkle_leaf(const uint8_t *data, size_t length, uint8_t hash[32]);
+/* `hash` may be one of the two children. */
+void assay_merkle_node(const uint8_t left[32], const uint8_t right[32], uint8_t hash[32]);
 void assay_merkle_empty(uint8_t root[32]);
 /* Reduces `count` >= 1 leaf hashes in place; the root stands in the first 32 bytes afterwards.
  * When `path` is not NULL it receives the siblings of leaf `index`, lowest first (room for

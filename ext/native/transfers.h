@@ -1,0 +1,53 @@
+/* Runs of plain transfers over the account table and the window of ids.
+ *
+ * The rules, their order and the leaves are those of chain/execution/block.py and transfers.py. A
+ * transaction's room is reserved before its first change, so it is executed whole or not at all. */
+#ifndef ASSAY_TRANSFERS_H
+#define ASSAY_TRANSFERS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "accounts.h"
+#include "bodies.h"
+#include "leaves.h"
+#include "window.h"
+
+#define ASSAY_BASIS_POINTS 10000u
+
+typedef struct {
+    uint64_t height;
+    uint64_t fee_per_transaction, fee_per_operation, fee_per_byte;
+    uint32_t window_blocks;
+    uint32_t fee_burn_bps; /* at most ASSAY_BASIS_POINTS */
+} assay_transfer_rules;
+
+typedef struct {
+    assay_leaves receipts, events;
+    uint64_t burned;
+} assay_run_output;
+
+/* The order is that of the branches of run() in transfers.pyx. */
+typedef enum {
+    ASSAY_RUN_OK = 0,
+    ASSAY_RUN_NO_MEMORY,
+    ASSAY_RUN_FULL,
+    ASSAY_RUN_OVERFLOW,
+    ASSAY_RUN_LEAVES_TOO_LONG,
+} assay_run_status;
+
+typedef struct {
+    const uint8_t *payload;
+    const uint8_t *public_keys; /* 32 bytes a transaction */
+    const uint8_t *ids;         /* 32 bytes a transaction */
+    const assay_bodies *bodies;
+} assay_run_batch;
+
+/* Executes transactions from `*position` on, to the first that is not plain or to `stop`, and leaves
+ * `*position` there; on failure at the one that left nothing. The window accepts the height. */
+assay_run_status assay_run_transfers(assay_accounts *accounts, assay_window *window,
+                                     const assay_run_batch *batch,
+                                     const assay_transfer_rules *rules, const uint8_t *lane_owner,
+                                     assay_run_output *output, size_t *position, size_t stop);
+
+#endif

@@ -1,0 +1,209 @@
+"""Runs of plain transfers. See transfers.pyi for the contract."""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from ext.bodies cimport Bodies, assay_bodies
+from ext.ledger cimport (
+    ASSAY_LEDGER_OK,
+    AccountTable,
+    IdWindow,
+    assay_accounts,
+    assay_window,
+    assay_window_accepts,
+)
+from ext.sha256 cimport assay_sha256_select
+
+from ext.ledger import TableFullError
+
+cdef extern from "leaves.h" nogil:
+    ctypedef enum assay_leaves_status:
+        ASSAY_LEAVES_OK
+        ASSAY_LEAVES_NO_MEMORY
+        ASSAY_LEAVES_TOO_LONG
+    ctypedef struct assay_leaves:
+        uint8_t *data
+        size_t length
+        uint8_t *ends
+        size_t count
+    void assay_leaves_free(assay_leaves *leaves)
+    assay_leaves_status assay_leaves_reserve(assay_leaves *leaves, size_t more, size_t bytes)
+    uint8_t *assay_leaves_open(assay_leaves *leaves, size_t bytes)
+    void assay_leaves_truncate(assay_leaves *leaves, size_t count)
+    int assay_leaves_root(const uint8_t *data, const uint8_t *ends, size_t count, uint8_t *root,
+                          size_t index, uint8_t *path, size_t *steps)
+
+cdef extern from "transfers.h" nogil:
+    const uint32_t ASSAY_BASIS_POINTS
+    ctypedef struct assay_transfer_rules:
+        uint64_t height
+        uint64_t fee_per_transaction
+        uint64_t fee_per_operation
+        uint64_t fee_per_byte
+        uint32_t window_blocks
+        uint32_t fee_burn_bps
+    ctypedef struct assay_run_output:
+        assay_leaves receipts
+        assay_leaves events
+        uint64_t burned
+    ctypedef struct assay_run_batch:
+        const uint8_t *payload
+        const uint8_t *public_keys
+        const uint8_t *ids
+        const assay_bodies *bodies
+    ctypedef enum assay_run_status:
+        ASSAY_RUN_OK
+        ASSAY_RUN_NO_MEMORY
+        ASSAY_RUN_FULL
+        ASSAY_RUN_OVERFLOW
+        ASSAY_RUN_LEAVES_TOO_LONG
+    assay_run_status assay_run_transfers(
+        assay_accounts *accounts, assay_window *window, const assay_run_batch *batch,
+        const assay_transfer_rules *rules, const uint8_t *lane_owner, assay_run_output *output,
+        size_t *position, size_t stop)
+
+assay_sha256_select()
+
+
+cdef class TransferRules:
+    cdef assay_transfer_rules rules
+
+    def __init__(self, *, uint64_t height, uint32_t window_blocks, uint64_t fee_per_transaction,
+                 uint64_t fee_per_operation, uint64_t fee_per_byte, uint32_t fee_burn_bps):
+        if fee_burn_bps > ASSAY_BASIS_POINTS:
+            raise ValueError(f"fee_burn_bps is {fee_burn_bps}, at most {ASSAY_BASIS_POINTS}")
+        self.rules.height = height
+        self.rules.window_blocks = window_blocks
+        self.rules.fee_per_transaction = fee_per_transaction
+        self.rules.fee_per_operation = fee_per_operation
+        self.rules.fee_per_byte = fee_per_byte
+        self.rules.fee_burn_bps = fee_burn_bps
+
+
+cdef class RunOutput:
+    cdef assay_run_output output
+    cdef cython.pymutex lock
+
+    def __dealloc__(self):
+        assay_leaves_free(&self.output.receipts)
+        assay_leaves_free(&self.output.events)
+
+    @property
+    def receipts(self):
+        return <Py_ssize_t>self.output.receipts.count
+
+    @property
+    def events(self):
+        return <Py_ssize_t>self.output.events.count
+
+    @property
+    def burned(self):
+        return self.output.burned
+
+    def append_receipt(self, bytes leaf not None):
+        with self.lock:
+            return append(&self.output.receipts, leaf)
+
+    def append_event(self, bytes leaf not None):
+        with self.lock:
+            return append(&self.output.events, leaf)
+
+    def truncate_events(self, count):
+        with self.lock:
+            if not 0 <= count <= <Py_ssize_t>self.output.events.count:
+                raise ValueError(f"{count} events of {self.output.events.count} cannot be kept")
+            assay_leaves_truncate(&self.output.events, count)
+
+    def receipt_leaves(self):
+        with self.lock:
+            return packed(&self.output.receipts)
+
+    def event_leaves(self):
+        with self.lock:
+            return packed(&self.output.events)
+
+    def receipts_root(self):
+        with self.lock:
+            return root_of(&self.output.receipts)
+
+    def events_root(self):
+        with self.lock:
+            return root_of(&self.output.events)
+
+
+cdef object no_room():
+    return OverflowError("the leaves of one block exceed 4 GiB")
+
+
+cdef object append(assay_leaves *leaves, bytes leaf):
+    cdef assay_leaves_status status = assay_leaves_reserve(leaves, 1, len(leaf))
+    if status == ASSAY_LEAVES_TOO_LONG:
+        raise no_room()
+    if status != ASSAY_LEAVES_OK:
+        raise MemoryError("no memory for another leaf")
+    memcpy(assay_leaves_open(leaves, len(leaf)), PyBytes_AS_STRING(leaf), len(leaf))
+    return <Py_ssize_t>leaves.count - 1
+
+
+cdef object packed(assay_leaves *leaves):
+    return (
+        PyBytes_FromStringAndSize(<const char *>leaves.data, leaves.length),
+        PyBytes_FromStringAndSize(<const char *>leaves.ends, 4 * leaves.count),
+    )
+
+
+cdef bytes root_of(assay_leaves *leaves):
+    cdef uint8_t root[32]
+    cdef bint done
+    with nogil:
+        done = assay_leaves_root(leaves.data, leaves.ends, leaves.count, root, 0, NULL, NULL)
+    if not done:
+        raise MemoryError(f"no memory for {leaves.count} leaf hashes")
+    return PyBytes_FromStringAndSize(<const char *>root, 32)
+
+
+def run(AccountTable accounts not None, IdWindow window not None, Bodies bodies not None,
+        start, stop, TransferRules rules not None, bytes lane_owner not None,
+        RunOutput output not None):
+    cdef assay_run_batch batch
+    cdef assay_run_status status = ASSAY_RUN_OK
+    cdef size_t position, end
+    cdef bint accepted
+    cdef const uint8_t *owner = <const uint8_t *>PyBytes_AS_STRING(lane_owner)
+    cdef const uint8_t[:, ::1] public_keys
+    cdef const uint8_t[:, ::1] ids
+    if not 0 <= start <= stop <= bodies.count:
+        raise IndexError(f"bodies {start} to {stop} are not in a batch of {bodies.count}")
+    if len(lane_owner) != 32:
+        raise ValueError(f"the lane owner has {len(lane_owner)} bytes, 32 are needed")
+    if start == stop:
+        return stop
+    public_keys, ids = bodies.batch.public_keys, bodies.batch.ids
+    batch.payload = <const uint8_t *>PyBytes_AS_STRING(bodies.batch.payload)
+    batch.public_keys = &public_keys[0, 0]
+    batch.ids = &ids[0, 0]
+    batch.bodies = &bodies.parsed
+    position, end = start, stop
+    # Always in this order, so that two runs cannot wait for each other.
+    with accounts.lock, window.lock, output.lock:
+        accepted = assay_window_accepts(&window.window, rules.rules.height) == ASSAY_LEDGER_OK
+        if accepted:
+            with nogil:
+                status = assay_run_transfers(
+                    &accounts.table, &window.window, &batch, &rules.rules, owner, &output.output,
+                    &position, end)
+    if not accepted:
+        raise ValueError(
+            f"the window takes no ids of height {rules.rules.height}: it holds a higher one, or "
+            "drop_through was left out")
+    if status == ASSAY_RUN_NO_MEMORY:
+        raise MemoryError(f"no memory for transaction {position}")
+    if status == ASSAY_RUN_FULL:
+        raise TableFullError(f"transaction {position} needs a row more than the table may hold")
+    if status == ASSAY_RUN_OVERFLOW:
+        raise OverflowError(f"transaction {position} brings a sum above 64 bits")
+    if status == ASSAY_RUN_LEAVES_TOO_LONG:
+        raise no_room()
+    return position
