@@ -158,9 +158,13 @@ class Member:
         """Requests that ran there at the last probe."""
         return max((info.running for info in (self.models or {}).values()), default=0)
 
-    def may_serve(self, model: bytes) -> bool:
-        """Whether it serves the model, or may, because it never told."""
-        return self.models is None or model in self.models
+    def may_serve(self, model: bytes, profile: str | None) -> bool:
+        """Whether it serves the model with this engine profile (None: any), or may, because it
+        never told."""
+        if self.models is None:
+            return True
+        info = self.models.get(model)
+        return info is not None and profile in (None, info.engine_profile)
 
     def is_free(self) -> bool:
         """Whether it takes another request now."""

@@ -3,6 +3,9 @@
 What it offers is what `RuntimeClient` offers, so its callers need not know how many there are.
 
 Rules:
+- A model is served with one engine profile: that of the first runtime, in the order named, that is
+  known to have it. What was said on chain is said of that one, so a runtime that has the model with
+  another profile is not asked.
 - A runtime that is absent, silent, broken, or says what can't be true is taken out, and asked again
   after a growing back-off (`runtime_member`). One background task each probes them.
 - A request under way leaves such a runtime as soon as another can take it. If there is no other it
@@ -122,7 +125,8 @@ class RuntimePool:
         found: dict[bytes, ModelInfo] = {}
         for member in self._members:
             for model, info in (member.models or {}).items() if member.healthy else ():
-                found.setdefault(model, info)
+                if info.engine_profile == self._profile(model):
+                    found.setdefault(model, info)
         return tuple(found.values())
 
     async def tokenize(
@@ -261,11 +265,20 @@ class RuntimePool:
             self._forget_waker(errand)
 
     def _candidates(self, errand: _Errand) -> list[Member]:
+        profile = self._profile(errand.model)
         return [
             member
             for member in self._members
-            if member.address not in errand.excluded and member.may_serve(errand.model)
+            if member.address not in errand.excluded and member.may_serve(errand.model, profile)
         ]
+
+    def _profile(self, model: bytes) -> str | None:
+        """The one profile the pool serves the model with; None while no runtime told."""
+        for member in self._members:
+            info = (member.models or {}).get(model)
+            if info is not None:
+                return info.engine_profile
+        return None
 
     def _best(self, errand: _Errand, other_than: Member | None = None) -> Member | None:
         """The least loaded runtime that can take the request now; of equals the longest unused."""
