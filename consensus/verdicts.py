@@ -9,6 +9,7 @@
 """
 
 import enum
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -111,14 +112,17 @@ def outliers(
         return ()
     count = lengths.pop()
     misses = dict.fromkeys(members, 0)
-    for values in zip(*(fingerprints[member] for member in members), strict=True):
-        for member, value in zip(members, values, strict=True):
-            own = tolerances[member]
-            apart = sum(
-                abs(value - other) > max(own, tolerances[fellow])
-                for fellow, other in zip(members, values, strict=True)
-            )
-            misses[member] += 2 * apart > len(members)
+    for position in range(count):
+        sorted_values: dict[int, list[int]] = {}
+        for member in members:
+            values = sorted_values.setdefault(tolerances[member], [])
+            insort(values, fingerprints[member][position])
+        for member in members:
+            value, agreeing = fingerprints[member][position], 0
+            for tolerance, values in sorted_values.items():
+                reach = max(tolerance, tolerances[member])
+                agreeing += bisect_right(values, value + reach) - bisect_left(values, value - reach)
+            misses[member] += 2 * agreeing < len(members)
     return tuple(member for member in members if 2 * misses[member] > count)
 
 
