@@ -21,7 +21,7 @@ void assay_leaves_free(assay_leaves *leaves) {
 
 static int reserve(uint8_t **bytes, size_t *capacity, size_t length) {
     size_t wanted = *capacity > 0 ? *capacity : BYTES_AT_FIRST;
-    if (length <= *capacity) return 1;
+    if (*bytes != NULL && length <= *capacity) return 1; /* an empty leaf has an address, too */
     while (wanted < length) wanted *= 2;
     uint8_t *grown = realloc(*bytes, wanted);
     if (grown == NULL) return 0;

@@ -53,9 +53,10 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_damaged_input_is_read_inside_its_bounds(build: Build, seed: int) -> None:
+@pytest.mark.parametrize("program", ["hostile_input", "hostile_tables"])
+def test_damaged_input_is_read_inside_its_bounds(build: Build, program: str, seed: int) -> None:
     run = subprocess.run(
-        [str(build("hostile_input")), str(seed)],
+        [str(build(program)), str(seed)],
         capture_output=True,
         text=True,
         check=False,
