@@ -7,6 +7,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 # Tests at once. The end-to-end ones stay on one worker whatever this says.
 WORKERS ?= 2
+# A fuzz target runs at least this long; signatures run until 100,000 batches were tried as well.
+SECONDS ?= 60
+SEED ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := chain consensus ext runtime
@@ -26,7 +29,7 @@ found=$$(grep -v -E 'unused (variable|attribute) ' <<< "$$found" || true); \
 if test -n "$$found"; then echo "$$found"; exit 1; else echo "  none"; fi
 endef
 
-.PHONY: help build run check format test bench clean
+.PHONY: help build run check format test fuzz bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +70,9 @@ format: build ## Rewrite the sources in the project's format
 
 test: build ## Run every test (ARGUMENTS='tests/ext -k merkle' narrows it)
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup $(ARGUMENTS)
+
+fuzz: build ## Try random input on everything that reads it (SECONDS=60 each, SEED=1)
+	$(BIN)/python -m tests.fuzz --full --seconds $(SECONDS) --seed $(SEED)
 
 bench: build ## Measure the hot path (ratios against a baseline of the same run)
 	$(BIN)/pytest bench --benchmark-only $(ARGUMENTS)

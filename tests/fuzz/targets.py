@@ -1,0 +1,15 @@
+"""Every fuzz target, by name. A new one is a module beside this and a line here."""
+
+from tests.fuzz import codec, hashing, payloads, receipts, signatures
+from tests.fuzz.harness import Target
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        signatures.TARGET,
+        hashing.TARGET,
+        payloads.TARGET,
+        codec.TARGET,
+        receipts.TARGET,
+    )
+}
