@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,12 +98,17 @@ def create_network(
 
 @contextmanager
 def running_network(
-    home: Path, model: Path, validators: int = 4, parameters: Parameters | None = None
+    home: Path,
+    model: Path,
+    validators: int = 4,
+    parameters: Parameters | None = None,
+    options: Sequence[str | Path] = (),
 ) -> Iterator[Network]:
     """A devnet that answers questions, started by its own command and stopped in any case."""
     network = create_network(home, validators, parameters)
     try:
-        done = command("devnet", "start", "--home", home, "--model", model, "--detach", "--json")
+        start = ("devnet", "start", "--home", home, "--model", model, "--detach", "--json")
+        done = command(*start, *options)
         assert len(output_of(done)["nodes"]) == validators
         yield network
     finally:
