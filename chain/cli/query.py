@@ -156,7 +156,28 @@ def model(
             for offer in offers
         ],
     }
-    emit(as_json, value)
+    emit(as_json, value, _model_lines(value))
+
+
+def _model_lines(value: dict[str, Any]) -> str:
+    """A model as people read it: a line for each pair, verifier and offer."""
+    lines = [f"{name}  {item}" for name, item in value.items() if not isinstance(item, list)]
+    lines += [
+        f"pair  {pair['provider_profile']} verified with {pair['verifier_profile']}"
+        for pair in value["pairs"]
+    ]
+    lines += [
+        f"verifier  validator {item['validator']} with {item['engine_profile']}"
+        for item in value["verifiers"]
+    ]
+    lines += [
+        f"offer  {item['provider']} at validator {item['operator']} with "
+        f"{item['engine_profile']}: {item['input_price']} and {item['output_price']} grain a token "
+        f"in and out, {item['open_jobs']} of {item['capacity']} jobs open, "
+        f"{item['completed']} completed, {item['failed']} failed"
+        for item in value["offers"]
+    ]
+    return "\n".join(lines)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.v1 import transactions_pb2 as pb
@@ -204,6 +204,51 @@ def test_another_profile_makes_a_verifier_wait_before_it_is_drawn_again() -> Non
     world.seat_committee(job)
     seats = {seat.validator: seat.engine_profile for seat in world.job(job).committee}
     assert seats == {1: FAST, 2: FAST, 3: EXACT}
+
+
+places = st.tuples(*[st.sampled_from((EXACT, FAST, OTHER))] * 2)
+
+
+@settings(max_examples=60)
+@given(
+    st.sets(places, min_size=1),
+    st.lists(st.sampled_from((EXACT, FAST, OTHER)), min_size=7, max_size=7),
+    st.sampled_from((EXACT, FAST, OTHER)),
+    st.sampled_from([pb.TIER_STANDARD, pb.TIER_CRITICAL]),
+)
+def test_whatever_pairs_a_model_has_a_job_is_judged_by_those_alone(
+    known: set[tuple[str, str]], running: list[str], offered: str, tier: pb.Tier.ValueType
+) -> None:
+    world = World(validators=len(running))
+    world.do(OWNER, a_registration(*(a_pair(*place) for place in sorted(known))))
+    announced = {}
+    for index, profile in enumerate(running):
+        accepted = world.do(world.set.members[index].account, serving(profile)).accepted
+        assert accepted == any(verifier == profile for _, verifier in known)
+        if accepted:
+            announced[index] = profile
+    able = {i: p for i, p in announced.items() if i != 0 and (offered, p) in known}
+    stake = pb.Stake(amount=world.parameters.stake_min_per_offer)
+    nobody_yet = not announced.keys() - {0} and any(place[0] == offered for place in known)
+    offer = world.do(PROVIDERS[0], stake, an_offer(profile=offered))
+    assert offer.accepted == (bool(able) or nobody_yet), offer.reason
+    if not offer.accepted:
+        assert offer.reason == RejectionReason.NO_CALIBRATED_PAIR
+        return
+    job = world.answered_job(a_request(tier=tier))
+    if len(able) < world.parameters.reveal_quorum:
+        world.block(after_ms=world.parameters.audit_within_ms + 1)
+        world.block()
+        assert world.job(job).status is JobStatus.REFUNDED
+    else:
+        world.seat_committee(job)
+        seats = {seat.validator: seat.engine_profile for seat in world.job(job).committee}
+        assert seats.items() <= able.items()
+        wanted = len(able) if tier == pb.TIER_CRITICAL else world.parameters.committee_size
+        assert len(seats) == min(wanted, len(able))
+        world.vote(job, [PASS] * len(seats))
+        assert world.job(job).status is JobStatus.VERIFIED
+    assert total_value(world.ledger) == world.ledger.supply().issued
 
 
 def test_only_verifiers_of_a_calibrated_pair_are_drawn() -> None:
