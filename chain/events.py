@@ -42,3 +42,19 @@ class Event:
     def leaf(self) -> bytes:
         """The events tree's leaf data: a tag byte, then the encoding."""
         return b"E" + encode(self)
+
+
+def event_leaf(
+    kind: EventKind, subject: bytes, other: bytes | None, amount: int, code: int
+) -> bytes:
+    """`Event(...).leaf()`, laid out by hand: the same bytes at a fraction of the cost."""
+    return b"".join(
+        (
+            b"E",
+            kind.to_bytes(1, "little"),
+            subject,
+            b"\0" if other is None else b"\1" + other,
+            amount.to_bytes(8, "little"),
+            code.to_bytes(1, "little"),
+        )
+    )

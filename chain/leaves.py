@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import overload
 
+import numpy as np
+
 from ext import merkle
 
 END_BYTES = 4
@@ -60,6 +62,13 @@ class PackedLeaves(Sequence[bytes]):
         if start > end:
             raise ValueError(f"leaf {place} starts at {start} and ends at {end}")
         return self.data[start:end]
+
+    def starting_with(self, kind: bytes) -> int:
+        """How many leaves begin with this byte; none of them becomes an object."""
+        ends = np.frombuffer(self.ends, "<u4")
+        starts = np.concatenate((ends[:0], [0], ends))[:-1].astype(np.int64)
+        first = np.frombuffer(self.data, np.uint8)[starts[starts < ends]]
+        return int(np.count_nonzero(first == kind[0]))
 
     def root(self) -> bytes:
         """RFC 6962 root over the leaves."""

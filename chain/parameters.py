@@ -45,6 +45,8 @@ class Parameters:
     escalated_committee_size: U16 = COMMITTEE_MAX
     reveal_quorum: U16 = 2
     """Fewest verdicts (not ABSTAIN) that a ruling may rest on."""
+    job_rows_kept_blocks: U32 = 1_024
+    """How long a final job stays in state; afterwards its receipt says what it came to."""
     output_tokens_max: U32 = 4_096
     """A longer result would not fit a transaction."""
 

@@ -1,12 +1,17 @@
 """The state: typed tables of records, their Merkle roots, and undo.
 
-Leaf of a row: RFC 6962 leaf hash of H("row", table number, key, encoded record). A table's root
-is the tree over its rows in order of key; the state root is the tree over all tables, one leaf
-H("table", number, root) each, in order of number. Changes become part of the roots, and of the
-journal, at `commit`.
+Leaf data of a row is its table's number, its key and its encoded record, joined. A table's root is
+the RFC 6962 tree over its rows in order of row number; the state root is the tree over all tables,
+one leaf H("table", number, root) each, in order of number. Changes become part of the roots, and
+of the journal, at `commit`, which hashes what changed and nothing else.
+
+Accounts are native (`ext.ledger`): a row, once made, stays. Rows of the other tables may go; the
+lowest free number is the next new row's, and a table ends with its last row in use. So which rows
+there are follows from the stored ones, whatever came before (docs/decisions/0014).
 """
 
 import enum
+import heapq
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
@@ -22,19 +27,28 @@ from chain.records import (
     Supply,
     Verifier,
 )
+from chain.row_tree import EMPTY_LEAF, RowTree
 from consensus.values import Validator
 from consensus.wire import DecodeError, decode, encode
 from ext import merkle
 from ext.hashing import tagged_hash
+from ext.ledger import AccountTable
 
 Record = TypeVar("Record")
 Row = tuple[int, bytes, bytes]
+"""(table, key, stored value) of any table but accounts."""
 Change = tuple[int, bytes, bytes | None]
+Savepoint = tuple[int, int]
 
 ACCOUNT_BYTES = 32
 ID_BYTES = 32
 SINGLE_KEY = b""
 """The key of a table that has one row."""
+ROW_NUMBER_BYTES = 4
+"""A stored value is the row's number (u32-LE), then the encoded record."""
+ROWS_MAX = 1 << 24
+"""Of a table other than accounts."""
+ACCOUNTS_PER_CHUNK = 4096
 
 
 class TableNumber(enum.IntEnum):
@@ -57,96 +71,163 @@ class StateError(Exception):
 
 
 class Table(Generic[Record]):
-    """Rows of one type by key, sorted; counts on `State` for undo."""
+    """Records of one type by key; `State` counts for undo."""
 
-    def __init__(self, number: TableNumber, kind: type[Record], key_bytes: int) -> None:
+    def __init__(
+        self, number: TableNumber, kind: type[Record], key_bytes: int, group_bytes: int = 0
+    ) -> None:
+        """Keys that share their first `group_bytes` can be scanned together."""
         self.number = number
         self.kind = kind
         self.key_bytes = key_bytes
-        self._rows: dict[bytes, Record] = {}
-        self._keys: list[bytes] = []
-        self._leaves: dict[bytes, bytes] = {}
-        self._root = merkle.root([])
         self.dirty: set[bytes] = set()
+        self._group_bytes = group_bytes
+        self._leaf_prefix = number.to_bytes(1, "little")
+        self._records: dict[bytes, Record] = {}
+        self._groups: dict[bytes, list[bytes]] = {}
+        self._numbers: dict[bytes, int] = {}
+        self._tree = RowTree()
+        self._free: set[int] = set()
+        self._free_heap: list[int] = []
+        """Every free number, and perhaps some that are free no longer."""
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._records)
 
     def get(self, key: bytes) -> Record | None:
         """The record, or None."""
-        return self._rows.get(key)
+        return self._records.get(key)
 
-    def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, Record]]:
-        """(key, record) of keys that start with `prefix`, in order. Do not write meanwhile."""
-        for position in range(bisect_left(self._keys, prefix), len(self._keys)):
-            key = self._keys[position]
-            if not key.startswith(prefix):
-                return
-            yield key, self._rows[key]
+    def scan(self, group: bytes = b"") -> Iterator[tuple[bytes, Record]]:
+        """(key, record) of one group, or of all rows, in order of key. Do not write meanwhile.
+
+        Sorts all rows to give them all, so that is nothing for every transaction.
+        """
+        for key in self._groups.get(group, ()) if group else sorted(self._records):
+            yield key, self._records[key]
 
     def put(self, key: bytes, record: Record | None) -> None:
         """Set the record, or delete it with None. Only `State.put` calls this."""
-        present = key in self._rows
-        if record is None:
-            if present:
-                del self._rows[key]
-                del self._keys[bisect_left(self._keys, key)]
-        else:
-            if not present:
-                insort(self._keys, key)
-            self._rows[key] = record
+        present = key in self._records
+        if record is not None:
+            self._records[key] = record
+            if not present and self._group_bytes:
+                insort(self._groups.setdefault(key[: self._group_bytes], []), key)
+        elif present:
+            del self._records[key]
+            if self._group_bytes:
+                self._leave_group(key)
 
-    def load(self, rows: dict[bytes, Record], leaves: dict[bytes, bytes]) -> None:
-        """Replace the contents by stored rows and their leaf hashes."""
-        self._rows, self._keys, self._leaves = rows, sorted(rows), leaves
-        self._root = merkle.root([leaves[key] for key in self._keys])
-
-    def leaf(self, key: bytes, value: bytes) -> bytes:
-        """The leaf hash of one row."""
-        number = self.number.to_bytes(1, "little")
-        return merkle.leaf_hash(tagged_hash(b"row", number, key, value))
+    def load(self, values: dict[bytes, bytes]) -> None:
+        """Fill the empty table from stored values. Raises StateError for any that is not ours."""
+        leaves: dict[int, bytes] = {}
+        for key, value in values.items():
+            number = int.from_bytes(value[:ROW_NUMBER_BYTES], "little")
+            record = value[ROW_NUMBER_BYTES:]
+            if len(value) < ROW_NUMBER_BYTES or number >= ROWS_MAX or number in leaves:
+                raise StateError(
+                    f"table {self.number.name}, key {key.hex()}: a bad or repeated row number"
+                )
+            try:
+                self.put(key, decode(self.kind, record))
+            except DecodeError as error:
+                raise StateError(f"table {self.number.name}, key {key.hex()}: {error}") from error
+            self._numbers[key] = number
+            leaves[number] = self._leaf(key, record)
+        size = max(leaves, default=-1) + 1
+        self._free = set(range(size)).difference(leaves)
+        self._free_heap = sorted(self._free)
+        for number in self._free_heap:
+            leaves[number] = EMPTY_LEAF
+        self._tree.update(leaves, size)
 
     def commit(self) -> list[Change]:
         """Hash what changed since the last commit; the changes in order of key."""
         changes: list[Change] = []
+        leaves: dict[int, bytes] = {}
+        kept: list[tuple[bytes, Record]] = []
         for key in sorted(self.dirty):
-            record = self._rows.get(key)
-            if record is None:
-                if self._leaves.pop(key, None) is not None:
-                    changes.append((self.number, key, None))
-                continue
-            value = encode(record)
-            leaf = self.leaf(key, value)
-            if self._leaves.get(key) != leaf:
-                self._leaves[key] = leaf
-                changes.append((self.number, key, value))
+            record = self._records.get(key)
+            if record is not None:
+                kept.append((key, record))
+            elif key in self._numbers:
+                number = self._numbers.pop(key)
+                self._free.add(number)
+                heapq.heappush(self._free_heap, number)
+                leaves[number] = EMPTY_LEAF
+                changes.append((self.number, key, None))
         self.dirty.clear()
+        size = len(self._tree)
+        for key, record in kept:
+            value = encode(record)
+            leaf = self._leaf(key, value)
+            before = self._numbers.get(key)
+            if before is None:
+                number = self._numbers[key] = self._next_number(size)
+                size = max(size, number + 1)
+            elif self._tree.leaf(before) == leaf:
+                continue
+            else:
+                number = before
+            leaves[number] = leaf
+            changes.append((self.number, key, number.to_bytes(ROW_NUMBER_BYTES, "little") + value))
         if changes:
-            self._root = merkle.root([self._leaves[key] for key in self._keys])
+            while size and size - 1 in self._free:
+                size -= 1
+                self._free.discard(size)
+                leaves.pop(size, None)
+            self._tree.update(leaves, size)
+        changes.sort(key=lambda change: change[1])
         return changes
+
+    def rows(self) -> Iterator[Row]:
+        """(table, key, stored value) of what is committed, in order of key."""
+        for key, record in self.scan():
+            number = self._numbers[key].to_bytes(ROW_NUMBER_BYTES, "little")
+            yield self.number, key, number + encode(record)
 
     @property
     def root(self) -> bytes:
         """Root as of the last commit."""
-        return self._root
+        return self._tree.root
+
+    def _leaf(self, key: bytes, value: bytes) -> bytes:
+        return merkle.leaf_hash(self._leaf_prefix + key + value)
+
+    def _next_number(self, size: int) -> int:
+        """The lowest free number, or that behind the last row."""
+        while self._free_heap:
+            number = heapq.heappop(self._free_heap)
+            if number in self._free:
+                self._free.discard(number)
+                return number
+        if size >= ROWS_MAX:
+            raise StateError(f"table {self.number.name} is full with {ROWS_MAX} rows")
+        return size
+
+    def _leave_group(self, key: bytes) -> None:
+        prefix = key[: self._group_bytes]
+        group = self._groups[prefix]
+        del group[bisect_left(group, key)]
+        if not group:
+            del self._groups[prefix]
 
 
 class State:
-    """All tables of the ledger, with one undo log over them."""
+    """All tables of the ledger, with one undo log over the small ones and one over accounts."""
 
     def __init__(self) -> None:
-        self.accounts = Table(TableNumber.ACCOUNTS, Account, ACCOUNT_BYTES)
+        self.accounts = AccountTable(TableNumber.ACCOUNTS)
         self.models = Table(TableNumber.MODELS, Model, ID_BYTES)
-        self.offers = Table(TableNumber.OFFERS, Offer, ID_BYTES + ACCOUNT_BYTES)
+        self.offers = Table(TableNumber.OFFERS, Offer, ID_BYTES + ACCOUNT_BYTES, ID_BYTES)
         self.jobs = Table(TableNumber.JOBS, Job, ID_BYTES)
-        self.verifiers = Table(TableNumber.VERIFIERS, Verifier, ID_BYTES + 2)
+        self.verifiers = Table(TableNumber.VERIFIERS, Verifier, ID_BYTES + 2, ID_BYTES)
         self.validators = Table(TableNumber.VALIDATORS, Validator, 2)
         self.parameters = Table(TableNumber.PARAMETERS, Parameters, 0)
         self.supply = Table(TableNumber.SUPPLY, Supply, 0)
         self.included = Table(TableNumber.INCLUDED, IncludedIds, 8)
-        self.fingerprints = Table(TableNumber.FINGERPRINTS, Fingerprint, ID_BYTES + 2)
-        tables: tuple[Table[Any], ...] = (
-            self.accounts,
+        self.fingerprints = Table(TableNumber.FINGERPRINTS, Fingerprint, ID_BYTES + 2, ID_BYTES)
+        self._tables: tuple[Table[Any], ...] = (
             self.models,
             self.offers,
             self.jobs,
@@ -157,7 +238,6 @@ class State:
             self.included,
             self.fingerprints,
         )
-        self._tables = {table.number: table for table in tables}
         self._undo: list[tuple[Table[Any], bytes, Any, bool]] = []
 
     def put(self, table: Table[Record], key: bytes, record: Record | None) -> None:
@@ -166,64 +246,85 @@ class State:
         table.put(key, record)
         table.dirty.add(key)
 
-    def savepoint(self) -> int:
+    def savepoint(self) -> Savepoint:
         """A point to roll back to, good until the next commit."""
-        return len(self._undo)
+        return len(self._undo), self.accounts.savepoint()
 
-    def rollback(self, savepoint: int) -> None:
+    def rollback(self, savepoint: Savepoint) -> None:
         """Undo every change made since the savepoint, newest first."""
-        while len(self._undo) > savepoint:
+        records, accounts = savepoint
+        while len(self._undo) > records:
             table, key, record, was_dirty = self._undo.pop()
             table.put(key, record)
             if not was_dirty:
                 table.dirty.discard(key)
+        self.accounts.rollback(accounts)
 
-    def commit(self) -> tuple[Change, ...]:
-        """Make all changes part of the roots; they can no longer be undone."""
+    def commit(self) -> tuple[tuple[Change, ...], bytes]:
+        """Make all changes part of the roots; they can no longer be undone.
+
+        Returns the changes, in order of table and key, and the changed accounts, packed.
+        """
         self._undo.clear()
         changes: list[Change] = []
-        for number in TableNumber:
-            changes += self._tables[number].commit()
-        return tuple(changes)
+        for table in self._tables:
+            changes += table.commit()
+        return tuple(changes), self.accounts.commit()
 
     def root(self) -> bytes:
         """The state root as of the last commit."""
-        return merkle.root(
-            [
-                merkle.leaf_hash(
-                    tagged_hash(b"table", number.to_bytes(1, "little"), self._tables[number].root)
-                )
-                for number in TableNumber
-            ]
-        )
+        roots = {table.number: table.root for table in self._tables}
+        roots[TableNumber.ACCOUNTS] = self.accounts.root
+        return root_of_tables(roots)
 
     def rows(self) -> Iterator[Row]:
-        """Every (table, key, value), sorted."""
-        for number in TableNumber:
-            for key, record in self._tables[number].scan():
-                yield number, key, encode(record)
+        """Every (table, key, stored value) but the accounts, sorted."""
+        for table in self._tables:
+            yield from table.rows()
+
+    def account_chunks(self) -> Iterator[bytes]:
+        """All accounts, packed, in order of row number."""
+        for start in range(0, len(self.accounts), ACCOUNTS_PER_CHUNK):
+            yield self.accounts.pack(start, ACCOUNTS_PER_CHUNK)
 
     @classmethod
-    def from_rows(cls, rows: Iterable[Row]) -> "State":
-        """Rebuild from stored rows, in any order. Raises StateError for a row that is not ours."""
+    def from_rows(cls, rows: Iterable[Row], accounts: Iterable[bytes]) -> "State":
+        """Rebuild from stored rows, in any order, and account chunks, in theirs.
+
+        Raises StateError for anything that is not ours.
+        """
         state = cls()
-        records: dict[int, dict[bytes, Any]] = {number: {} for number in TableNumber}
-        leaves: dict[int, dict[bytes, bytes]] = {number: {} for number in TableNumber}
+        tables = {int(table.number): table for table in state._tables}
+        values: dict[int, dict[bytes, bytes]] = {number: {} for number in tables}
         for number, key, value in rows:
-            if number not in records:
+            if number not in tables:
                 raise StateError(
                     f"table {number} is unknown; was the store written by a newer version?"
                 )
-            table = state._tables[TableNumber(number)]
-            if len(key) != table.key_bytes or key in records[number]:
-                raise StateError(
-                    f"table {table.number.name} holds a bad or repeated key {key.hex()}"
-                )
+            if len(key) != tables[number].key_bytes or key in values[number]:
+                name = tables[number].number.name
+                raise StateError(f"table {name} holds a bad or repeated key {key.hex()}")
+            values[number][key] = value
+        for number, table in tables.items():
+            table.load(values[number])
+        for chunk in accounts:
             try:
-                records[number][key] = decode(table.kind, value)
-            except DecodeError as error:
-                raise StateError(f"table {table.number.name}, key {key.hex()}: {error}") from error
-            leaves[number][key] = table.leaf(key, value)
-        for number in TableNumber:
-            state._tables[number].load(records[number], leaves[number])
+                state.accounts.load(chunk)
+            except ValueError as error:
+                raise StateError(f"table ACCOUNTS: {error}") from error
         return state
+
+
+def root_of_tables(roots: dict[TableNumber, bytes]) -> bytes:
+    """The state root over the roots of all tables."""
+    return merkle.root(
+        [
+            merkle.leaf_hash(tagged_hash(b"table", number.to_bytes(1, "little"), roots[number]))
+            for number in TableNumber
+        ]
+    )
+
+
+def account_of(accounts: AccountTable, key: bytes) -> Account:
+    """An account; all zeros if there is none."""
+    return Account(*(accounts.get(key) or (0, 0, 0, 0)))

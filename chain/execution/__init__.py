@@ -25,8 +25,8 @@ from chain.execution.outcome import (
     BlockOutcome,
     LaneBatch,
     LedgerMeta,
+    NewJob,
     RefusedAttestation,
-    Rejected,
 )
 
 __all__ = [
@@ -35,6 +35,6 @@ __all__ = [
     "LaneBatch",
     "Ledger",
     "LedgerMeta",
+    "NewJob",
     "RefusedAttestation",
-    "Rejected",
 ]

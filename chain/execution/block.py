@@ -3,6 +3,9 @@
 Order: unbonding that is due, open jobs (oldest first), then each batch's transactions and
 attestations in the order given. A transaction pays its fee if its balance covers it, whether its
 operations then succeed or not; the operations are all done or all undone.
+
+Plain transfers run natively, as many in one call as stand beside each other; `ext.transfers` has
+the rules below once more, and tests/chain/specification has all of them in plain Python.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,43 +13,67 @@ from collections.abc import Iterable, Sequence
 from assay.v1 import transactions_pb2 as pb
 from chain.execution import jobs, market, transfers
 from chain.execution.lifecycle import advance
-from chain.execution.outcome import LaneBatch, RefusedAttestation, Rejected
+from chain.execution.outcome import LaneBatch, NewJob, RefusedAttestation
 from chain.execution.ruling import attest
 from chain.execution.scope import Scope
 from chain.parameters import BASIS_POINTS, Parameters
-from chain.records import TransactionReceipt
+from chain.records import receipt_leaf
 from chain.rejections import Rejection, RejectionReason
-from chain.transactions import WINDOW_BLOCKS, Transaction, job_id
+from chain.transactions import WINDOW_BLOCKS, Transaction, decode_transaction, job_id
+from ext.bodies import parse_bodies
+from ext.ledger import IdWindow
+from ext.transactions import ParsedBatch
+from ext.transfers import RunOutput, TransferRules, run
 
 
-def run_block(
-    scope: Scope,
-    lanes: Sequence[LaneBatch],
-    unbonding_due: Iterable[bytes],
-    open_jobs: Iterable[bytes],
-    seen: set[bytes],
-) -> bytes:
-    """Apply a block to the scope; the ids of included transactions, joined. Adds them to `seen`."""
+def begin_block(scope: Scope, unbonding_due: Iterable[bytes], open_jobs: Iterable[bytes]) -> None:
+    """What time and this block's beacon do, before its transactions."""
     for account in unbonding_due:
         transfers.release_unbonded(scope, account)
     for job in open_jobs:
         advance(scope, job)
-    included: list[bytes] = []
-    for batch in lanes:
-        owner = scope.validators.members[batch.lane].account
-        for transaction in batch.transactions:
-            if isinstance(transaction, Rejected):
-                receipt = TransactionReceipt(transaction.id, False, transaction.reason, 0)
-                _add_receipt(scope, receipt)
-            else:
-                _include(scope, transaction, owner, seen, included)
-        for data in batch.attestations:
-            try:
-                attest(scope, batch.lane, data)
-            except Rejection as rejection:
-                refused = RefusedAttestation(batch.lane, rejection.reason, rejection.detail)
-                scope.refused_attestations.append(refused)
-    return b"".join(included)
+
+
+def run_lanes(
+    scope: Scope, chain_id: str, lanes: Sequence[LaneBatch], window: IdWindow, output: RunOutput
+) -> None:
+    """Apply all batches in order. `output` is the scope's own."""
+    rules = transfer_rules(scope.parameters, scope.height)
+    for lane in lanes:
+        owner = scope.validators.members[lane.lane].account
+        batch = lane.batch
+        bodies = parse_bodies(batch, chain_id.encode())
+        place, count = 0, len(batch)
+        while place < count:
+            accounts = scope.state.accounts
+            place = run(accounts, window, bodies, place, count, rules, owner, output)
+            if place < count:
+                include(scope, chain_id, batch, place, owner, window)
+                place += 1
+        attest_all(scope, lane.lane, batch)
+    scope.burn(output.burned)
+
+
+def transfer_rules(parameters: Parameters, height: int) -> TransferRules:
+    """The governed numbers that native transfers go by in the block of this height."""
+    return TransferRules(
+        height=height,
+        window_blocks=WINDOW_BLOCKS,
+        fee_per_transaction=parameters.fee_per_transaction,
+        fee_per_operation=parameters.fee_per_operation,
+        fee_per_byte=parameters.fee_per_byte,
+        fee_burn_bps=parameters.fee_burn_bps,
+    )
+
+
+def attest_all(scope: Scope, lane: int, batch: ParsedBatch) -> None:
+    """Apply a batch's attestations; what is refused changes nothing."""
+    for index in range(len(batch.attestations)):
+        try:
+            attest(scope, lane, batch.attestation(index))
+        except Rejection as rejection:
+            refused = RefusedAttestation(lane, rejection.reason, rejection.detail)
+            scope.refused_attestations.append(refused)
 
 
 def fee_of(parameters: Parameters, operations: int, body_bytes: int) -> int:
@@ -58,7 +85,7 @@ def fee_of(parameters: Parameters, operations: int, body_bytes: int) -> int:
     )
 
 
-def check_envelope(scope: Scope, transaction: Transaction, seen: set[bytes]) -> int:
+def check_envelope(scope: Scope, transaction: Transaction, seen: IdWindow) -> int:
     """Refuse what is expired, replayed or offers too small a fee; the fee. Raises Rejection."""
     last = transaction.body.valid_until_height
     if last < scope.height:
@@ -99,23 +126,25 @@ def apply_operations(scope: Scope, transaction: Transaction) -> None:
         _apply(scope, transaction, index, operation)
 
 
-def _include(
+def include(
     scope: Scope,
-    transaction: Transaction,
+    chain_id: str,
+    batch: ParsedBatch,
+    place: int,
     lane_owner: bytes,
-    seen: set[bytes],
-    included: list[bytes],
+    window: IdWindow,
 ) -> None:
+    """Apply one transaction of a batch that is more than plain transfers, or is malformed."""
+    signed = batch.transaction(place)
     try:
-        fee = check_envelope(scope, transaction, seen)
+        transaction = decode_transaction(chain_id, signed.body, signed.public_key)
+        fee = check_envelope(scope, transaction, window)
         charge(scope, transaction.sender, fee, lane_owner)
     except Rejection as rejection:
         # Who sends through two lanes has the receipt of the first; a second would contradict it.
         if rejection.reason is not RejectionReason.REPLAYED:
-            _add_receipt(scope, TransactionReceipt(transaction.id, False, rejection.reason, 0))
+            scope.output.append_receipt(receipt_leaf(signed.id, rejection.reason, 0))
         return
-    seen.add(transaction.id)
-    included.append(transaction.id)
     savepoint = scope.savepoint()
     reason = ""
     try:
@@ -123,7 +152,8 @@ def _include(
     except Rejection as rejection:
         scope.rollback(savepoint)
         reason = rejection.reason
-    _add_receipt(scope, TransactionReceipt(transaction.id, not reason, reason, fee))
+    leaf = scope.output.append_receipt(receipt_leaf(signed.id, reason, fee))
+    window.add(signed.id, scope.height, leaf)
 
 
 def _apply(scope: Scope, transaction: Transaction, index: int, operation: pb.Op) -> None:
@@ -144,12 +174,8 @@ def _apply(scope: Scope, transaction: Transaction, index: int, operation: pb.Op)
         case "request_inference":
             new_job = job_id(transaction.id, index)
             jobs.request_inference(scope, sender, operation.request_inference, signed, new_job)
+            scope.new_jobs.append(NewJob(new_job, transaction.id, index))
         case "submit_result":
             jobs.submit_result(scope, sender, operation.submit_result, signed)
         case _:
             raise Rejection(RejectionReason.MALFORMED, f"operation {index} is of no known kind")
-
-
-def _add_receipt(scope: Scope, receipt: TransactionReceipt) -> None:
-    scope.transaction_receipts.append((len(scope.receipt_leaves), receipt.transaction))
-    scope.receipt_leaves.append(receipt.leaf())

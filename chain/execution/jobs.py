@@ -1,7 +1,5 @@
 """The two operations of a job: asking for an inference, and answering it."""
 
-from dataclasses import replace
-
 from assay.v1 import inference_pb2 as inference
 from assay.v1 import transactions_pb2 as pb
 from chain.execution.market import check_provider_key, live_offers, price_floor
@@ -97,6 +95,7 @@ def request_inference(
         tried=(),
         escalated=False,
         redrawn=False,
+        final_height=0,
     )
     scope.payloads.append((job.request_digest, signed))
     scope.put_job(new_job, job, before=None)
@@ -119,9 +118,8 @@ def submit_result(scope: Scope, sender: bytes, message: pb.SubmitResult, signed:
     check_result(message.result, job, model)
     result = result_bytes(signed)
     offer = scope.offer(job.model, sender)
-    scope.put_offer(job.model, sender, replace(offer, open_jobs=offer.open_jobs - 1))
-    answered = replace(
-        job,
+    scope.put_offer(job.model, sender, offer._replace(open_jobs=offer.open_jobs - 1))
+    answered = job._replace(
         status=JobStatus.ANSWERED,
         result_digest=result_digest(result),
         answered_height=scope.height,

@@ -1,13 +1,19 @@
 """The ledger: state, and the one function that moves it from block to block."""
 
-from bisect import insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from chain.execution.block import apply_operations, charge, check_envelope, run_block
+from chain.execution.block import (
+    apply_operations,
+    begin_block,
+    charge,
+    check_envelope,
+    run_lanes,
+)
 from chain.execution.lifecycle import wants_block
 from chain.execution.outcome import BlockContext, BlockOutcome, LaneBatch, LedgerMeta
 from chain.execution.ruling import round_positions
-from chain.execution.scope import NO_ACCOUNT, Scope
+from chain.execution.scope import Scope
+from chain.leaves import PackedLeaves
 from chain.parameters import Parameters
 from chain.records import (
     Account,
@@ -29,10 +35,12 @@ from chain.state import (
     State,
     StateError,
     TableNumber,
+    account_of,
 )
 from chain.transactions import WINDOW_BLOCKS, Transaction
 from consensus.values import ZERO_HASH, ValidatorSet
-from ext import merkle
+from ext.ledger import IdWindow
+from ext.transfers import RunOutput
 
 SUPPLY_MAX = 1 << 63
 """All money of a chain; half of U64, so that no sum of amounts can overflow a record."""
@@ -43,8 +51,9 @@ FINAL = (JobStatus.VERIFIED, JobStatus.REJECTED, JobStatus.REFUNDED)
 class Ledger:
     """State after `height`. Not thread-safe: `admit` tries a transaction on it and rolls back.
 
-    Indices beside the state (open jobs, unbonding accounts, ids of the window) follow from its
-    tables, so a ledger rebuilt from stored rows goes on exactly as the one that wrote them.
+    Indices beside the state (open jobs, final jobs, unbonding accounts, ids of the window) follow
+    from its tables, so a ledger rebuilt from stored rows goes on exactly as the one that wrote
+    them.
     """
 
     def __init__(self, chain_id: str, state: State, meta: LedgerMeta) -> None:
@@ -64,13 +73,18 @@ class Ledger:
         self.timestamp_ms = meta.timestamp_ms
         self.execution_root = meta.execution_root
         self._state = state
-        self._open: list[tuple[int, bytes]] = sorted(
-            (job.requested_height, key) for key, job in state.jobs.scan() if job.status not in FINAL
-        )
-        self._unbonding = {key for key, account in state.accounts.scan() if account.unbonding}
-        self._seen: set[bytes] = set()
-        for _, record in state.included.scan():
-            self._seen.update(_ids(record))
+        self._open: dict[bytes, Job] = {}
+        """Oldest first: a job is opened by the block that is its `requested_height`."""
+        self._final: dict[int, list[bytes]] = {}
+        """By the height at which they became final, rising."""
+        jobs = sorted(state.jobs.scan(), key=lambda item: (item[1].requested_height, item[0]))
+        for key, job in jobs:
+            self._place_job(key, job)
+        self._final = dict(sorted(self._final.items()))
+        self._unbonding = set(state.accounts.unbonding_keys())
+        self._window = IdWindow(WINDOW_BLOCKS)
+        for key, record in state.included.scan():
+            self._window.load(int.from_bytes(key, "big"), record.ids, record.leaves)
 
     @classmethod
     def from_genesis(
@@ -93,8 +107,7 @@ class Ledger:
             raise ValueError(f"{issued} grain are issued, a chain has less than {SUPPLY_MAX}")
         state = State()
         for key in sorted(accounts):
-            if accounts[key]:
-                state.put(state.accounts, key, Account(accounts[key], 0, 0, 0))
+            state.accounts.put(key, accounts[key], 0, 0, 0)
         for member in validators.members:
             state.put(state.validators, member.index.to_bytes(2, "big"), member)
         state.put(state.parameters, SINGLE_KEY, parameters)
@@ -104,13 +117,20 @@ class Ledger:
         return cls(chain_id, state, LedgerMeta(0, timestamp_ms, root))
 
     @classmethod
-    def from_records(cls, chain_id: str, meta: LedgerMeta, rows: Iterable[Row]) -> "Ledger":
-        """Rebuild after a restart: every (table, key, value), in any order. Raises StateError."""
-        return cls(chain_id, State.from_rows(rows), meta)
+    def from_records(
+        cls, chain_id: str, meta: LedgerMeta, rows: Iterable[Row], accounts: Iterable[bytes]
+    ) -> "Ledger":
+        """Rebuild after a restart: every (table, key, stored value) in any order, and all accounts
+        as packed chunks in order of row number. Raises StateError."""
+        return cls(chain_id, State.from_rows(rows, accounts), meta)
 
     def to_records(self) -> Iterator[Row]:
-        """Every row of every table, sorted."""
+        """Every row of every table but the accounts, sorted."""
         return self._state.rows()
+
+    def account_chunks(self) -> Iterator[bytes]:
+        """All accounts, packed, in order of row number."""
+        return self._state.account_chunks()
 
     @property
     def meta(self) -> LedgerMeta:
@@ -129,11 +149,13 @@ class Ledger:
 
     def account(self, key: bytes) -> Account:
         """A zero account if there is none."""
-        return self._state.accounts.get(key) or NO_ACCOUNT
+        return account_of(self._state.accounts, key)
 
     def accounts(self) -> Iterator[tuple[bytes, Account]]:
-        """(key, account) in order of key, as all iterators here but `open_jobs`."""
-        return self._state.accounts.scan()
+        """(key, account) in order of first appearance, empty ones too."""
+        for number in range(len(self._state.accounts)):
+            key, *amounts = self._state.accounts.row(number)
+            yield key, Account(*amounts)
 
     def supply(self) -> Supply:
         """What was issued and burned."""
@@ -160,7 +182,7 @@ class Ledger:
             yield key[:ID_BYTES], key[ID_BYTES:], offer
 
     def job(self, job: bytes) -> Job | None:
-        """A job, open or final."""
+        """A job, open, or final since less than `job_rows_kept_blocks`."""
         return self._state.jobs.get(job)
 
     def jobs(self) -> Iterator[tuple[bytes, Job]]:
@@ -169,20 +191,20 @@ class Ledger:
 
     def open_jobs(self) -> Iterator[tuple[bytes, Job]]:
         """(id, job) of those that are not final, oldest first."""
-        for _, key in self._open:
-            job = self._state.jobs.get(key)
-            if job is None:
-                raise StateError(f"open job {key.hex()} is gone")
-            yield key, job
+        return iter(self._open.items())
 
     def wants_blocks(self) -> bool:
         """Whether some job's next step needs nothing but another block."""
         scope = self._scope(self.height, self.timestamp_ms)
-        return any(wants_block(scope, job) for _, job in self.open_jobs())
+        return any(wants_block(scope, job) for job in self._open.values())
 
     def next_deadline_ms(self) -> int | None:
         """The earliest deadline of an open job; a block later than this moves it on."""
-        return min((job.deadline_ms for _, job in self.open_jobs()), default=None)
+        return min((job.deadline_ms for job in self._open.values()), default=None)
+
+    def locate(self, transaction: bytes) -> tuple[int, int] | None:
+        """(height, index among the block's receipts) of a transaction included in the window."""
+        return self._window.locate(transaction)
 
     def verifiers(self, model: bytes) -> dict[int, Verifier]:
         """The validators that say they serve the model, by index, rising."""
@@ -208,7 +230,7 @@ class Ledger:
         scope = self._scope(self.height + 1, self.timestamp_ms)
         savepoint = scope.savepoint()
         try:
-            fee = check_envelope(scope, transaction, self._seen)
+            fee = check_envelope(scope, transaction, self._window)
             charge(scope, transaction.sender, fee, self.treasury)
             apply_operations(scope, transaction)
         finally:
@@ -220,22 +242,25 @@ class Ledger:
         Raises ValueError, before anything changes, for a block that does not follow.
         """
         self._check_follows(block, lanes)
-        scope = self._scope(block.height, block.timestamp_ms, block.beacon)
+        output = RunOutput()
+        scope = self._scope(block.height, block.timestamp_ms, block.beacon, output)
+        self._forget_final_jobs(block.height)
         due = [
             key
             for key in sorted(self._unbonding)
             if self.account(key).unbonding_until_ms <= block.timestamp_ms
         ]
-        open_jobs = [key for _, key in self._open]
-        included = run_block(scope, lanes, due, open_jobs, self._seen)
-        self._turn_window(included, block.height)
-        journal = self._state.commit()
-        changed_jobs = self._follow(journal)
+        begin_block(scope, due, tuple(self._open))
+        run_lanes(scope, self.chain_id, lanes, self._window, output)
+        scope.end_block()
+        self._turn_window(block.height)
+        journal, accounts = self._state.commit()
+        changed_jobs = self._follow(scope, journal)
         link = ExecutionLink(
             height=block.height,
             state_root=self._state.root(),
-            receipts_root=tree_root(scope.receipt_leaves),
-            events_root=tree_root([event.leaf() for event in scope.events]),
+            receipts_root=output.receipts_root(),
+            events_root=output.events_root(),
         )
         self.height, self.timestamp_ms = block.height, block.timestamp_ms
         self.execution_root = link.extend(self.execution_root)
@@ -243,21 +268,29 @@ class Ledger:
             link=link,
             execution_root=self.execution_root,
             meta=self.meta,
-            receipt_leaves=tuple(scope.receipt_leaves),
-            transaction_receipts=tuple(scope.transaction_receipts),
+            receipts=PackedLeaves(*output.receipt_leaves()),
+            events=PackedLeaves(*output.event_leaves()),
             job_receipts=tuple(scope.job_receipts),
-            events=tuple(scope.events),
             journal=journal,
+            accounts=accounts,
             changed_jobs=changed_jobs,
+            new_jobs=tuple(scope.new_jobs),
             payloads=tuple(scope.payloads),
             refused_attestations=tuple(scope.refused_attestations),
             wants_blocks=self.wants_blocks(),
             next_deadline_ms=self.next_deadline_ms(),
         )
 
-    def _scope(self, height: int, timestamp_ms: int, beacon: bytes = ZERO_HASH) -> Scope:
+    def _scope(
+        self,
+        height: int,
+        timestamp_ms: int,
+        beacon: bytes = ZERO_HASH,
+        output: RunOutput | None = None,
+    ) -> Scope:
         return Scope(
             state=self._state,
+            output=RunOutput() if output is None else output,
             parameters=self.parameters,
             validators=self.validators,
             treasury=self.treasury,
@@ -277,55 +310,57 @@ class Ledger:
         if order and not 0 <= order[0] <= order[-1] < len(self.validators.members):
             raise ValueError(f"lane {order[-1]} belongs to no validator")
 
-    def _turn_window(self, included: bytes, height: int) -> None:
+    def _turn_window(self, height: int) -> None:
         """Remember this block's ids, and forget those that can no longer be valid."""
-        state = self._state
-        if included:
-            state.put(state.included, _height_key(height), IncludedIds(included))
-        for key, record in list(state.included.scan()):
-            if int.from_bytes(key, "big") + WINDOW_BLOCKS > height:
+        state, window = self._state, self._window
+        ids = window.ids_at(height)
+        if ids:
+            record = IncludedIds(ids, window.leaves_at(height))
+            state.put(state.included, _height_key(height), record)
+        for old in window.heights():
+            if old + WINDOW_BLOCKS > height:
                 break
-            self._seen.difference_update(_ids(record))
-            state.put(state.included, key, None)
+            state.put(state.included, _height_key(old), None)
+        window.drop_through(max(0, height - WINDOW_BLOCKS))
 
-    def _follow(self, journal: Sequence[Change]) -> tuple[tuple[bytes, Job], ...]:
+    def _forget_final_jobs(self, height: int) -> None:
+        """Jobs that are long final leave the state; their receipts stay."""
+        for final_height in list(self._final):  # rising
+            if final_height + self.parameters.job_rows_kept_blocks > height:
+                break
+            for key in self._final.pop(final_height):
+                self._state.put(self._state.jobs, key, None)
+
+    def _follow(self, scope: Scope, journal: Sequence[Change]) -> tuple[tuple[bytes, Job], ...]:
         """Bring the indices up to date; the jobs that changed, in order of id."""
+        for key in scope.unbonding:
+            if self.account(key).unbonding:
+                self._unbonding.add(key)
+            else:
+                self._unbonding.discard(key)
         changed: list[tuple[bytes, Job]] = []
-        open_before = set(self._open)
-        for table, key, _ in journal:
-            if table == TableNumber.ACCOUNTS:
-                if self.account(key).unbonding:
-                    self._unbonding.add(key)
-                else:
-                    self._unbonding.discard(key)
-            elif table == TableNumber.JOBS:
+        for table, key, value in journal:
+            if table == TableNumber.JOBS and value is not None:
                 job = self._state.jobs.get(key)
                 if job is None:
-                    raise StateError(f"job {key.hex()} was deleted, jobs never are")
+                    raise StateError(f"job {key.hex()} is in the journal and not in the table")
                 changed.append((key, job))
-                place = (job.requested_height, key)
-                if job.status in FINAL:
-                    if place in open_before:
-                        self._open.remove(place)
-                elif place not in open_before:
-                    insort(self._open, place)
+                self._place_job(key, job)
         return tuple(changed)
+
+    def _place_job(self, key: bytes, job: Job) -> None:
+        if job.status in FINAL:
+            self._open.pop(key, None)
+            self._final.setdefault(job.final_height, []).append(key)
+        else:
+            self._open[key] = job
 
 
 def genesis_link(state_root: bytes) -> ExecutionLink:
     """The execution link of height 0, which extends 32 zero bytes."""
-    empty = tree_root([])
+    empty = PackedLeaves().root()
     return ExecutionLink(height=0, state_root=state_root, receipts_root=empty, events_root=empty)
-
-
-def tree_root(leaves: Sequence[bytes]) -> bytes:
-    """RFC 6962 root over leaf data in order: of receipts, or of events."""
-    return merkle.root([merkle.leaf_hash(leaf) for leaf in leaves])
 
 
 def _height_key(height: int) -> bytes:
     return height.to_bytes(HEIGHT_BYTES, "big")
-
-
-def _ids(record: IncludedIds) -> list[bytes]:
-    return [record.ids[start : start + ID_BYTES] for start in range(0, len(record.ids), ID_BYTES)]

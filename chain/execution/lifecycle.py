@@ -5,8 +5,6 @@ not yet known to. Every open status has a deadline, and every deadline leads on,
 stays stuck.
 """
 
-from dataclasses import replace
-
 from chain.execution.market import eligible_verifiers, live_offers, price_floor, seats_to_draw
 from chain.execution.ruling import count_round, start_reveals
 from chain.execution.scope import Scope
@@ -82,9 +80,8 @@ def assign(scope: Scope, job_id: bytes, job: Job) -> bool:
     if not drawn:
         return False
     provider, offer = offers[drawn[0]]
-    scope.put_offer(job.model, provider, replace(offer, open_jobs=offer.open_jobs + 1))
-    assigned = replace(
-        job,
+    scope.put_offer(job.model, provider, offer._replace(open_jobs=offer.open_jobs + 1))
+    assigned = job._replace(
         status=JobStatus.ASSIGNED,
         attempts=job.attempts + 1,
         provider=provider,
@@ -104,10 +101,9 @@ def miss(scope: Scope, job_id: bytes, job: Job) -> None:
     if job.provider is None:
         raise RuntimeError(f"job {job_id.hex()} is assigned to nobody")
     offer = scope.offer(job.model, job.provider)
-    missed = replace(offer, open_jobs=offer.open_jobs - 1, failed=offer.failed + 1)
+    missed = offer._replace(open_jobs=offer.open_jobs - 1, failed=offer.failed + 1)
     scope.put_offer(job.model, job.provider, missed)
-    waiting = replace(
-        job,
+    waiting = job._replace(
         status=JobStatus.REQUESTED,
         provider=None,
         operator=0,
@@ -118,7 +114,7 @@ def miss(scope: Scope, job_id: bytes, job: Job) -> None:
         deadline_ms=scope.timestamp_ms + scope.parameters.assign_within_ms,
     )
     if job.attempts >= scope.parameters.attempts_max or pinned_is_gone(waiting):
-        refund(scope, job_id, replace(waiting, status=job.status))
+        refund(scope, job_id, waiting._replace(status=job.status))
     else:
         scope.put_job(job_id, waiting, before=job.status)
 
@@ -148,8 +144,7 @@ def draw_committee(scope: Scope, job_id: bytes, job: Job, late: bool) -> None:
     seats = tuple(
         CommitteeSeat(index, eligible[index], job.round, None, None, None, None) for index in drawn
     )
-    committing = replace(
-        job,
+    committing = job._replace(
         status=JobStatus.COMMITTING,
         audit_beacon=scope.beacon,
         committee=job.committee + seats,

@@ -1,13 +1,12 @@
 """What goes into the execution of a block, and what comes out."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chain.events import Event
+from chain.leaves import PackedLeaves
 from chain.records import ExecutionLink, Job, JobReceipt
 from chain.rejections import RejectionReason
-from chain.transactions import Transaction
 from consensus.wire import U64, Hash
+from ext.transactions import ParsedBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,22 +19,13 @@ class BlockContext:
     proposer: int
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A transaction of a batch that could not be decoded: it pays nothing and does nothing."""
-
-    id: bytes
-    reason: RejectionReason
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class LaneBatch:
     """One batch that the block makes final; its owner's index is the lane."""
 
     lane: int
-    transactions: Sequence[Transaction | Rejected]
-    attestations: Sequence[bytes]
-    """Encoded JobCommit or JobReveal; the attestor is the lane's owner."""
+    batch: ParsedBatch
+    """Transactions whose signatures were checked, and the owner's own JobCommits and JobReveals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +35,15 @@ class LedgerMeta:
     height: U64
     timestamp_ms: U64
     execution_root: Hash
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """Which operation of which transaction asked for a job."""
+
+    job: bytes
+    transaction: bytes
+    operation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +57,24 @@ class RefusedAttestation:
 
 @dataclass(frozen=True, slots=True)
 class BlockOutcome:
-    """Everything one block changed. Equal on every node."""
+    """Everything one block changed. Equal on every node; no object for each transaction."""
 
     link: ExecutionLink
     execution_root: bytes
     meta: LedgerMeta
-    receipt_leaves: tuple[bytes, ...]
-    """Leaf data of the receipts tree, in order: TransactionReceipt.leaf() and JobReceipt.leaf()."""
-    transaction_receipts: tuple[tuple[int, bytes], ...]
-    """(leaf index, transaction id). A replayed transaction leaves no second receipt."""
+    receipts: PackedLeaves
+    """Leaves of the receipts tree: TransactionReceipt.leaf() and JobReceipt.leaf(). A replayed
+    transaction leaves no second receipt."""
+    events: PackedLeaves
+    """Leaves of the events tree: Event.leaf()."""
     job_receipts: tuple[tuple[int, bytes, JobReceipt], ...]
     """(leaf index, job id, receipt) of each job that became final."""
-    events: tuple[Event, ...]
     journal: tuple[tuple[int, bytes, bytes | None], ...]
-    """(table, key, value or None if deleted) of every changed row, sorted."""
+    """(table, key, stored value or None if deleted) of every changed row, sorted; no accounts."""
+    accounts: bytes
+    """Every changed account row, packed as `ext.ledger` does, in order of row number."""
     changed_jobs: tuple[tuple[bytes, Job], ...]
+    new_jobs: tuple[NewJob, ...]
     payloads: tuple[tuple[bytes, bytes], ...]
     """(digest, bytes) of RequestInference and InferenceResult messages that jobs now refer to."""
     refused_attestations: tuple[RefusedAttestation, ...]

@@ -6,8 +6,6 @@ refused counts as missing: the seat said nothing. A round ends when all have spo
 deadline.
 """
 
-from dataclasses import replace
-
 from chain.execution.market import eligible_verifiers, seats_to_draw
 from chain.execution.scope import Scope
 from chain.execution.settlement import refund, reject, settle
@@ -59,11 +57,11 @@ def commit(scope: Scope, validator: int, message: JobCommit) -> None:
     position = _seat_of(job, validator)
     if job.committee[position].commitment is not None:
         raise _bad(f"validator {validator} has committed already")
-    seat = replace(job.committee[position], commitment=message.commitment)
+    seat = job.committee[position]._replace(commitment=message.commitment)
     job = _with_seat(job, position, seat)
     committed = [seat.commitment is not None for seat in job.committee if seat.round == job.round]
     if sum(committed) == scope.parameters.reveal_quorum:
-        job = replace(job, deadline_ms=_grace_ends_ms(scope, job))
+        job = job._replace(deadline_ms=_grace_ends_ms(scope, job))
     scope.put_job(message.job, job, before=job.status)
     if all(committed):
         start_reveals(scope, message.job, job)
@@ -93,7 +91,7 @@ def reveal(scope: Scope, validator: int, message: JobReveal, digest: bytes) -> N
             _fingerprint_key(message.job, validator),
             Fingerprint(message.fingerprint),
         )
-    seat = replace(seat, verdict=message.verdict, scores=message.scores, reveal_digest=digest)
+    seat = seat._replace(verdict=message.verdict, scores=message.scores, reveal_digest=digest)
     job = _with_seat(job, position, seat)
     scope.put_job(message.job, job, before=job.status)
     committed = [seat for seat in job.committee if seat.round == job.round and seat.commitment]
@@ -103,8 +101,7 @@ def reveal(scope: Scope, validator: int, message: JobReveal, digest: bytes) -> N
 
 def start_reveals(scope: Scope, job_id: bytes, job: Job) -> None:
     """Nobody can commit any more, so everybody may show."""
-    revealing = replace(
-        job,
+    revealing = job._replace(
         status=JobStatus.REVEALING,
         deadline_ms=scope.timestamp_ms + scope.parameters.reveal_within_ms,
     )
@@ -127,7 +124,7 @@ def count_round(scope: Scope, job_id: bytes, job: Job) -> None:
     """End a round: void the words of outliers, then rule."""
     job = _without_outliers(scope, job_id, job)
     somebody_new = bool(eligible_verifiers(scope, job, scope.height))
-    room_to_escalate = seats_to_draw(scope, replace(job, escalated=True)) > 0
+    room_to_escalate = seats_to_draw(scope, job._replace(escalated=True)) > 0
     room_to_redraw = seats_to_draw(scope, job) > 0
     remedies = Remedies(
         escalate=somebody_new and room_to_escalate and not job.escalated,
@@ -147,8 +144,7 @@ def count_round(scope: Scope, job_id: bytes, job: Job) -> None:
 
 def _ask_more(scope: Scope, job_id: bytes, job: Job, escalate: bool) -> None:
     """Open another round; its committee is drawn by a beacon that nobody knows yet."""
-    reopened = replace(
-        job,
+    reopened = job._replace(
         status=JobStatus.ANSWERED,
         round=job.round + 1,
         draw_height=scope.height + scope.parameters.audit_delay_blocks,
@@ -176,10 +172,10 @@ def _without_outliers(scope: Scope, job_id: bytes, job: Job) -> Job:
         scope.state.put(scope.state.fingerprints, _fingerprint_key(job_id, validator), None)
     voided = outliers(fingerprints, tolerances)
     seats = tuple(
-        replace(seat, verdict=Verdict.ABSTAIN) if seat.validator in voided else seat
+        seat._replace(verdict=Verdict.ABSTAIN) if seat.validator in voided else seat
         for seat in job.committee
     )
-    return replace(job, committee=seats)
+    return job._replace(committee=seats)
 
 
 def _check_reveal(scope: Scope, job: Job, seat: CommitteeSeat, message: JobReveal) -> None:
@@ -220,7 +216,7 @@ def _seat_of(job: Job, validator: int) -> int:
 
 def _with_seat(job: Job, position: int, seat: CommitteeSeat) -> Job:
     seats = (*job.committee[:position], seat, *job.committee[position + 1 :])
-    return replace(job, committee=seats)
+    return job._replace(committee=seats)
 
 
 def _fingerprint_key(job_id: bytes, validator: int) -> bytes:

@@ -1,16 +1,47 @@
 """What operations work on while a block is executed: state, the block, what it leaves behind."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from chain.events import Event, EventKind
-from chain.execution.outcome import RefusedAttestation
+from chain.events import EventKind, event_leaf
+from chain.execution.outcome import NewJob, RefusedAttestation
 from chain.parameters import Parameters
 from chain.records import Account, Job, JobReceipt, JobStatus, Model, Offer, Supply
 from chain.rejections import Rejection, RejectionReason
-from chain.state import SINGLE_KEY, State
+from chain.state import SINGLE_KEY, Savepoint, State
 from consensus.values import ValidatorSet
+from ext.transfers import RunOutput
 
 NO_ACCOUNT = Account(balance=0, stake=0, unbonding=0, unbonding_until_ms=0)
+_NOTHING = (0, 0, 0, 0)
+
+
+class Output(Protocol):
+    """Where the leaves of a block gather, in order: `ext.transfers.RunOutput`."""
+
+    @property
+    def events(self) -> int:
+        """Number of event leaves so far."""
+
+    def append_receipt(self, leaf: bytes) -> int:
+        """Add a receipt leaf; its index."""
+
+    def append_event(self, leaf: bytes) -> int:
+        """Add an event leaf; its index."""
+
+    def truncate_events(self, count: int) -> None:
+        """Forget all but the first `count` events."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeSavepoint:
+    """Where everything stood that operations change."""
+
+    state: Savepoint
+    events: int
+    payloads: int
+    new_jobs: int
+    burned: int
 
 
 @dataclass(slots=True)
@@ -24,23 +55,43 @@ class Scope:
     height: int
     timestamp_ms: int
     beacon: bytes
-    receipt_leaves: list[bytes] = field(default_factory=list)
-    transaction_receipts: list[tuple[int, bytes]] = field(default_factory=list)
+    output: Output = field(default_factory=RunOutput)
     job_receipts: list[tuple[int, bytes, JobReceipt]] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
+    new_jobs: list[NewJob] = field(default_factory=list)
     payloads: list[tuple[bytes, bytes]] = field(default_factory=list)
     refused_attestations: list[RefusedAttestation] = field(default_factory=list)
+    burned: int = 0
+    """Not yet in the supply's row; `end_block` puts it there."""
+    unbonding: set[bytes] = field(default_factory=set)
+    """Accounts whose unbonding may have changed."""
 
-    def savepoint(self) -> tuple[int, int, int]:
-        """A point that `rollback` returns to: state, events and payloads."""
-        return self.state.savepoint(), len(self.events), len(self.payloads)
+    def savepoint(self) -> ScopeSavepoint:
+        """A point that `rollback` returns to."""
+        return ScopeSavepoint(
+            self.state.savepoint(),
+            self.output.events,
+            len(self.payloads),
+            len(self.new_jobs),
+            self.burned,
+        )
 
-    def rollback(self, savepoint: tuple[int, int, int]) -> None:
+    def rollback(self, savepoint: ScopeSavepoint) -> None:
         """Undo what operations did since the savepoint."""
-        state, events, payloads = savepoint
-        self.state.rollback(state)
-        del self.events[events:]
-        del self.payloads[payloads:]
+        self.state.rollback(savepoint.state)
+        self.output.truncate_events(savepoint.events)
+        del self.payloads[savepoint.payloads :]
+        del self.new_jobs[savepoint.new_jobs :]
+        self.burned = savepoint.burned
+
+    def end_block(self) -> None:
+        """Write what was gathered over the block."""
+        if self.burned:
+            supply = self.state.supply.get(SINGLE_KEY)
+            if supply is None:
+                raise RuntimeError("the state has no supply row")
+            after = Supply(supply.issued, supply.burned + self.burned, supply.treasury)
+            self.state.put(self.state.supply, SINGLE_KEY, after)
+            self.burned = 0
 
     def emit(
         self,
@@ -51,41 +102,41 @@ class Scope:
         code: int = 0,
     ) -> None:
         """Add an event."""
-        self.events.append(Event(kind, subject, other, amount, code))
+        self.output.append_event(event_leaf(kind, subject, other, amount, code))
 
     def account(self, key: bytes) -> Account:
         """The account; all zeros if there is none."""
-        return self.state.accounts.get(key) or NO_ACCOUNT
+        found = self.state.accounts.get(key)
+        return NO_ACCOUNT if found is None else Account(*found)
 
     def put_account(self, key: bytes, account: Account) -> None:
-        """Store an account; one without any money is not kept."""
-        empty = account.balance == account.stake == account.unbonding == 0
-        self.state.put(self.state.accounts, key, None if empty else account)
+        """Store an account."""
+        self.unbonding.add(key)
+        self.state.accounts.put(
+            key, account.balance, account.stake, account.unbonding, account.unbonding_until_ms
+        )
 
     def credit(self, key: bytes, amount: int) -> None:
         """Add to a balance."""
         if amount:
-            account = self.account(key)
-            self.put_account(key, _with_balance(account, account.balance + amount))
+            accounts = self.state.accounts
+            balance, *rest = accounts.get(key) or _NOTHING
+            accounts.put(key, balance + amount, *rest)
 
     def debit(self, key: bytes, amount: int) -> None:
         """Take from a balance. Raises Rejection if it holds less."""
-        account = self.account(key)
-        if account.balance < amount:
+        accounts = self.state.accounts
+        balance, *rest = accounts.get(key) or _NOTHING
+        if balance < amount:
             raise Rejection(
                 RejectionReason.INSUFFICIENT_BALANCE,
-                f"the account holds {account.balance} grain, {amount} are needed: add funds",
+                f"the account holds {balance} grain, {amount} are needed: add funds",
             )
-        self.put_account(key, _with_balance(account, account.balance - amount))
+        accounts.put(key, balance - amount, *rest)
 
     def burn(self, amount: int) -> None:
         """Count an amount, already taken from somewhere, as destroyed."""
-        supply = self.state.supply.get(SINGLE_KEY)
-        if supply is None:
-            raise RuntimeError("the state has no supply row")
-        if amount:
-            after = Supply(supply.issued, supply.burned + amount, supply.treasury)
-            self.state.put(self.state.supply, SINGLE_KEY, after)
+        self.burned += amount
 
     def model(self, model: bytes) -> Model:
         """A registered model. Raises Rejection for an unknown one."""
@@ -120,8 +171,3 @@ class Scope:
         self.state.put(self.state.jobs, job_id, job)
         if job.status is not before:
             self.emit(EventKind.JOB_CHANGED, job_id, other=job.provider, code=job.status)
-
-
-def _with_balance(account: Account, balance: int) -> Account:
-    # Spelled out: dataclasses.replace takes several times as long, and each transfer needs four.
-    return Account(balance, account.stake, account.unbonding, account.unbonding_until_ms)

@@ -16,8 +16,6 @@ REFUNDED. The requester gets the whole escrow; nobody else is paid or blamed.
 A seat earns if its verdict was revealed, in tolerance, and the one that prevailed.
 """
 
-from dataclasses import replace
-
 from chain.execution.scope import Scope
 from chain.execution.transfers import slash, take_collateral
 from chain.pairs import judged_by
@@ -69,7 +67,7 @@ def settle(scope: Scope, job_id: bytes, job: Job) -> None:
     scope.burn(burned)
     payments.pay(job.requester, job.escrow - price)
     offer = scope.offer(job.model, provider)
-    scope.put_offer(job.model, provider, replace(offer, completed=offer.completed + 1))
+    scope.put_offer(job.model, provider, offer._replace(completed=offer.completed + 1))
     _finish(scope, job_id, job, JobStatus.VERIFIED, payments)
 
 
@@ -83,7 +81,7 @@ def reject(scope: Scope, job_id: bytes, job: Job, with_slash: bool) -> None:
     if with_slash:
         payments.note(scope.treasury, slash(scope, provider, job_id))
     offer = scope.offer(job.model, provider)
-    scope.put_offer(job.model, provider, replace(offer, failed=offer.failed + 1))
+    scope.put_offer(job.model, provider, offer._replace(failed=offer.failed + 1))
     _finish(scope, job_id, job, JobStatus.REJECTED, payments)
 
 
@@ -115,7 +113,7 @@ def pay_verifiers(
 
 
 def _finish(scope: Scope, job_id: bytes, job: Job, status: JobStatus, payments: Payments) -> None:
-    final = replace(job, status=status, escrow=0)
+    final = job._replace(status=status, escrow=0, final_height=scope.height)
     scope.put_job(job_id, final, before=job.status)
     model = scope.model(job.model)
     receipt = JobReceipt(
@@ -146,8 +144,7 @@ def _finish(scope: Scope, job_id: bytes, job: Job, status: JobStatus, payments: 
         ),
         payments=payments.listed(),
     )
-    scope.job_receipts.append((len(scope.receipt_leaves), job_id, receipt))
-    scope.receipt_leaves.append(receipt.leaf())
+    scope.job_receipts.append((scope.output.append_receipt(receipt.leaf()), job_id, receipt))
 
 
 def _provider(job_id: bytes, job: Job) -> bytes:

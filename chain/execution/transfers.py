@@ -1,7 +1,5 @@
 """Transfers, and the collateral of accounts: staking, unstaking, unbonding, slashing."""
 
-from dataclasses import replace
-
 from assay.v1 import transactions_pb2 as pb
 from chain.events import EventKind
 from chain.execution.scope import Scope
@@ -28,7 +26,7 @@ def stake(scope: Scope, sender: bytes, message: pb.Stake) -> None:
     _require_amount(message.amount)
     scope.debit(sender, message.amount)
     account = scope.account(sender)
-    scope.put_account(sender, replace(account, stake=account.stake + message.amount))
+    scope.put_account(sender, account._replace(stake=account.stake + message.amount))
     scope.emit(EventKind.STAKED, sender, amount=message.amount)
 
 
@@ -43,8 +41,7 @@ def unstake(scope: Scope, sender: bytes, message: pb.Unstake) -> None:
             f"the stake is {account.stake} grain and open offers need {needed}: "
             f"{message.amount} cannot leave; withdraw offers (capacity 0) first",
         )
-    unbonding = replace(
-        account,
+    unbonding = account._replace(
         stake=account.stake - message.amount,
         unbonding=account.unbonding + message.amount,
         unbonding_until_ms=scope.timestamp_ms + scope.parameters.unbonding_ms,
@@ -71,7 +68,7 @@ def release_unbonded(scope: Scope, key: bytes) -> None:
         return
     scope.put_account(
         key,
-        replace(account, balance=account.balance + amount, unbonding=0, unbonding_until_ms=0),
+        account._replace(balance=account.balance + amount, unbonding=0, unbonding_until_ms=0),
     )
     scope.emit(EventKind.UNBONDED, key, amount=amount)
 
@@ -81,12 +78,13 @@ def take_collateral(scope: Scope, provider: bytes, amount: int) -> int:
     account = scope.account(provider)
     from_stake = min(amount, account.stake)
     from_unbonding = min(amount - from_stake, account.unbonding)
+    unbonding = account.unbonding - from_unbonding
     scope.put_account(
         provider,
-        replace(
-            account,
+        account._replace(
             stake=account.stake - from_stake,
-            unbonding=account.unbonding - from_unbonding,
+            unbonding=unbonding,
+            unbonding_until_ms=account.unbonding_until_ms if unbonding else 0,
         ),
     )
     return from_stake + from_unbonding

@@ -307,7 +307,7 @@ class Node:
             self._deadline_ms = outcome.next_deadline_ms
             self.height = delivery.block.height
             self._attested_height = max(self._attested_height, delivery.block.executed_height)
-            if outcome.receipt_leaves:
+            if outcome.receipts:
                 self._receipts_height = self.height
             self.driver.post(Executed(self.height, outcome.execution_root))
             self._update_demand()

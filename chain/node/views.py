@@ -6,6 +6,7 @@ from assay.v1 import inference_pb2, node_pb2
 from chain.node.provider import stored_result
 from chain.pairs import pair_message
 from chain.records import (
+    TRANSACTION_LEAF,
     Account,
     CommitteeSeat,
     Job,
@@ -132,7 +133,7 @@ def block_view(store: Store, height: int) -> node_pb2.BlockView | None:
         state_root=stored.link.state_root,
         receipts_root=stored.link.receipts_root,
         events_root=stored.link.events_root,
-        transactions=sum(leaf[:1] == b"T" for leaf in store.receipts_at(height)),
+        transactions=store.receipts_at(height).starting_with(TRANSACTION_LEAF),
         signers=0 if certified is None else len(certified[1].signers),
     )
 

@@ -6,19 +6,18 @@ block) is a function handed to this thread and awaited.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from chain.execution import BlockContext, BlockOutcome, LaneBatch, Ledger, LedgerMeta, Rejected
+from chain.execution import BlockContext, BlockOutcome, LaneBatch, Ledger, LedgerMeta
 from chain.genesis import Genesis
-from chain.rejections import Rejection
 from chain.store import BlockCommit, JobOrigin, Store, StoreError
-from chain.transactions import Transaction, decode_transaction, job_id
+from chain.transactions import Transaction
 from consensus.beacon import genesis_beacon
 from consensus.events import Deliver
 from consensus.values import Batch
-from ext.signatures import verify_many
+from ext.signatures import verify_batch
 from ext.transactions import ParseError, parse_batch
 
 T = TypeVar("T")
@@ -58,7 +57,7 @@ class LedgerWorker:
                 batch = self._store.batch_by_digest(digest)
                 if batch is None:
                     raise RuntimeError(f"batch {digest.hex()} of a delivered block is not stored")
-                lanes.append(lane_batch(self._genesis.chain_id, batch))
+                lanes.append(LaneBatch(batch.header.lane, parse_batch(batch.payload)))
         block = deliver.block
         context = BlockContext(block.height, block.timestamp_ms, deliver.beacon, block.proposer)
         outcome = self._ledger.execute(context, lanes)
@@ -70,12 +69,15 @@ class LedgerWorker:
                 certificate=deliver.certificate,
                 link=outcome.link,
                 execution_root=outcome.execution_root,
-                receipt_leaves=outcome.receipt_leaves,
-                events=tuple(event.leaf() for event in outcome.events),
+                receipt_leaves=outcome.receipts,
+                events=outcome.events,
                 journal=outcome.journal,
+                accounts=outcome.accounts,
                 oldest_open_height=None if oldest_open is None else oldest_open[1].requested_height,
                 payloads=outcome.payloads,
-                job_origins=job_origins(outcome, lanes),
+                job_origins=[
+                    JobOrigin(new.job, new.transaction, new.operation) for new in outcome.new_jobs
+                ],
             )
         )
         return outcome
@@ -93,6 +95,7 @@ def open_ledger(genesis: Genesis, store: Store) -> Ledger:
             ledger.execution_root,
             genesis_beacon(genesis.digest()),
             tuple(ledger.to_records()),
+            b"".join(ledger.account_chunks()),
         )
         return ledger
     if store.height == 0:
@@ -101,7 +104,9 @@ def open_ledger(genesis: Genesis, store: Store) -> Ledger:
     if stored is None:
         raise StoreError(f"block {store.height} is missing; restore this home from a snapshot")
     meta = LedgerMeta(store.height, stored.block.timestamp_ms, stored.execution_root)
-    ledger = Ledger.from_records(genesis.chain_id, meta, store.load_records())
+    ledger = Ledger.from_records(
+        genesis.chain_id, meta, store.load_records(), store.load_accounts()
+    )
     if ledger.state_root() != stored.link.state_root:
         raise StoreError(
             f"the tables at height {store.height} hash to {ledger.state_root().hex()}, the block "
@@ -122,36 +127,6 @@ def genesis_ledger(genesis: Genesis) -> Ledger:
     )
 
 
-def lane_batch(chain_id: str, batch: Batch) -> LaneBatch:
-    """A checked batch as execution wants it."""
-    parsed = parse_batch(batch.payload)
-    transactions: list[Transaction | Rejected] = []
-    for index in range(len(parsed)):
-        signed = parsed.transaction(index)
-        try:
-            transactions.append(decode_transaction(chain_id, signed.body, signed.public_key))
-        except Rejection as rejection:
-            transactions.append(Rejected(signed.id, rejection.reason))
-    attestations = [parsed.attestation(index) for index in range(len(parsed.attestations))]
-    return LaneBatch(batch.header.lane, transactions, attestations)
-
-
-def job_origins(outcome: BlockOutcome, lanes: Iterable[LaneBatch]) -> tuple[JobOrigin, ...]:
-    """Which operation of which transaction asked for each job that is new in this block."""
-    changed = {job for job, _ in outcome.changed_jobs}
-    origins = []
-    for batch in lanes:
-        for transaction in batch.transactions:
-            if isinstance(transaction, Rejected):
-                continue
-            for index, operation in enumerate(transaction.body.ops):
-                if operation.WhichOneof("kind") == "request_inference":
-                    job = job_id(transaction.id, index)
-                    if job in changed:
-                        origins.append(JobOrigin(job, transaction.id, index))
-    return tuple(origins)
-
-
 def check_payload(chain_id: str, batch: Batch) -> bool:
     """Whether a batch holds only transactions that parse and are rightly signed.
 
@@ -162,15 +137,4 @@ def check_payload(chain_id: str, batch: Batch) -> bool:
     except ParseError:
         return False
     digests = parsed.signing_digests(chain_id.encode())
-    return all(
-        verify_many(
-            [
-                (
-                    parsed.public_keys[index].tobytes(),
-                    digests[index].tobytes(),
-                    parsed.signatures[index].tobytes(),
-                )
-                for index in range(len(parsed))
-            ]
-        )
-    )
+    return bool(verify_batch(parsed.public_keys, digests, parsed.signatures).all())

@@ -12,9 +12,11 @@ from google.protobuf.message import Message
 
 from assay.v1 import inference_pb2 as inference
 from assay.v1 import transactions_pb2 as pb
+from chain.events import Event
 from chain.execution import BlockContext, BlockOutcome, LaneBatch, Ledger
 from chain.parameters import GRAIN_PER_ASY, Parameters
 from chain.records import Job, JobReceipt, JobStatus, Offer, TransactionReceipt
+from chain.state import Row
 from chain.transactions import Transaction, decode_transaction, job_id, make_operation
 from consensus.values import (
     AttestationKind,
@@ -28,6 +30,7 @@ from consensus.values import (
 from consensus.verdicts import NO_SCORES
 from consensus.wire import decode, encode
 from ext.hashing import tagged_hash
+from ext.transactions import parse_batch
 
 CHAIN = "assay-test"
 MODEL = tagged_hash(b"test-model")
@@ -212,11 +215,7 @@ class World:
             proposer=0,
         )
         lanes = [
-            LaneBatch(
-                lane=index,
-                transactions=tuple(self.waiting) if index == 0 else (),
-                attestations=tuple(self.attestations.get(index, ())),
-            )
+            lane_batch(index, self.waiting if index == 0 else (), self.attestations.get(index, ()))
             for index in range(self.validators)
         ]
         self.waiting, self.attestations = [], {}
@@ -353,11 +352,49 @@ class World:
         return job
 
 
+def lane_batch(
+    lane: int,
+    transactions: Sequence[Transaction | pb.SignedTx] = (),
+    attestations: Sequence[bytes] = (),
+) -> LaneBatch:
+    """A batch as it comes off the wire; the signatures are nobody's."""
+    signed = [
+        item
+        if isinstance(item, pb.SignedTx)
+        else pb.SignedTx(
+            body=item.body.SerializeToString(), public_key=item.sender, signature=bytes(64)
+        )
+        for item in transactions
+    ]
+    payload = pb.BatchPayload(transactions=signed, attestations=attestations)
+    return LaneBatch(lane, parse_batch(payload.SerializeToString()))
+
+
 def receipt_of(outcome: BlockOutcome, transaction: Transaction) -> TransactionReceipt:
-    for index, identifier in outcome.transaction_receipts:
-        if identifier == transaction.id:
-            return decode(TransactionReceipt, outcome.receipt_leaves[index][1:])
+    for receipt in receipts_in(outcome):
+        if receipt.transaction == transaction.id:
+            return receipt
     raise ValueError("the block has no receipt for this transaction")
+
+
+def receipts_in(outcome: BlockOutcome) -> list[TransactionReceipt]:
+    """The receipts of transactions, in order."""
+    return [decode(TransactionReceipt, leaf[1:]) for leaf in outcome.receipts if leaf[:1] == b"T"]
+
+
+def events_in(outcome: BlockOutcome) -> list[Event]:
+    """What the block did, in order."""
+    return [decode(Event, leaf[1:]) for leaf in outcome.events]
+
+
+def everything(ledger: Ledger) -> tuple[list[Row], bytes]:
+    """All rows of all tables."""
+    return list(ledger.to_records()), b"".join(ledger.account_chunks())
+
+
+def restarted(ledger: Ledger) -> Ledger:
+    """The ledger as its own records give it back."""
+    return Ledger.from_records(CHAIN, ledger.meta, ledger.to_records(), ledger.account_chunks())
 
 
 def total_value(ledger: Ledger) -> int:

@@ -16,11 +16,12 @@ from chain.execution import BlockOutcome, Ledger
 from chain.pairs import pair_record
 from chain.parameters import Parameters
 from chain.records import Job, JobStatus, VerdictRecord
-from chain.state import Row
+from chain.state import Row, TableNumber
 from consensus.values import JobReveal, Verdict
 from consensus.verdicts import judge
 from consensus.wire import encode
 from ext.hashing import tagged_hash
+from ext.ledger import AccountTable
 from tests.chain.ledger_world import (
     ALICE,
     CHAIN,
@@ -175,12 +176,17 @@ class Checked:
         self.restart_at = restart_at
         self.twin: Ledger | None = None
         self.rows = {row[:2]: row[2] for row in world.ledger.to_records()}
+        self.accounts = AccountTable(TableNumber.ACCOUNTS)
+        for chunk in world.ledger.account_chunks():
+            self.accounts.load(chunk)
 
     def block(self, after_ms: int) -> BlockOutcome:
         context, lanes = self.world.next_block(after_ms)
         ledger = self.world.ledger
         if ledger.height == self.restart_at:
-            self.twin = Ledger.from_records(CHAIN, ledger.meta, self.stored())
+            self.twin = Ledger.from_records(
+                CHAIN, ledger.meta, self.stored(), [self.accounts.pack(0, len(self.accounts))]
+            )
             assert self.twin.next_deadline_ms() == ledger.next_deadline_ms()
         outcome = ledger.execute(context, lanes)
         if self.twin is not None:
@@ -200,6 +206,7 @@ class Checked:
         return [(*place, value) for place, value in self.rows.items()]
 
     def follow(self, outcome: BlockOutcome) -> None:
+        self.accounts.apply(outcome.accounts)
         for table, key, value in outcome.journal:
             if value is None:
                 del self.rows[table, key]
@@ -259,6 +266,7 @@ def test_money_is_conserved_and_every_job_ends(
     assert sum(job.escrow for _, job in world.ledger.jobs()) == 0
     assert not [row for row in world.ledger.to_records() if row[0] == 10], "fingerprints are left"
     assert sorted(checked.stored()) == list(world.ledger.to_records())
+    assert checked.accounts.pack(0, 1 << 20) == b"".join(world.ledger.account_chunks())
 
 
 @settings(max_examples=20, deadline=None)

@@ -1,7 +1,5 @@
 """The life of a job up to its audit: asked, assigned, answered, paid for, or given back."""
 
-from dataclasses import replace
-
 import pytest
 
 from assay.v1 import transactions_pb2 as pb
@@ -9,7 +7,7 @@ from chain.execution.jobs import request_digest, result_digest
 from chain.execution.lifecycle import assignment_weights
 from chain.execution.scope import Scope
 from chain.parameters import Parameters
-from chain.records import Account, JobStatus, Offer
+from chain.records import JobStatus, Offer
 from chain.rejections import RejectionReason
 from chain.state import State
 from ext.hashing import tagged_hash
@@ -249,7 +247,7 @@ def test_jobs_go_by_stake_free_capacity_price_and_record() -> None:
     stake = 10**9 - 1
     state = State()
     for index, provider in enumerate(PROVIDERS):
-        state.put(state.accounts, provider, Account(0, stake * (1 + (index == 1)), 0, 0))
+        state.accounts.put(provider, 0, stake * (1 + (index == 1)), 0, 0)
     scope = Scope(
         state=state,
         parameters=Parameters(stake_weight_cap=2 * stake),
@@ -267,10 +265,10 @@ def test_jobs_go_by_stake_free_capacity_price_and_record() -> None:
     one = 10**9 * 2 * 1_000 * 1_000
     more_stake = (2 * stake + 1) * 2 * 1_000 * 1_000
     assert weights(offer, offer) == [one, more_stake]
-    assert weights(replace(offer, open_jobs=1)) == [one // 2]
-    assert weights(offer, offer, replace(offer, input_price=1_999)) == [one, more_stake, one // 2]
-    assert weights(replace(offer, failed=1)) == [one // 2]
-    assert weights(replace(offer, failed=1, completed=8)) == [one * 900 // 1_000]
+    assert weights(offer._replace(open_jobs=1)) == [one // 2]
+    assert weights(offer, offer, offer._replace(input_price=1_999)) == [one, more_stake, one // 2]
+    assert weights(offer._replace(failed=1)) == [one // 2]
+    assert weights(offer._replace(failed=1, completed=8)) == [one * 900 // 1_000]
     assert weights() == []
 
 

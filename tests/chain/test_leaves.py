@@ -14,6 +14,8 @@ def test_packed_leaves_give_back_the_list_and_its_root(leaves: list[bytes]) -> N
     assert list(packed) == leaves
     assert len(packed) == len(leaves)
     assert packed[1:] == tuple(leaves[1:])
+    for kind in (b"\0", b"T"):
+        assert packed.starting_with(kind) == sum(leaf[:1] == kind for leaf in leaves)
     assert packed.root() == merkle.root([merkle.leaf_hash(leaf) for leaf in leaves])
     assert PackedLeaves(packed.data, packed.ends) == packed
 

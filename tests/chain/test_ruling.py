@@ -279,7 +279,7 @@ def test_a_job_receipt_stands_at_its_leaf() -> None:
     outcome = world.vote(job, [PASS, PASS, PASS])
     ((index, identifier, receipt),) = outcome.job_receipts
     assert identifier == job
-    assert outcome.receipt_leaves[index] == receipt.leaf()
+    assert outcome.receipts[index] == receipt.leaf()
     assert decode(JobReceipt, receipt.leaf()[1:]) == receipt
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from assay.v1 import inference_pb2, transactions_pb2
@@ -47,8 +46,7 @@ def assigned_job(chain: Chain, engine: TinyEngine, text: str = "to assay", token
     signed.model = engine.package.model_id
     data = signed.SerializeToString()
     chain.commit(payloads=((request_digest(data), data),))
-    return replace(
-        world.job(identity),
+    return world.job(identity)._replace(
         model=engine.package.model_id,
         request_digest=request_digest(data),
         provider=PROVIDER.public_key,
@@ -63,8 +61,7 @@ def answered_job(chain: Chain, job: Job, result: inference_pb2.InferenceResult) 
     """The job once a result for it is on chain."""
     data = result.SerializeToString()
     chain.commit(payloads=((result_digest(data), data),))
-    return replace(
-        job,
+    return job._replace(
         status=JobStatus.ANSWERED,
         result_digest=result_digest(data),
         input_tokens=result.input_tokens,

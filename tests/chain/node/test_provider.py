@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -108,7 +107,7 @@ async def test_a_job_of_another_profile_is_given_up_before_a_token_is_streamed(
 ) -> None:
     engine, streams, office = TinyEngine(), TokenStreams(), Office()
     with store_of(tmp_path) as (store, chain):
-        job = replace(assigned_job(chain, engine), engine_profile="another")
+        job = assigned_job(chain, engine)._replace(engine_profile="another")
         async with serving(engine) as target, RuntimeClient(target) as runtime:
             agent = agent_of(runtime, store, streams, office)
             agent.on_jobs([(JOB, job)])
@@ -143,7 +142,7 @@ async def test_what_is_not_assigned_to_it_is_left_alone(
 ) -> None:
     engine, office = TinyEngine(), Office()
     with store_of(tmp_path) as (store, chain):
-        job = replace(assigned_job(chain, engine), **change)  # type: ignore[arg-type]
+        job = assigned_job(chain, engine)._replace(**change)  # type: ignore[arg-type]
         async with RuntimeClient(ABSENT) as runtime:
             agent = agent_of(runtime, store, TokenStreams(), office)
             agent.on_jobs([(JOB, job)])
@@ -160,7 +159,7 @@ async def test_a_job_that_moved_on_is_dropped_and_its_readers_let_go(tmp_path: P
             agent = agent_of(runtime, store, streams, office)
             agent.on_jobs([(JOB, job)])
             await asyncio.to_thread(engine.held.wait, SOON_S)
-            agent.on_jobs([(JOB, replace(job, status=JobStatus.REQUESTED, provider=None))])
+            agent.on_jobs([(JOB, job._replace(status=JobStatus.REQUESTED, provider=None))])
             assert await heard(streams) == []
             await idle(agent)
             engine.release()
@@ -170,7 +169,7 @@ async def test_a_job_that_moved_on_is_dropped_and_its_readers_let_go(tmp_path: P
 async def test_without_a_runtime_it_tries_until_the_deadline(tmp_path: Path) -> None:
     streams, office = TokenStreams(), Office()
     with store_of(tmp_path) as (store, chain):
-        job = replace(assigned_job(chain, TinyEngine()), deadline_ms=NOW_MS + 300)
+        job = assigned_job(chain, TinyEngine())._replace(deadline_ms=NOW_MS + 300)
         async with RuntimeClient(ABSENT) as runtime:
             agent = agent_of(runtime, store, streams, office)
             agent.on_jobs([(JOB, job)])

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,10 +84,10 @@ def a_seat(validator: int, profile: str = PROFILE) -> CommitteeSeat:
 def seated(job: Job, status: JobStatus, commitment: bytes | None = None) -> Job:
     """The job with this validator and another on its committee."""
     seats = tuple(
-        replace(a_seat(index), commitment=commitment if index == OWN_INDEX else None)
+        a_seat(index)._replace(commitment=commitment if index == OWN_INDEX else None)
         for index in (0, OWN_INDEX)
     )
-    return replace(job, status=status, committee=seats, deadline_ms=NOW_MS + 30_000)
+    return job._replace(status=status, committee=seats, deadline_ms=NOW_MS + 30_000)
 
 
 async def honest_result(
@@ -149,7 +148,7 @@ async def test_without_a_runtime_it_abstains_and_never_says_fail(tmp_path: Path)
         job = seated(job, JobStatus.COMMITTING)
         async with RuntimeClient(ABSENT) as runtime:
             agent = bench.agent(runtime, store)
-            soon = replace(job, deadline_ms=NOW_MS + 500)
+            soon = job._replace(deadline_ms=NOW_MS + 500)
             agent.on_jobs([(JOB, soon)])
             commit = await bench.commit()
             agent.on_jobs([(JOB, seated(job, JobStatus.REVEALING, commit.commitment))])
@@ -168,12 +167,12 @@ async def test_with_another_profile_than_the_seat_was_drawn_for_it_abstains(
         async with serving(engine) as target, RuntimeClient(target) as runtime:
             job = answered_job(chain, job, await honest_result(runtime, job, store))
             job = seated(job, JobStatus.COMMITTING)
-            drawn = tuple(replace(seat, engine_profile="another") for seat in job.committee)
+            drawn = tuple(seat._replace(engine_profile="another") for seat in job.committee)
             agent = bench.agent(runtime, store)
-            agent.on_jobs([(JOB, replace(job, committee=drawn))])
+            agent.on_jobs([(JOB, job._replace(committee=drawn))])
             commit = await bench.commit()
-            bound = tuple(replace(seat, commitment=commit.commitment) for seat in drawn)
-            agent.on_jobs([(JOB, replace(job, status=JobStatus.REVEALING, committee=bound))])
+            bound = tuple(seat._replace(commitment=commit.commitment) for seat in drawn)
+            agent.on_jobs([(JOB, job._replace(status=JobStatus.REVEALING, committee=bound))])
             reveal = await bench.reveal()
             await agent.stop()
     assert reveal.commitment(ACCOUNT) == commit.commitment
@@ -188,14 +187,14 @@ async def test_it_does_nothing_about_seats_that_are_not_its_own(tmp_path: Path) 
         async with RuntimeClient(ABSENT) as runtime:
             agent = bench.agent(runtime, store)
             other, earlier = a_seat(0), a_seat(OWN_INDEX)
-            spoken = replace(earlier, commitment=bytes(32), verdict=Verdict.PASS)
-            committing = replace(job, status=JobStatus.COMMITTING)
+            spoken = earlier._replace(commitment=bytes(32), verdict=Verdict.PASS)
+            committing = job._replace(status=JobStatus.COMMITTING)
             agent.on_jobs(
                 [
-                    (JOB, replace(committing, committee=(other,))),
-                    (JOB, replace(committing, committee=(earlier,), round=1)),
-                    (JOB, replace(job, status=JobStatus.REVEALING, committee=(spoken,))),
-                    (JOB, replace(job, status=JobStatus.VERIFIED, committee=(earlier,))),
+                    (JOB, committing._replace(committee=(other,))),
+                    (JOB, committing._replace(committee=(earlier,), round=1)),
+                    (JOB, job._replace(status=JobStatus.REVEALING, committee=(spoken,))),
+                    (JOB, job._replace(status=JobStatus.VERIFIED, committee=(earlier,))),
                 ]
             )
             assert not agent._running

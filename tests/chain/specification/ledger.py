@@ -1,0 +1,239 @@
+"""The executor in plain Python, one transaction after another: what the native one must equal.
+
+Envelope, fees, transfers, receipts, events, the replay window and the roots are said here anew.
+The families of operations that are Python in the product, too (market, jobs, rulings), are the
+product's own functions, run on plain tables.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import cast
+
+from assay.v1 import transactions_pb2 as pb
+from chain.events import Event, EventKind
+from chain.execution import BlockContext, LaneBatch, jobs, market, transfers
+from chain.execution.lifecycle import advance
+from chain.execution.ruling import attest
+from chain.execution.scope import Scope
+from chain.parameters import Parameters
+from chain.records import (
+    ExecutionLink,
+    IncludedIds,
+    JobStatus,
+    Supply,
+    TransactionReceipt,
+)
+from chain.rejections import Rejection, RejectionReason
+from chain.state import State
+from chain.transactions import Transaction, decode_transaction, job_id
+from consensus.values import ZERO_HASH, ValidatorSet
+from ext import merkle
+from ext.transactions import ParsedBatch
+from tests.chain.specification.tables import PlainState
+
+WINDOW_BLOCKS = 256
+FINAL = (JobStatus.VERIFIED, JobStatus.REJECTED, JobStatus.REFUNDED)
+
+
+@dataclass
+class PlainOutput:
+    """Leaves as lists."""
+
+    receipts: list[bytes] = field(default_factory=list)
+    event_leaves: list[bytes] = field(default_factory=list)
+
+    @property
+    def events(self) -> int:
+        return len(self.event_leaves)
+
+    def append_receipt(self, leaf: bytes) -> int:
+        self.receipts.append(leaf)
+        return len(self.receipts) - 1
+
+    def append_event(self, leaf: bytes) -> int:
+        self.event_leaves.append(leaf)
+        return len(self.event_leaves) - 1
+
+    def truncate_events(self, count: int) -> None:
+        del self.event_leaves[count:]
+
+
+class SpecificationLedger:
+    """Executes blocks as `chain.execution.Ledger` does."""
+
+    def __init__(
+        self,
+        chain_id: str,
+        parameters: Parameters,
+        validators: ValidatorSet,
+        accounts: Mapping[bytes, int],
+        treasury: bytes,
+    ) -> None:
+        self.chain_id = chain_id
+        self.parameters = parameters
+        self.validators = validators
+        self.treasury = treasury
+        self.state = PlainState()
+        for key in sorted(accounts):
+            self.state.accounts.put(key, accounts[key], 0, 0, 0)
+        for member in validators.members:
+            self.state.validators.records[member.index.to_bytes(2, "big")] = member
+        self.state.parameters.records[b""] = parameters
+        self.state.supply.records[b""] = Supply(sum(accounts.values()), 0, treasury)
+        self.state.end_block()
+        nothing = merkle.root([])
+        link = ExecutionLink(0, self.state.root(), nothing, nothing)
+        self.execution_root = link.extend(ZERO_HASH)
+        self.window: dict[bytes, int] = {}
+
+    def execute(self, block: BlockContext, lanes: Sequence[LaneBatch]) -> PlainOutput:
+        output = PlainOutput()
+        scope = Scope(
+            state=cast(State, self.state),
+            output=output,
+            parameters=self.parameters,
+            validators=self.validators,
+            treasury=self.treasury,
+            height=block.height,
+            timestamp_ms=block.timestamp_ms,
+            beacon=block.beacon,
+        )
+        self._forget_final_jobs(block.height)
+        for key in sorted(self.state.accounts.amounts):
+            transfers.release_unbonded(scope, key)
+        opened = [
+            (job.requested_height, key)
+            for key, job in self.state.jobs.scan()
+            if job.status not in FINAL
+        ]
+        for _, key in sorted(opened):
+            advance(scope, key)
+        included: list[tuple[bytes, int]] = []
+        for lane in lanes:
+            self._lane(scope, lane.lane, lane.batch, included)
+        scope.end_block()
+        self._turn_window(block.height, included)
+        self.state.end_block()
+        link = ExecutionLink(
+            block.height,
+            self.state.root(),
+            merkle.root([merkle.leaf_hash(leaf) for leaf in output.receipts]),
+            merkle.root([merkle.leaf_hash(leaf) for leaf in output.event_leaves]),
+        )
+        self.execution_root = link.extend(self.execution_root)
+        return output
+
+    def _lane(
+        self, scope: Scope, lane: int, batch: ParsedBatch, included: list[tuple[bytes, int]]
+    ) -> None:
+        owner = self.validators.members[lane].account
+        for index in range(len(batch)):
+            signed = batch.transaction(index)
+            try:
+                transaction = decode_transaction(self.chain_id, signed.body, signed.public_key)
+                receipt = self._transaction(scope, transaction, owner)
+            except Rejection as rejection:
+                if rejection.reason is not RejectionReason.REPLAYED:
+                    refused = TransactionReceipt(signed.id, False, rejection.reason, 0)
+                    scope.output.append_receipt(refused.leaf())
+                continue
+            leaf = scope.output.append_receipt(receipt.leaf())
+            self.window[transaction.id] = scope.height
+            included.append((transaction.id, leaf))
+        for index in range(len(batch.attestations)):
+            with suppress(Rejection):
+                attest(scope, lane, batch.attestation(index))
+
+    def _transaction(
+        self, scope: Scope, transaction: Transaction, owner: bytes
+    ) -> TransactionReceipt:
+        """The receipt of a transaction that pays its fee. Raises Rejection if it does not."""
+        body = transaction.body
+        if body.valid_until_height < scope.height:
+            raise Rejection(RejectionReason.EXPIRED, "")
+        if body.valid_until_height > scope.height + WINDOW_BLOCKS:
+            raise Rejection(RejectionReason.TOO_FAR_AHEAD, "")
+        if transaction.id in self.window:
+            raise Rejection(RejectionReason.REPLAYED, "")
+        parameters = self.parameters
+        fee = (
+            parameters.fee_per_transaction
+            + parameters.fee_per_operation * len(body.ops)
+            + parameters.fee_per_byte * transaction.body_bytes
+        )
+        if body.max_fee < fee:
+            raise Rejection(RejectionReason.FEE_TOO_LOW, "")
+        self._take(transaction.sender, fee)
+        burned = fee * parameters.fee_burn_bps // 10_000
+        scope.burned += burned
+        self._give(owner, fee - burned)
+        savepoint = scope.savepoint()
+        try:
+            for index, operation in enumerate(body.ops):
+                self._operation(scope, transaction, index, operation)
+        except Rejection as rejection:
+            scope.rollback(savepoint)
+            return TransactionReceipt(transaction.id, False, rejection.reason, fee)
+        return TransactionReceipt(transaction.id, True, "", fee)
+
+    def _operation(
+        self, scope: Scope, transaction: Transaction, index: int, operation: pb.Op
+    ) -> None:
+        sender, signed = transaction.sender, transaction.op_bytes[index]
+        kind = operation.WhichOneof("kind")
+        if kind == "transfer":
+            self._transfer(scope, sender, operation.transfer)
+        elif kind == "stake":
+            transfers.stake(scope, sender, operation.stake)
+        elif kind == "unstake":
+            transfers.unstake(scope, sender, operation.unstake)
+        elif kind == "register_model":
+            market.register_model(scope, sender, operation.register_model)
+        elif kind == "set_offer":
+            market.set_offer(scope, sender, operation.set_offer)
+        elif kind == "set_verifier":
+            market.set_verifier(scope, sender, operation.set_verifier)
+        elif kind == "request_inference":
+            job = job_id(transaction.id, index)
+            jobs.request_inference(scope, sender, operation.request_inference, signed, job)
+        else:
+            jobs.submit_result(scope, sender, operation.submit_result, signed)
+
+    def _transfer(self, scope: Scope, sender: bytes, message: pb.Transfer) -> None:
+        if len(message.to) != 32:
+            raise Rejection(RejectionReason.BAD_ADDRESS, "")
+        if message.amount == 0:
+            raise Rejection(RejectionReason.AMOUNT_ZERO, "")
+        self._take(sender, message.amount)
+        self._give(message.to, message.amount)
+        event = Event(EventKind.TRANSFERRED, sender, message.to, message.amount)
+        scope.output.append_event(event.leaf())
+
+    def _take(self, key: bytes, amount: int) -> None:
+        balance, *rest = self.state.accounts.get(key) or (0, 0, 0, 0)
+        if balance < amount:
+            raise Rejection(RejectionReason.INSUFFICIENT_BALANCE, "")
+        self.state.accounts.put(key, balance - amount, *rest)
+
+    def _give(self, key: bytes, amount: int) -> None:
+        balance, *rest = self.state.accounts.get(key) or (0, 0, 0, 0)
+        self.state.accounts.put(key, balance + amount, *rest)
+
+    def _turn_window(self, height: int, included: list[tuple[bytes, int]]) -> None:
+        table = self.state.included
+        if included:
+            ids = b"".join(identity for identity, _ in included)
+            leaves = b"".join(leaf.to_bytes(4, "little") for _, leaf in included)
+            table.records[height.to_bytes(8, "big")] = IncludedIds(ids, leaves)
+        old = height - WINDOW_BLOCKS
+        self.window = {key: seen for key, seen in self.window.items() if seen > old}
+        for key, _ in list(table.scan()):
+            if int.from_bytes(key, "big") <= old:
+                del table.records[key]
+
+    def _forget_final_jobs(self, height: int) -> None:
+        for key, job in list(self.state.jobs.scan()):
+            kept = job.final_height + self.parameters.job_rows_kept_blocks
+            if job.status in FINAL and kept <= height:
+                del self.state.jobs.records[key]
