@@ -49,6 +49,8 @@ class Duties:
         self._served: dict[bytes, str] = {}
         """Engine profile of every model a runtime was ever seen to serve, in the order seen: a
         runtime that is out for a while is no reason to take back what was said on chain."""
+        self._told: dict[tuple[bytes, str], str] = {}
+        """Profile that the operator was told to be of no use, by model and use."""
 
     async def check(self) -> None:
         """Say what is missing, if anything is and was not said just now."""
@@ -92,6 +94,8 @@ class Duties:
     ) -> list[transactions_pb2.Op]:
         said = ledger.verifiers(identity).get(self._own_index)
         able = profile in verifier_profiles(model)
+        if not able:
+            self._tell(identity, model, profile, "verify")
         if (None if said is None else said.engine_profile) == (profile if able else None):
             return []
         verifier = transactions_pb2.SetVerifier(
@@ -99,12 +103,23 @@ class Duties:
         )
         return [transactions_pb2.Op(set_verifier=verifier)]
 
+    def _tell(self, identity: bytes, model: Model, profile: str, what: str) -> None:
+        if self._told.get((identity, what)) != profile:
+            self._told[identity, what] = profile
+            logger.warning(
+                "no calibrated pair: %s is registered without one to %s with %s; run another "
+                "engine, or have this one calibrated",
+                *(model.name, what, profile),
+            )
+
     def _offer(
         self, ledger: Ledger, identity: bytes, model: Model, profile: str
     ) -> list[transactions_pb2.Op]:
         settings = self._config.provider
         before = ledger.offer(identity, self._account.public_key)
         able = bool(verifier_profiles(model, profile))
+        if not able:
+            self._tell(identity, model, profile, "answer")
         if not able and (before is None or before.capacity == 0):
             return []
         wanted = transactions_pb2.SetOffer(

@@ -209,7 +209,9 @@ async def test_an_offer_that_waits_for_verifiers_does_not_hold_back_the_announce
     assert town.offer().engine_profile == PROFILE
 
 
-async def test_a_runtime_that_comes_back_with_another_profile_is_announced_anew() -> None:
+async def test_a_runtime_that_comes_back_with_another_profile_is_announced_anew(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     pairs = [a_pair("faster", "faster"), a_pair(PROFILE, PROFILE)]
     town = Town(TinyEngine(), pairs=pairs)
     async with AsyncExitStack() as stack:
@@ -227,6 +229,12 @@ async def test_a_runtime_that_comes_back_with_another_profile_is_announced_anew(
         await check("unknown")
         assert (town.announced(), town.offer().capacity) == (None, 0)
         assert len(town.said) == 6
+        told = [record.getMessage() for record in caplog.records if "pair" in record.getMessage()]
+        assert told == [
+            f"no calibrated pair: tiny is registered without one to {what} with unknown; run "
+            "another engine, or have this one calibrated"
+            for what in ("verify", "answer")
+        ]
         await check("unknown")
         assert len(town.said) == 6
 
