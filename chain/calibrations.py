@@ -56,6 +56,19 @@ def read_pairs(paths: Sequence[Path], model: bytes, built_in: str) -> tuple[Cali
     return tuple(pairs[place] for place in sorted(pairs))
 
 
+def check_registered(pairs: Sequence[CalibratedPair], registered: Sequence[CalibratedPair]) -> None:
+    """Raise CalibrationError if a registration, which can't be changed, lacks one of the pairs or
+    judges it by other thresholds."""
+    for pair in pairs:
+        if pair not in registered:
+            names = " and ".join(order_of(pair))
+            known = any(order_of(other) == order_of(pair) for other in registered)
+            raise CalibrationError(
+                f"the model is registered {'with other thresholds for' if known else 'without'} "
+                f"the pair of {names}, and a registration can't be changed: begin a new chain"
+            )
+
+
 def read_pair(path: Path, model: bytes) -> CalibratedPair:
     """The pair of profiles that a report is of, and what it fitted. Raises CalibrationError."""
     try:

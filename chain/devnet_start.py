@@ -3,12 +3,12 @@ taken."""
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from assay.v1 import transactions_pb2
-from chain.calibrations import CalibrationError, read_pairs
+from assay.v1 import node_pb2, transactions_pb2
+from chain.calibrations import CalibrationError, check_registered, read_pair, read_pairs
 from chain.client import NodeClient, NodeUnavailableError
 from chain.devnet import (
     Devnet,
@@ -26,7 +26,8 @@ from chain.devnet import (
 )
 from chain.keys import KeyPair, Role
 from chain.keystore import load_key, read_passphrase
-from chain.pairs import pair_message
+from chain.pairs import pair_message, pair_record
+from chain.records import CalibratedPair
 from chain.rejections import Rejection, RejectionReason
 from chain.runtime_client import RuntimeClient
 from chain.runtime_replies import ModelInfo
@@ -107,12 +108,28 @@ async def _open_market(plan: DevnetPlan, devnet: Devnet, progress: Progress) -> 
     progress("validators finalize blocks; waiting for the runtime's first token")
     model = await _runtime_model(devnet, deadline_s)
     async with NodeClient(devnet.nodes[0].public) as client:
-        known = {view.model for view in await client.models()}
-        if model.model not in known:
+        known = {view.model: view for view in await client.models()}
+        pairs = _pairs_to_register(plan, model, known.get(model.model))
+        if pairs:
             progress(f"registering {model.name}")
-            await _register(plan, devnet, client, model)
+            await _register(plan, devnet, client, model, pairs)
         progress("waiting for offers and verifiers on chain")
         await _wait_market(client, model.model, len(devnet.nodes), deadline_s)
+
+
+def _pairs_to_register(
+    plan: DevnetPlan, model: ModelInfo, registered: node_pb2.ModelView | None
+) -> tuple[CalibratedPair, ...]:
+    """None if the model is registered already, with all that the reports fitted. Raises
+    DevnetError."""
+    try:
+        if registered is None:
+            return read_pairs(plan.calibrations, model.model, model.engine_profile)
+        wanted = [read_pair(path, model.model) for path in plan.calibrations]
+        check_registered(wanted, [pair_record(pair) for pair in registered.pairs])
+    except CalibrationError as error:
+        raise DevnetError(str(error)) from error
+    return ()
 
 
 async def wait_ready(home: Path, devnet: Devnet, deadline_s: float) -> None:
@@ -156,11 +173,13 @@ def user_key(home: Path, devnet: Devnet) -> KeyPair:
     return load_key(home / devnet.user_key, passphrase, Role.ACCOUNT)
 
 
-async def _register(plan: DevnetPlan, devnet: Devnet, client: NodeClient, model: ModelInfo) -> None:
-    try:
-        pairs = read_pairs(plan.calibrations, model.model, model.engine_profile)
-    except CalibrationError as error:
-        raise DevnetError(str(error)) from error
+async def _register(
+    plan: DevnetPlan,
+    devnet: Devnet,
+    client: NodeClient,
+    model: ModelInfo,
+    pairs: Sequence[CalibratedPair],
+) -> None:
     operation = transactions_pb2.Op(
         register_model=transactions_pb2.RegisterModel(
             model=model.model,

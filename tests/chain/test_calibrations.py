@@ -1,11 +1,18 @@
 """Pairs out of reports: only for the model they were measured on, each once, in order."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from chain.calibrations import PINNED, CalibrationError, read_pair, read_pairs
+from chain.calibrations import (
+    PINNED,
+    CalibrationError,
+    check_registered,
+    read_pair,
+    read_pairs,
+)
 from chain.pairs import checked_pairs, pair_message
 from chain.readable import render
 from chain.records import PAIRS_MAX, CalibratedPair, Thresholds
@@ -87,6 +94,18 @@ def test_two_reports_of_one_pair_are_named(tmp_path: Path) -> None:
     paths = [a_report(tmp_path / name) for name in ("one.json", "two.json")]
     with pytest.raises(CalibrationError, match=r"one\.json and .*two\.json are both of vllm"):
         read_pairs(paths, MODEL, REFERENCE)
+
+
+def test_a_registration_must_hold_what_the_reports_say_for_it_can_not_be_changed() -> None:
+    pinned = CalibratedPair(REFERENCE, REFERENCE, PINNED)
+    fitted = CalibratedPair(PROFILE, REFERENCE, FITTED)
+    check_registered([], [pinned])
+    check_registered([fitted], [pinned, fitted])
+    with pytest.raises(CalibrationError, match=r"without the pair of vllm.* and reference-float32"):
+        check_registered([pinned, fitted], [pinned])
+    looser = replace(fitted, thresholds=replace(FITTED, margin_max=FITTED.margin_max + 1))
+    with pytest.raises(CalibrationError, match="with other thresholds for the pair of vllm"):
+        check_registered([fitted], [pinned, looser])
 
 
 def test_more_pairs_than_a_model_may_have_are_refused(tmp_path: Path) -> None:
