@@ -13,8 +13,7 @@ pass, and hold the whole vocabulary for all of them at once.
 Named in `launch.engine_config` as the worker's class; vLLM imports it in the process of the worker.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final
 
 import torch
@@ -25,6 +24,7 @@ from vllm.v1.worker import cpu_worker
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 
 from runtime.vllm_engine.first_row import read_first_row
+from runtime.vllm_engine.replaced import replaced
 
 HALVES: Final = (torch.bfloat16, torch.float16)
 MATRIX_DIMENSIONS: Final = 2
@@ -56,6 +56,22 @@ def widen(layer: Any, remove_weight: bool) -> None:
     layer.cpu_linear = product
     if remove_weight:
         layer.weight = torch.nn.Parameter(layer.weight.new_empty(0), requires_grad=False)
+
+
+def product_chooser() -> Callable[[Any, bool], None]:
+    """What gives a layer its product: ours where this processor has none for its type."""
+    chosen = utils.dispatch_cpu_unquantized_gemm
+    missing = [dtype for dtype in HALVES if not has_products(dtype)]
+
+    def choose(layer: Any, remove_weight: bool) -> None:
+        weight = layer.weight
+        matrix = weight.ndim == MATRIX_DIMENSIONS and not weight.is_meta
+        if matrix and weight.dtype in missing:
+            widen(layer, remove_weight)
+        else:
+            chosen(layer, remove_weight)
+
+    return choose
 
 
 class OutputRowsRunner(CPUModelRunner):  # type: ignore[misc]  # vLLM has no types
@@ -113,37 +129,15 @@ class OutputRowsRunner(CPUModelRunner):  # type: ignore[misc]  # vLLM has no typ
         found.logprobs[rows, 1:] = greatest.values
 
 
-@contextmanager
-def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
-    """For the length of the block, `module.name` is `value`."""
-    original = getattr(module, name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, original)
-
-
 class WideningWorker(cpu_worker.CPUWorker):  # type: ignore[misc]
     """A CPU worker with our model runner, whose layers of 16-bit weights multiply in float32."""
 
     def init_device(self) -> None:
         """Make the model runner, which vLLM names in its module."""
-        with _replaced(cpu_worker, "CPUModelRunner", OutputRowsRunner):
+        with replaced(cpu_worker, "CPUModelRunner", OutputRowsRunner):
             super().init_device()
 
     def load_model(self, *args: Any, **options: Any) -> None:
         """Load the model; layers choose their product when their weights are complete."""
-        chosen = utils.dispatch_cpu_unquantized_gemm
-        missing = [dtype for dtype in HALVES if not has_products(dtype)]
-
-        def dispatch(layer: Any, remove_weight: bool) -> None:
-            weight = layer.weight
-            matrix = weight.ndim == MATRIX_DIMENSIONS and not weight.is_meta
-            if matrix and weight.dtype in missing:
-                widen(layer, remove_weight)
-            else:
-                chosen(layer, remove_weight)
-
-        with _replaced(utils, "dispatch_cpu_unquantized_gemm", dispatch):
+        with replaced(utils, "dispatch_cpu_unquantized_gemm", product_chooser()):
             super().load_model(*args, **options)

@@ -11,6 +11,7 @@ from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+from vllm.v1.executor.ray_utils import ray_is_available
 
 from runtime.model_config import ModelConfig
 from runtime.sampling import CANDIDATES
@@ -18,7 +19,13 @@ from runtime.vllm_engine import processor
 from runtime.vllm_engine.export import SPARE_POSITIONS
 from runtime.vllm_engine.first_row import FIRST_ROW_ARGUMENT
 from runtime.vllm_engine.rules import RULE_ARGUMENT
-from runtime.vllm_engine.settings import Settings, SettingsError, kv_cache_bytes, profile_name
+from runtime.vllm_engine.settings import (
+    Executor,
+    Settings,
+    SettingsError,
+    kv_cache_bytes,
+    profile_name,
+)
 
 ENGINE_ERRORS: Final = (EngineDeadError, EngineGenerateError, VLLMClientError, ValueError)
 """What a request may end with when it is not its caller's doing."""
@@ -61,7 +68,7 @@ def engine_config(
         max_logprobs=CANDIDATES,
         tensor_parallel_size=settings.tensor_parallel_size,
         pipeline_parallel_size=settings.pipeline_parallel_size,
-        distributed_executor_backend=settings.effective_executor.value,
+        distributed_executor_backend=executor_of(settings, on_cpu),
         logits_processors=[processor.NAME],
         worker_cls=CPU_WORKER if on_cpu else "auto",
         disable_log_stats=True,
@@ -76,6 +83,21 @@ def engine_config(
 
         chosen.model_config.logits_processors = [processor_v2.NAME]
     return chosen
+
+
+def executor_of(settings: Settings, on_cpu: bool) -> Any:
+    """vLLM's word for what runs the workers, or a class. Raises SettingsError."""
+    executor = settings.effective_executor
+    if executor is Executor.RAY and not ray_is_available():
+        raise SettingsError(
+            "--distributed-executor-backend is ray, and this Python has no Ray; "
+            "install requirements/ray-py311.txt in vLLM's environment"
+        )
+    if executor is Executor.RAY and on_cpu:
+        from runtime.vllm_engine.ray_on_cpu import CpuRayExecutor
+
+        return CpuRayExecutor
+    return executor.value
 
 
 def launch(chosen: Any) -> AsyncLLM:

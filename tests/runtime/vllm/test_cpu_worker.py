@@ -1,4 +1,4 @@
-"""Our worker for CPUs, run where torch and vLLM are (see worker_checks.py)."""
+"""Our worker for CPUs and what runs it, run where torch and vLLM are (see worker_checks.py)."""
 
 from pathlib import Path
 
@@ -12,6 +12,8 @@ CHECKS = [
     "the_head_is_put_to_claimed_rows_only_and_few_at_once",
     "a_request_that_ended_is_forgotten",
     "a_widened_product_is_a_sum_in_float32_rounded_once",
+    "ray_where_it_is_not_installed_is_refused",
+    "ray_on_other_platforms_is_vllms_own",
 ]
 
 

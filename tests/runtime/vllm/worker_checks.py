@@ -16,8 +16,11 @@ from vllm.v1.outputs import LogprobsTensors
 from vllm.v1.sample.sampler import Sampler
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 
+from runtime.vllm_engine import launch
 from runtime.vllm_engine.cpu_worker import HEAD_ROWS, OutputRowsRunner, widen
 from runtime.vllm_engine.first_row import FIRST_ROW_ARGUMENT
+from runtime.vllm_engine.replaced import replaced
+from runtime.vllm_engine.settings import Executor, Settings, SettingsError
 from tests.runtime.vllm.processor_checks import expect, run_checks
 
 VOCABULARY = 997
@@ -151,6 +154,23 @@ def check_a_widened_product_is_a_sum_in_float32_rounded_once() -> None:
             expect(off <= 0.51, True, f"{dtype}: {off} units off")
 
 
+def check_ray_where_it_is_not_installed_is_refused() -> None:
+    with replaced(launch, "ray_is_available", lambda: False):
+        expect(launch.executor_of(Settings(tensor_parallel_size=2), on_cpu=True), "mp")
+        expect(launch.executor_of(Settings(), on_cpu=True), "uni")
+        try:
+            launch.executor_of(Settings(executor=Executor.RAY), on_cpu=True)
+        except SettingsError as error:
+            expect("this Python has no Ray" in str(error), True, str(error))
+        else:
+            raise ValueError("Ray was taken though it is not there")
+
+
+def check_ray_on_other_platforms_is_vllms_own() -> None:
+    with replaced(launch, "ray_is_available", lambda: True):
+        expect(launch.executor_of(Settings(executor=Executor.RAY), on_cpu=False), "ray")
+
+
 CHECKS: dict[str, Callable[[], None]] = {
     "rows_are_those_of_vllm": check_rows_are_those_of_vllm,
     "the_head_is_put_to_claimed_rows_only_and_few_at_once": (
@@ -160,6 +180,8 @@ CHECKS: dict[str, Callable[[], None]] = {
     "a_widened_product_is_a_sum_in_float32_rounded_once": (
         check_a_widened_product_is_a_sum_in_float32_rounded_once
     ),
+    "ray_where_it_is_not_installed_is_refused": check_ray_where_it_is_not_installed_is_refused,
+    "ray_on_other_platforms_is_vllms_own": check_ray_on_other_platforms_is_vllms_own,
 }
 
 
