@@ -110,15 +110,20 @@ def check_quantization_option(settings: Settings, manifest_quantization: str) ->
         )
 
 
+def kv_token_bytes(settings: Settings, config: ModelConfig) -> int:
+    """What a token takes in the key-value cache of one worker."""
+    kv_heads = -(-config.kv_heads // settings.tensor_parallel_size)
+    layers = -(-config.layers // settings.pipeline_parallel_size)
+    return 2 * layers * kv_heads * config.head_width * settings.dtype.size_bytes
+
+
 def kv_cache_bytes(settings: Settings, config: ModelConfig) -> int:
     """Size of the key-value cache on a CPU. Raises SettingsError if one context does not fit.
 
     `kv_cache_mib` is of one worker, as vLLM counts.
     """
-    kv_heads = -(-config.kv_heads // settings.tensor_parallel_size)
-    layers = -(-config.layers // settings.pipeline_parallel_size)
-    token_bytes = 2 * layers * kv_heads * config.head_width * settings.dtype.size_bytes
-    needed = token_bytes * (config.context_tokens + 2 * KV_CACHE_BLOCK_TOKENS)
+    tokens = config.context_tokens + 2 * KV_CACHE_BLOCK_TOKENS
+    needed = kv_token_bytes(settings, config) * tokens
     needed_mib = -(-needed // MIB)
     if settings.kv_cache_mib is None:
         return max(needed_mib, KV_CACHE_MIN_MIB) * MIB

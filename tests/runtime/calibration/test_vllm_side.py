@@ -1,44 +1,20 @@
 """vLLM as provider and as verifier, in the environment it lives in; see tests/runtime/vllm."""
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from runtime.calibration.records import RecordFile, Transcript
 from runtime.packages import REFERENCE_PROFILE, ModelPackage
-from tests.runtime.vllm.conftest import EXPORTS, environment, in_torch_python
+from tests.runtime.vllm.conftest import EXPORTS, WHOLE_RUN_BOUND_S, run_in_torch_python
 
 JOBS = 40
 FRAUD_JOBS = 12
 NAT = 1 << 20
-TIMEOUT_S = 600
-"""A minute of two free cores."""
 
 
-def run_in_torch_python(*arguments: str) -> tuple[int, str, str]:
-    """(exit code, output, errors) of a program; none of its processes outlives it."""
-    with subprocess.Popen(
-        in_torch_python(*arguments),
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            output, errors = process.communicate(timeout=TIMEOUT_S)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        return process.returncode, output, errors
-
-
-@pytest.mark.timeout(TIMEOUT_S + 60)
+@pytest.mark.timeout(WHOLE_RUN_BOUND_S + 60)
 def test_float32_of_vllm_is_calibrated_against_the_reference_engine(
     smollm2_package: ModelPackage, tmp_path: Path
 ) -> None:

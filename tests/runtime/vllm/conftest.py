@@ -4,8 +4,10 @@ vLLM lives in an environment of its own: ASSAY_TORCH_PYTHON names its Python. Wi
 are skipped, or fail where ASSAY_REQUIRE_VLLM=1.
 """
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -24,6 +26,8 @@ START_BOUND_S = 280.0
 """vLLM alone takes half a minute of one free core, and kernels may be compiled."""
 STOP_BOUND_S = 30.0
 CHECKS_BOUND_S = 250.0
+WHOLE_RUN_BOUND_S = 600.0
+"""A minute of two free cores."""
 STALL_S = 10.0
 RUNNING_LIMIT = 8
 QUEUE_LIMIT = 8
@@ -65,6 +69,24 @@ def in_torch_python(*arguments: str) -> list[str]:
 def environment() -> dict[str, str]:
     """This process's, with the checkout on the path."""
     return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+
+
+def run_in_torch_python(*arguments: str) -> tuple[int, str, str]:
+    """(exit code, output, errors) of a program; none of its processes outlives it."""
+    with subprocess.Popen(
+        in_torch_python(*arguments),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=WHOLE_RUN_BOUND_S)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        return process.returncode, output, errors
 
 
 def run_checks_in_torch_python(script: Path) -> dict[str, str]:

@@ -1,19 +1,15 @@
 """The reference engine against the machine it runs on, in the same run.
 
-    python -m bench.reference_engine [--threads 1 2] [--rounds 7] [--json FILE]
-
 - Decoding reads every weight once a token: its rate of reading weights over the rate at which the
   same number of threads can read memory at all.
 - Prefill multiplies matrices: its rate over that of numpy's BLAS for the products of the same
   shapes, weights of all layers included, on as many threads.
 - Batched decoding: time of a pass for n sequences over the time for one.
 
-Each round measures all of these one after the other; a ratio is taken inside a round, and its
-median, least and greatest over the rounds are told. Other work on the machine disturbs both sides
-of a ratio, but not always alike: look at the spread.
+Each round measures all of these one after the other, and ratios are taken inside a round. A process
+of its own does it, because numpy reads how many threads its BLAS may have when it is imported.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -21,8 +17,11 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from runtime.benchmark.costs import spread
 
 PREFILL_ROWS = (48, 192)
 BATCHES = (2, 4, 8, 16)
@@ -152,64 +151,35 @@ def measure(package_path: Path, profile: str, threads: int, rounds: int) -> dict
         "threads": threads,
         "weight_bytes": model.weight_bytes,
         "rounds": rounds,
-        "results": {
-            name: {
-                "median": float(np.median(values)),
-                "least": min(values),
-                "greatest": max(values),
-            }
-            for name, values in found.items()
-        },
+        "results": {name: asdict(spread(values)) for name, values in found.items()},
     }
 
 
-def _in_own_process(arguments: argparse.Namespace, profile: str, threads: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "bench.reference_engine", "--measure", profile]
-    command += ["--package", str(arguments.package), "--rounds", str(arguments.rounds)]
-    command += ["--threads", str(threads)]
+def measure_in_own_process(
+    package_path: Path, profile: str, threads: int, rounds: int
+) -> dict[str, Any]:
+    """`measure`, with numpy's BLAS on as many threads. Raises RuntimeError if it did not end."""
+    command = [sys.executable, "-m", __name__, str(package_path), profile]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": str(threads)}
-    output = subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, check=True, timeout=MEASURE_TIMEOUT_S
-    ).stdout
+    try:
+        output = subprocess.run(
+            [*command, str(threads), str(rounds)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            check=True,
+            timeout=MEASURE_TIMEOUT_S,
+        ).stdout
+    except subprocess.SubprocessError as error:
+        raise RuntimeError(f"measuring the kernels failed: {error}") from error
     result: dict[str, Any] = json.loads(output)
     return result
 
 
-def _table(result: dict[str, Any]) -> str:
-    head = f"{result['profile']}, {result['threads']} thread(s), {result['rounds']} rounds"
-    lines = [head, f"  weights {result['weight_bytes'] / 1e6:.1f} MB"]
-    for name, value in result["results"].items():
-        spread = f"({value['least']:.2f} to {value['greatest']:.2f})"
-        lines.append(f"  {name:32s} {value['median']:9.2f}  {spread}")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Measure each profile with each number of threads, in processes of their own."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    default = Path(".cache/models/smollm2-135m-instruct")
-    parser.add_argument("--package", type=Path, default=default)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, os.cpu_count() or 1])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--profiles", nargs="+", default=["reference-float32-1", "reference-q8-1"])
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.measure:
-        (threads,) = arguments.threads
-        print(json.dumps(measure(arguments.package, arguments.measure, threads, arguments.rounds)))
-        return
-    results = []
-    for profile in arguments.profiles:
-        for threads in sorted(set(arguments.threads)):
-            results.append(_in_own_process(arguments, profile, threads))
-            print(_table(results[-1]), flush=True)
-    load = os.getloadavg()[0]
-    print(f"load average at the end {load:.1f} on {os.cpu_count()} processors")
-    if arguments.json:
-        document = {"processors": os.cpu_count(), "load_average": load, "results": results}
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+def main(package_path: str, profile: str, threads: str, rounds: str) -> None:
+    """Print what was measured."""
+    found = measure(Path(package_path), profile, int(threads), int(rounds))
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
