@@ -39,10 +39,12 @@ NATIVE_SOURCES = {
     ],
     "bodies": ["bodies"],
     "hashing": ["sha256"],
-    "ledger": ["accounts", "key_index", "merkle", "sha256", "window"],
+    "ledger": ["accounts", "key_index", "memory", "merkle", "sha256", "window"],
     "merkle": ["leaves", "merkle", "sha256"],
     "transactions": ["sha256", "transactions"],
-    "transfers": ["accounts", "key_index", "leaves", "merkle", "sha256", "transfers", "window"],
+    "transfers": [
+        *("accounts", "key_index", "leaves", "memory", "merkle", "sha256", "transfers", "window"),
+    ],
 }
 
 

@@ -1,7 +1,8 @@
 """SHA-256 (FIPS 180-4) and the chain's one domain-separated hash.
 
-Two paths, the processor's SHA instructions and portable C, chosen when the module is loaded; both
-give hashlib's bytes. Large inputs are hashed without the interpreter lock.
+Two paths, the processor's SHA instructions and portable C, chosen when a module is loaded; both
+give hashlib's bytes. ASSAY_SHA256=portable in the environment chooses the second for all of
+``ext``, to compare them. Large inputs are hashed without the interpreter lock.
 """
 
 from typing import Final, TypeAlias

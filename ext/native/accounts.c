@@ -2,31 +2,18 @@
 
 #include <stdlib.h>
 
+#include "little_endian.h"
+#include "memory.h"
 #include "merkle.h"
 
 enum {
     ROWS_AT_FIRST = 64, /* a power of two, and a whole word of touched_bits */
-    CACHE_LINE_BYTES = 64,
+    PREFETCH_DISTANCE = 16,
     CHANGES_KEPT_MAX = 1 << 18, /* a longer log gives its memory back at the commit */
     LEAF_BYTES = 1 + ASSAY_KEY_BYTES + 32,
 };
-
-static inline void store_le32(uint8_t *bytes, uint32_t word) {
-    for (int i = 0; i < 4; i++) bytes[i] = (uint8_t)(word >> 8 * i);
-}
-
-static inline void store_le64(uint8_t *bytes, uint64_t word) {
-    for (int i = 0; i < 8; i++) bytes[i] = (uint8_t)(word >> 8 * i);
-}
-
-static inline uint32_t load_le32(const uint8_t *bytes) {
-    return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 |
-           (uint32_t)bytes[3] << 24;
-}
-
-static inline uint64_t load_le64(const uint8_t *bytes) {
-    return (uint64_t)load_le32(bytes + 4) << 32 | load_le32(bytes);
-}
+_Static_assert(1 + LEAF_BYTES + 9 > 64 && 1 + LEAF_BYTES + 9 <= 128,
+               "a row's leaf has as many blocks as a node");
 
 static void store_amounts(uint8_t *bytes, const assay_amounts *amounts) {
     store_le64(bytes, amounts->balance);
@@ -77,7 +64,7 @@ static int reserve_rows(assay_accounts *table, size_t count) {
     uint64_t *bits = realloc(table->touched_bits, capacity / 8);
     if (bits == NULL) return 0;
     table->touched_bits = bits;
-    assay_account *rows = aligned_alloc(CACHE_LINE_BYTES, capacity * sizeof *rows);
+    assay_account *rows = assay_table_memory(capacity * sizeof *rows);
     if (rows == NULL) return 0;
     memset(bits + table->capacity / 64, 0, (capacity - table->capacity) / 8);
     memcpy(rows, table->rows, table->count * sizeof *rows);
@@ -93,7 +80,7 @@ int assay_accounts_make(assay_accounts *table, uint8_t table_number, const uint6
     table->table_number = table_number;
     table->rows_max = rows_max;
     table->capacity = ROWS_AT_FIRST;
-    table->rows = aligned_alloc(CACHE_LINE_BYTES, ROWS_AT_FIRST * sizeof *table->rows);
+    table->rows = assay_table_memory(ROWS_AT_FIRST * sizeof *table->rows);
     table->touched_bits = calloc(ROWS_AT_FIRST / 64, sizeof *table->touched_bits);
     if (table->rows != NULL && table->touched_bits != NULL &&
         assay_key_index_make(&table->index, seed, ROWS_AT_FIRST))
@@ -169,9 +156,13 @@ static int reserve_tree(assay_accounts *table, size_t count) {
     if (count <= table->tree_capacity) return 1;
     size_t capacity = table->capacity;
     for (int level = 0; level < ASSAY_ACCOUNT_LEVELS && capacity >> level > 0; level++) {
-        uint8_t *nodes = realloc(table->levels[level],
-                                 (capacity >> level) * (size_t)ASSAY_MERKLE_HASH_SIZE);
+        const size_t bytes = ASSAY_MERKLE_HASH_SIZE * (capacity >> level);
+        uint8_t *nodes = assay_table_memory(bytes);
         if (nodes == NULL) return 0;
+        if (table->levels[level] != NULL)
+            memcpy(nodes, table->levels[level],
+                   ASSAY_MERKLE_HASH_SIZE * (table->tree_capacity >> level));
+        free(table->levels[level]);
         table->levels[level] = nodes;
     }
     table->tree_capacity = capacity;
@@ -213,16 +204,17 @@ static size_t gather_dirty(assay_accounts *table) {
     return found;
 }
 
-static void hash_row(assay_accounts *table, uint32_t row) {
+static void queue_row(assay_merkle_queue *queue, assay_accounts *table, uint32_t row) {
     uint8_t leaf[LEAF_BYTES];
     leaf[0] = table->table_number;
     memcpy(leaf + 1, table->rows[row].key, ASSAY_KEY_BYTES);
     store_amounts(leaf + 1 + ASSAY_KEY_BYTES, &table->rows[row].amounts);
-    assay_merkle_leaf(leaf, LEAF_BYTES, table->levels[0] + ASSAY_MERKLE_HASH_SIZE * (size_t)row);
+    assay_merkle_queue_leaf(queue, leaf, LEAF_BYTES,
+                            table->levels[0] + ASSAY_MERKLE_HASH_SIZE * (size_t)row);
 }
 
 /* Parents of `dirty` nodes, level by level; the list becomes its own parents, so it stays sorted. */
-static void update_tree(assay_accounts *table, size_t dirty) {
+static void update_tree(assay_accounts *table, assay_merkle_queue *queue, size_t dirty) {
     size_t nodes = table->count;
     for (int level = 0; nodes > 1; level++) {
         const uint8_t *below = table->levels[level];
@@ -235,14 +227,20 @@ static void update_tree(assay_accounts *table, size_t dirty) {
         }
         for (size_t i = 0; i < parents; i++) {
             const size_t parent = table->dirty[i], left = 2 * parent;
+            if (i + PREFETCH_DISTANCE < parents) {
+                size_t ahead = table->dirty[i + PREFETCH_DISTANCE];
+                __builtin_prefetch(below + ASSAY_MERKLE_HASH_SIZE * 2 * ahead);
+                __builtin_prefetch(above + ASSAY_MERKLE_HASH_SIZE * ahead, 1);
+            }
             if (left + 1 < nodes)
-                assay_merkle_node(below + ASSAY_MERKLE_HASH_SIZE * left,
-                                  below + ASSAY_MERKLE_HASH_SIZE * (left + 1),
-                                  above + ASSAY_MERKLE_HASH_SIZE * parent);
+                assay_merkle_queue_node(queue, below + ASSAY_MERKLE_HASH_SIZE * left,
+                                        below + ASSAY_MERKLE_HASH_SIZE * (left + 1),
+                                        above + ASSAY_MERKLE_HASH_SIZE * parent);
             else /* an odd last node is promoted */
                 memcpy(above + ASSAY_MERKLE_HASH_SIZE * parent,
                        below + ASSAY_MERKLE_HASH_SIZE * left, ASSAY_MERKLE_HASH_SIZE);
         }
+        assay_merkle_queue_flush(queue);
         dirty = parents;
         nodes = (nodes + 1) / 2;
     }
@@ -263,14 +261,21 @@ static void clear_changes(assay_account_changes *changes) {
 }
 
 void assay_accounts_commit(assay_accounts *table, uint8_t *packed) {
+    assay_merkle_queue queue;
+    assay_merkle_queue_open(&queue, ASSAY_MERKLE_NODE_BLOCKS); /* as many as a row's leaf has */
     size_t dirty = gather_dirty(table);
     for (size_t i = 0; i < dirty; i++) {
         uint32_t row = table->dirty[i];
-        if (i + 8 < dirty) __builtin_prefetch(&table->rows[table->dirty[i + 8]]);
+        if (i + PREFETCH_DISTANCE < dirty) {
+            size_t ahead = table->dirty[i + PREFETCH_DISTANCE];
+            __builtin_prefetch(&table->rows[ahead]);
+            __builtin_prefetch(table->levels[0] + ASSAY_MERKLE_HASH_SIZE * ahead, 1);
+        }
         if (packed != NULL) pack_row(table, row, packed + ASSAY_ACCOUNT_ROW_BYTES * i);
-        hash_row(table, row);
+        queue_row(&queue, table, row);
     }
-    update_tree(table, dirty);
+    assay_merkle_queue_flush(&queue);
+    update_tree(table, &queue, dirty);
     table->committed = table->count;
     clear_changes(&table->touched);
     clear_changes(&table->undo);

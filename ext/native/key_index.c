@@ -2,12 +2,17 @@
 
 #include <stdlib.h>
 
+#include "little_endian.h"
+#include "memory.h"
+
 int assay_key_index_make(assay_key_index *index, const uint64_t seed[2], size_t rows) {
-    index->slots = calloc(2 * rows, sizeof *index->slots);
+    index->slots = assay_table_memory(2 * rows * sizeof *index->slots);
     index->mask = 2 * (uint64_t)rows - 1;
     index->seed[0] = seed[0];
     index->seed[1] = seed[1];
-    return index->slots != NULL;
+    if (index->slots == NULL) return 0;
+    memset(index->slots, 0, 2 * rows * sizeof *index->slots);
+    return 1;
 }
 
 void assay_key_index_free(assay_key_index *index) {
@@ -46,12 +51,6 @@ void assay_key_index_remove(assay_key_index *index, uint32_t hash, uint32_t row)
         hole = at;
     }
     index->slots[hole] = 0;
-}
-
-static inline uint64_t load_le64(const uint8_t *bytes) {
-    uint64_t word = 0;
-    for (int i = 7; i >= 0; i--) word = word << 8 | bytes[i];
-    return word;
 }
 
 static inline uint64_t rotate_left(uint64_t word, unsigned bits) {

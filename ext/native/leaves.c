@@ -3,14 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "little_endian.h"
 #include "merkle.h"
 
 enum { END_BYTES = 4, BYTES_AT_FIRST = 4096 };
 
 static inline uint32_t load_end(const uint8_t *ends, size_t index) {
-    const uint8_t *bytes = ends + END_BYTES * index;
-    return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 |
-           (uint32_t)bytes[3] << 24;
+    return load_le32(ends + END_BYTES * index);
 }
 
 void assay_leaves_free(assay_leaves *leaves) {
@@ -41,10 +40,9 @@ assay_leaves_status assay_leaves_reserve(assay_leaves *leaves, size_t more, size
 }
 
 uint8_t *assay_leaves_open(assay_leaves *leaves, size_t bytes) {
-    uint8_t *data = leaves->data + leaves->length, *end = leaves->ends + END_BYTES * leaves->count;
+    uint8_t *data = leaves->data + leaves->length;
     leaves->length += bytes;
-    leaves->count++;
-    for (int i = 0; i < END_BYTES; i++) end[i] = (uint8_t)(leaves->length >> 8 * i);
+    store_le32(leaves->ends + END_BYTES * leaves->count++, (uint32_t)leaves->length);
     return data;
 }
 
@@ -72,11 +70,19 @@ int assay_leaves_root(const uint8_t *data, const uint8_t *ends, size_t count, ui
     }
     uint8_t *hashes = malloc(ASSAY_MERKLE_HASH_SIZE * count);
     if (hashes == NULL) return 0;
+    assay_merkle_queue queues[ASSAY_MERKLE_BLOCKS_MAX];
+    for (size_t i = 0; i < ASSAY_MERKLE_BLOCKS_MAX; i++) assay_merkle_queue_open(&queues[i], i + 1);
     for (size_t i = 0; i < count; i++) {
-        uint32_t end = load_end(ends, i);
-        assay_merkle_leaf(data + start, end - start, hashes + ASSAY_MERKLE_HASH_SIZE * i);
+        uint32_t end = load_end(ends, i), length = end - start;
+        uint8_t *hash = hashes + ASSAY_MERKLE_HASH_SIZE * i;
+        size_t blocks = assay_merkle_leaf_blocks(length);
+        if (blocks <= ASSAY_MERKLE_BLOCKS_MAX)
+            assay_merkle_queue_leaf(&queues[blocks - 1], data + start, length, hash);
+        else
+            assay_merkle_leaf(data + start, length, hash);
         start = end;
     }
+    for (size_t i = 0; i < ASSAY_MERKLE_BLOCKS_MAX; i++) assay_merkle_queue_flush(&queues[i]);
     size_t taken = assay_merkle_reduce(hashes, count, index, path);
     if (path != NULL) *steps = taken;
     memcpy(root, hashes, ASSAY_MERKLE_HASH_SIZE);

@@ -1,5 +1,6 @@
 #include "sha256.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #if (defined(__x86_64__) || defined(__i386__)) && (defined(__GNUC__) || defined(__clang__))
@@ -135,6 +136,61 @@ __attribute__((target("sha,sse4.1,ssse3"))) static void compress_x86(
     _mm_storeu_si128((__m128i *)(state + 4), _mm_alignr_epi8(dchg, feba, 8));
 }
 
+/* The same for two messages at once: each step of one waits for its own last one, so a second fills the
+ * gaps. */
+__attribute__((target("sha,sse4.1,ssse3"))) static void compress_two_x86(
+    uint32_t states[2][8], const uint8_t *first, const uint8_t *second, size_t blocks) {
+    const __m128i byte_order = _mm_set_epi64x(0x0c0d0e0f08090a0bLL, 0x0405060700010203LL);
+    const uint8_t *data[2] = {first, second};
+    __m128i abef[2], cdgh[2];
+    for (int lane = 0; lane < 2; lane++) {
+        __m128i abcd = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)states[lane]), 0xB1);
+        __m128i efgh = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(states[lane] + 4)), 0x1B);
+        abef[lane] = _mm_alignr_epi8(abcd, efgh, 8);
+        cdgh[lane] = _mm_blend_epi16(efgh, abcd, 0xF0);
+    }
+    for (; blocks > 0; blocks--) {
+        const __m128i abef_before[2] = {abef[0], abef[1]}, cdgh_before[2] = {cdgh[0], cdgh[1]};
+        __m128i words[2][4];
+        for (int lane = 0; lane < 2; lane++) {
+            for (int group = 0; group < 4; group++)
+                words[lane][group] = _mm_shuffle_epi8(
+                    _mm_loadu_si128((const __m128i *)(data[lane] + 16 * group)), byte_order);
+            data[lane] += ASSAY_SHA256_BLOCK_SIZE;
+        }
+#pragma GCC unroll 16
+        for (int group = 0; group < 16; group++) {
+            const __m128i constants =
+                _mm_loadu_si128((const __m128i *)(ROUND_CONSTANTS + 4 * group));
+#pragma GCC unroll 2
+            for (int lane = 0; lane < 2; lane++) {
+                __m128i current = words[lane][group & 3];
+                __m128i keyed = _mm_add_epi32(current, constants);
+                cdgh[lane] = _mm_sha256rnds2_epu32(cdgh[lane], abef[lane], keyed);
+                abef[lane] =
+                    _mm_sha256rnds2_epu32(abef[lane], cdgh[lane], _mm_shuffle_epi32(keyed, 0x0E));
+                if (group < 12) {
+                    __m128i last = words[lane][(group + 3) & 3];
+                    __m128i seven_back = _mm_alignr_epi8(last, words[lane][(group + 2) & 3], 4);
+                    __m128i sum = _mm_add_epi32(
+                        _mm_sha256msg1_epu32(current, words[lane][(group + 1) & 3]), seven_back);
+                    words[lane][group & 3] = _mm_sha256msg2_epu32(sum, last);
+                }
+            }
+        }
+        for (int lane = 0; lane < 2; lane++) {
+            abef[lane] = _mm_add_epi32(abef[lane], abef_before[lane]);
+            cdgh[lane] = _mm_add_epi32(cdgh[lane], cdgh_before[lane]);
+        }
+    }
+    for (int lane = 0; lane < 2; lane++) {
+        __m128i feba = _mm_shuffle_epi32(abef[lane], 0x1B);
+        __m128i dchg = _mm_shuffle_epi32(cdgh[lane], 0xB1);
+        _mm_storeu_si128((__m128i *)states[lane], _mm_blend_epi16(feba, dchg, 0xF0));
+        _mm_storeu_si128((__m128i *)(states[lane] + 4), _mm_alignr_epi8(dchg, feba, 8));
+    }
+}
+
 static int processor_has_sha(void) {
     unsigned eax, ebx, ecx, edx;
     if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx)) return 0;
@@ -144,7 +200,11 @@ static int processor_has_sha(void) {
 }
 #endif
 
+typedef void (*compress_two)(uint32_t states[2][8], const uint8_t *first, const uint8_t *second,
+                             size_t blocks);
+
 static assay_sha256_compress selected = compress_portable;
+static compress_two selected_two = NULL; /* NULL: one at a time */
 
 assay_sha256_compress assay_sha256_portable(void) {
     return compress_portable;
@@ -158,8 +218,14 @@ assay_sha256_compress assay_sha256_native(void) {
 }
 
 void assay_sha256_select(void) {
+    const char *wanted = getenv("ASSAY_SHA256");
     assay_sha256_compress native = assay_sha256_native();
-    selected = native != NULL ? native : compress_portable;
+    int portable = native == NULL || (wanted != NULL && strcmp(wanted, "portable") == 0);
+    selected = portable ? compress_portable : native;
+    selected_two = NULL;
+#if ASSAY_SHA256_X86
+    if (!portable) selected_two = compress_two_x86;
+#endif
 }
 
 void assay_sha256_init(assay_sha256_context *context) {
@@ -195,6 +261,10 @@ void assay_sha256_update(assay_sha256_context *context, const uint8_t *data, siz
     context->buffered = length;
 }
 
+static void store_digest(uint8_t *digest, const uint32_t state[8]) {
+    for (int word = 0; word < 8; word++) store_be32(digest + 4 * word, state[word]);
+}
+
 void assay_sha256_final(assay_sha256_context *context, uint8_t digest[ASSAY_SHA256_SIZE]) {
     const size_t length_offset = ASSAY_SHA256_BLOCK_SIZE - 8;
     uint64_t bits = context->length * 8;
@@ -209,7 +279,37 @@ void assay_sha256_final(assay_sha256_context *context, uint8_t digest[ASSAY_SHA2
     store_be32(context->buffer + length_offset, (uint32_t)(bits >> 32));
     store_be32(context->buffer + length_offset + 4, (uint32_t)bits);
     context->compress(context->state, context->buffer, 1);
-    for (int word = 0; word < 8; word++) store_be32(digest + 4 * word, context->state[word]);
+    store_digest(digest, context->state);
+}
+
+void assay_sha256_pad(uint8_t *message, size_t length) {
+    size_t padded = ASSAY_SHA256_PADDED(length);
+    uint64_t bits = (uint64_t)length * 8;
+    message[length] = 0x80;
+    memset(message + length + 1, 0, padded - length - 9);
+    store_be32(message + padded - 8, (uint32_t)(bits >> 32));
+    store_be32(message + padded - 4, (uint32_t)bits);
+}
+
+void assay_sha256_padded(const uint8_t *messages, size_t blocks, size_t count, uint8_t *digests) {
+    const size_t bytes = ASSAY_SHA256_BLOCK_SIZE * blocks;
+    uint32_t states[2][8];
+    for (; selected_two != NULL && count >= 2; count -= 2) {
+        memcpy(states[0], INITIAL_STATE, sizeof INITIAL_STATE);
+        memcpy(states[1], INITIAL_STATE, sizeof INITIAL_STATE);
+        selected_two(states, messages, messages + bytes, blocks);
+        store_digest(digests, states[0]);
+        store_digest(digests + ASSAY_SHA256_SIZE, states[1]);
+        messages += 2 * bytes;
+        digests += 2 * ASSAY_SHA256_SIZE;
+    }
+    for (; count > 0; count--) {
+        memcpy(states[0], INITIAL_STATE, sizeof INITIAL_STATE);
+        selected(states[0], messages, blocks);
+        store_digest(digests, states[0]);
+        messages += bytes;
+        digests += ASSAY_SHA256_SIZE;
+    }
 }
 
 void assay_tagged_tag(assay_sha256_context *context, const uint8_t *tag, size_t length) {

@@ -23,13 +23,22 @@ typedef struct {
 assay_sha256_compress assay_sha256_portable(void);
 /* The path for this processor's SHA instructions, or NULL where there are none. */
 assay_sha256_compress assay_sha256_native(void);
-/* Chooses the fastest path for assay_sha256_init; call once, when a module is loaded. */
+/* Chooses the path for assay_sha256_init and assay_sha256_padded: the fastest, or the portable one when
+ * the environment says ASSAY_SHA256=portable. Call once, when a module is loaded. */
 void assay_sha256_select(void);
 
 void assay_sha256_init(assay_sha256_context *context);
 void assay_sha256_init_with(assay_sha256_context *context, assay_sha256_compress compress);
 void assay_sha256_update(assay_sha256_context *context, const uint8_t *data, size_t length);
 void assay_sha256_final(assay_sha256_context *context, uint8_t digest[ASSAY_SHA256_SIZE]);
+
+/* Bytes of a message of `length` bytes with its padding. */
+#define ASSAY_SHA256_PADDED(length) (((length) + 9 + 63) / 64 * 64)
+/* Writes the padding behind `length` bytes of a message in a buffer of ASSAY_SHA256_PADDED(length). */
+void assay_sha256_pad(uint8_t *message, size_t length);
+/* Digests of `count` padded messages of `blocks` blocks each, one after another. Two at a time where the
+ * processor gains by it, because one message leaves its SHA unit half idle. */
+void assay_sha256_padded(const uint8_t *messages, size_t blocks, size_t count, uint8_t *digests);
 
 /* The chain's domain-separated hash, piece by piece: one tag, then any number of fields.
  * A tag has at most 255 bytes and a field at most 2^32 - 1: the caller checks. */

@@ -2,6 +2,9 @@
 
 #include <stdlib.h>
 
+#include "little_endian.h"
+#include "memory.h"
+
 enum { IDS_AT_FIRST = 64 };
 
 static inline size_t place_of(const assay_window *window, size_t position) {
@@ -16,7 +19,7 @@ int assay_window_make(assay_window *window, const uint64_t seed[2], uint32_t blo
     memset(window, 0, sizeof *window);
     window->blocks = blocks;
     window->capacity = IDS_AT_FIRST;
-    window->ids = malloc((size_t)ASSAY_KEY_BYTES * IDS_AT_FIRST);
+    window->ids = assay_table_memory((size_t)ASSAY_KEY_BYTES * IDS_AT_FIRST);
     window->leaves = malloc(sizeof *window->leaves * IDS_AT_FIRST);
     /* The oldest, and as many more as may stand above it. */
     window->heights = malloc(sizeof *window->heights * ((size_t)blocks + 1));
@@ -49,7 +52,7 @@ assay_ledger_status assay_window_reserve(assay_window *window, size_t more) {
     if (capacity - window->count >= more) return ASSAY_LEDGER_OK;
     if (more > ASSAY_ACCOUNT_ROWS_MAX - window->count) return ASSAY_LEDGER_FULL;
     while (capacity - window->count < more) capacity *= 2;
-    grown.ids = malloc(ASSAY_KEY_BYTES * capacity);
+    grown.ids = assay_table_memory(ASSAY_KEY_BYTES * capacity);
     grown.leaves = malloc(sizeof *grown.leaves * capacity);
     grown.head = 0;
     grown.capacity = capacity;
@@ -106,10 +109,8 @@ void assay_window_copy(const assay_window *window, size_t first, size_t count, u
                        uint8_t *leaves) {
     for (size_t i = 0; i < count; i++) {
         size_t place = place_of(window, first + i);
-        uint32_t leaf = window->leaves[place];
         if (ids != NULL) memcpy(ids + ASSAY_KEY_BYTES * i, id_at(window, place), ASSAY_KEY_BYTES);
-        if (leaves == NULL) continue;
-        for (size_t byte = 0; byte < 4; byte++) leaves[4 * i + byte] = (uint8_t)(leaf >> 8 * byte);
+        if (leaves != NULL) store_le32(leaves + 4 * i, window->leaves[place]);
     }
 }
 
@@ -149,9 +150,7 @@ assay_ledger_status assay_window_load(assay_window *window, uint64_t height, con
             while (i-- > 0) pop(window);
             return ASSAY_LEDGER_KNOWN_ID;
         }
-        if (leaves != NULL)
-            leaf = (uint32_t)leaves[4 * i] | (uint32_t)leaves[4 * i + 1] << 8 |
-                   (uint32_t)leaves[4 * i + 2] << 16 | (uint32_t)leaves[4 * i + 3] << 24;
+        if (leaves != NULL) leaf = load_le32(leaves + 4 * i);
         assay_window_add(window, id, hash, height, leaf);
     }
     return ASSAY_LEDGER_OK;
