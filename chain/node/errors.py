@@ -25,6 +25,7 @@ _CODES = {
     RejectionReason.INSUFFICIENT_BALANCE: grpc.StatusCode.FAILED_PRECONDITION,
     RejectionReason.INSUFFICIENT_STAKE: grpc.StatusCode.FAILED_PRECONDITION,
     RejectionReason.NO_OFFER: grpc.StatusCode.FAILED_PRECONDITION,
+    RejectionReason.NO_CALIBRATED_PAIR: grpc.StatusCode.FAILED_PRECONDITION,
     RejectionReason.JOB_NOT_OPEN: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
