@@ -69,6 +69,8 @@ def _show_request(request: transactions_pb2.RequestInference) -> dict[str, Any]:
             "top_p_milli": request.sampling.top_p_milli,
             "max_output_tokens": request.sampling.max_output_tokens,
             "stop": list(request.sampling.stop),
+            "min_tokens": request.sampling.min_tokens,
+            "logprob_ceiling_milli": request.sampling.logprob_ceiling_milli,
         },
         "max_price": request.max_price,
         "tier": _enum_name(transactions_pb2.Tier, request.tier),

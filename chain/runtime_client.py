@@ -315,7 +315,8 @@ class RuntimeClient:
         ends_s = self._clock() + left_s
         delays_s = _Delays(self._jitter)
         while True:
-            checker = GenerationChecker(info, request.sampling.max_output_tokens)
+            asked = request.sampling
+            checker = GenerationChecker(info, asked.max_output_tokens, asked.min_tokens)
             call = self._stub.Generate(request, timeout=max(ends_s - self._clock(), 0.0))
             try:
                 async for reply in call:

@@ -153,6 +153,7 @@ class GenerationChecker:
 
     model: ModelInfo
     max_output_tokens: int
+    min_tokens: int = 0
     started: Started | None = None
     finished: bool = False
     _token_ids: list[int] = field(default_factory=list)
@@ -231,6 +232,17 @@ class GenerationChecker:
     def _accept_finished(self, result: inference_pb2.InferenceResult) -> Finished:
         if result.finish_reason not in _FINISH_REASONS:
             _fault(ReplyFault.BAD_FINISH, f"finish reason {result.finish_reason}")
+        # An end token comes after min_tokens others, a stop string ends no sooner than with them.
+        least = {
+            inference_pb2.FINISH_REASON_STOP: self.min_tokens + 1,
+            inference_pb2.FINISH_REASON_STOP_STRING: self.min_tokens,
+        }.get(result.finish_reason, 0)
+        if len(self._token_ids) < least:
+            _fault(
+                ReplyFault.BAD_FINISH,
+                f"finish reason {result.finish_reason} after {len(self._token_ids)} tokens, where "
+                f"min_tokens is {self.min_tokens}",
+            )
         started = self.started
         told = started and (started.input_tokens, started.engine_profile)
         same = {

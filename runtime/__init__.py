@@ -17,10 +17,10 @@ Words:
   everywhere.
 
 Way of the data: request -> `templates`/`tokenizer` (ids) -> `reference` (logits) -> `sampling`
-(token) -> `detokenizer` (text) -> `engine.Completion`; and a claim -> `scoring` ->
-`engine.Verification`. Round it: `requests` checks what came in over gRPC, `scheduler` owns the one
-engine thread, `readiness` asks for a token when nobody does, `service` is the server, `cli` the
-verbs.
+(token) -> `detokenizer` (text) -> `engine.Completion`; and a claim -> `replay` (margins) ->
+`scoring` -> `engine.Verification`. Round it: `requests` checks what came in over gRPC, `scheduler`
+owns the one engine thread, `readiness` asks for a token when nobody does, `service` is the server,
+`cli` the verbs.
 
 Must never import: chain, consensus. It may import ext and the generated stubs `assay.v1`.
 """

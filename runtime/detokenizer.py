@@ -8,6 +8,11 @@ beginning of a stop string are held back.
 
 An output ends with the first token at which, in this order: it is an end token (STOP); the decoded
 text holds a stop string (STOP_STRING); the limit of tokens is reached (LENGTH).
+
+With min_tokens, stop strings are looked for from the text on that this token of the output
+completes: text before it is certain at once and takes no part in a stop string. No output holds an
+end token while it has fewer tokens than that (`runtime.sampling` leaves them out), so a claim that
+does ends there without a reason.
 """
 
 import codecs
@@ -30,11 +35,16 @@ class TextStream:
         self.stopped = False
         """A stop string was found; nothing more comes out."""
 
-    def push(self, token_id: int) -> str:
-        """The text that becomes certain with this token."""
+    def push(self, token_id: int, may_stop: bool = True) -> str:
+        """The text that becomes certain with this token.
+
+        Without `may_stop`, stop strings are not looked for yet; only first tokens may say so.
+        """
         if self.stopped:
             return ""
         self._pending += self._decoder.decode(self._token_bytes(token_id))
+        if not may_stop:
+            return self._take(len(self._pending))
         found = [self._pending.find(text) for text in self._stop if text in self._pending]
         if found:
             self.stopped = True
@@ -61,39 +71,79 @@ class TextStream:
 
 
 @dataclass(frozen=True, slots=True)
+class EndRules:
+    """What ends an output of one job."""
+
+    stop: tuple[str, ...]
+    end_token_ids: frozenset[int]
+    limit: int
+    """The most tokens there may be."""
+    min_tokens: int = 0
+
+
+class GrowingOutput:
+    """One output while tokens come in: its text, and whether it has ended."""
+
+    def __init__(self, token_bytes: TokenBytes, rules: EndRules) -> None:
+        self._rules = rules
+        self._stream = TextStream(token_bytes, rules.stop)
+        self.tokens = 0
+        self.finish_reason = FinishReason.UNSPECIFIED
+        """UNSPECIFIED while no token has ended it."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether a token ended it; later ones do not belong to it."""
+        return self.finish_reason is not FinishReason.UNSPECIFIED
+
+    def forbids(self, token_id: int) -> bool:
+        """Whether the next token can't be this one: an end token before min_tokens."""
+        return self.tokens < self._rules.min_tokens and token_id in self._rules.end_token_ids
+
+    def push(self, token_id: int) -> str:
+        """Add a token that is allowed, to an output that has not ended; returns the text that
+        becomes certain with it."""
+        if self.ended:
+            raise ValueError("a token after the end of the output")
+        if self.forbids(token_id):
+            raise ValueError(f"end token {token_id} before min_tokens {self._rules.min_tokens}")
+        self.tokens += 1
+        if token_id in self._rules.end_token_ids:
+            self.finish_reason = FinishReason.STOP
+            return ""
+        text = self._stream.push(token_id, self.tokens >= self._rules.min_tokens)
+        if self._stream.stopped:
+            self.finish_reason = FinishReason.STOP_STRING
+        elif self.tokens >= self._rules.limit:
+            self.finish_reason = FinishReason.LENGTH
+        return text
+
+    def finish(self) -> str:
+        """The rest of the text when no more tokens come."""
+        return self._stream.finish()
+
+
+@dataclass(frozen=True, slots=True)
 class Ending:
     """How an output ends by the rules."""
 
     tokens: int
     """Number of tokens up to and with the one that ends it, or all if none does."""
     finish_reason: FinishReason
-    """UNSPECIFIED if no token ends it."""
+    """UNSPECIFIED if no token ends it, or one that may not stand there."""
     text: str
 
 
-def ending_of(
-    token_ids: Sequence[int],
-    token_bytes: TokenBytes,
-    stop: Sequence[str],
-    end_token_ids: frozenset[int],
-    limit: int,
-) -> Ending:
-    """Apply the rules to token ids within the vocabulary; `limit` is the most tokens there may
-    be."""
-    stream = TextStream(token_bytes, stop)
+def ending_of(token_ids: Sequence[int], token_bytes: TokenBytes, rules: EndRules) -> Ending:
+    """Apply the rules to token ids within the vocabulary."""
+    output = GrowingOutput(token_bytes, rules)
     pieces: list[str] = []
-    for count, token_id in enumerate(token_ids, start=1):
-        reason = FinishReason.UNSPECIFIED
-        if token_id in end_token_ids:
-            reason = FinishReason.STOP
-        else:
-            pieces.append(stream.push(token_id))
-            if stream.stopped:
-                reason = FinishReason.STOP_STRING
-            elif count >= limit:
-                reason = FinishReason.LENGTH
-        if reason is not FinishReason.UNSPECIFIED:
-            pieces.append(stream.finish())
-            return Ending(count, reason, "".join(pieces))
-    pieces.append(stream.finish())
-    return Ending(len(token_ids), FinishReason.UNSPECIFIED, "".join(pieces))
+    for token_id in token_ids:
+        if output.forbids(token_id):
+            pieces.append(output.finish())
+            return Ending(output.tokens + 1, FinishReason.UNSPECIFIED, "".join(pieces))
+        pieces.append(output.push(token_id))
+        if output.ended:
+            break
+    pieces.append(output.finish())
+    return Ending(output.tokens, output.finish_reason, "".join(pieces))

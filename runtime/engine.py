@@ -10,7 +10,7 @@ float.
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum, StrEnum
 from typing import Protocol, runtime_checkable
 
@@ -22,6 +22,8 @@ MAX_TEMPERATURE_MILLI = 5_000
 MAX_TOP_K = 64
 """Also the number of candidates the protocol samples from."""
 MAX_TOP_P_MILLI = 1_000
+MAX_LOGPROB_CEILING_MILLI = 20_000
+"""Lower than a ceiling of 20 nats below 0, hardly a candidate is left that it does not level."""
 MAX_STOP_STRINGS = 4
 MAX_STOP_BYTES = 64
 MAX_INPUT_BYTES = 1 << 20
@@ -124,12 +126,20 @@ class SamplingRule:
     """0 means 1000, which is off."""
     max_output_tokens: int
     stop: tuple[str, ...] = ()
+    logprob_ceiling_milli: int = 0
+    """No token counts for more than e^(-ceiling / 1000) of probability; 0 is no ceiling."""
+    min_tokens: int = 0
+    """While there are fewer, no end token can be drawn and no stop string is looked for."""
 
     def __post_init__(self) -> None:
         _check_range("temperature_milli", self.temperature_milli, 0, MAX_TEMPERATURE_MILLI)
         _check_range("top_k", self.top_k, 0, MAX_TOP_K)
         _check_range("top_p_milli", self.top_p_milli, 0, MAX_TOP_P_MILLI)
         _check_range("max_output_tokens", self.max_output_tokens, 1, MAX_OUTPUT_TOKENS)
+        _check_range(
+            "logprob_ceiling_milli", self.logprob_ceiling_milli, 0, MAX_LOGPROB_CEILING_MILLI
+        )
+        _check_range("min_tokens", self.min_tokens, 0, self.max_output_tokens)
         _check_range("number of stop strings", len(self.stop), 0, MAX_STOP_STRINGS)
         for text in self.stop:
             try:
@@ -139,6 +149,16 @@ class SamplingRule:
                     RequestReason.BAD_SAMPLING, f"stop string {text!r} is not valid Unicode text"
                 ) from error
             _check_range("bytes of a stop string", size_bytes, 1, MAX_STOP_BYTES)
+
+    def __repr__(self) -> str:
+        """The call that builds it; fields younger than the first five only where they are used,
+        so that digests taken of rules (of a calibration's corpus) stay what they were."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name in ("logprob_ceiling_milli", "min_tokens"):
+            if values[name] == 0:
+                del values[name]
+        shown = ", ".join(f"{name}={value!r}" for name, value in values.items())
+        return f"SamplingRule({shown})"
 
 
 @dataclass(frozen=True, slots=True)

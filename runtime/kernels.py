@@ -21,6 +21,7 @@ KERNEL_SOURCES = (
     "maths.py",
     "philox.py",
     "sampling.py",
+    "replay.py",
     "intrinsics.py",
     "reference/arrays.py",
     "reference/products.py",

@@ -15,6 +15,7 @@ MAX_LAYERS = 512
 MAX_WIDTH = 1 << 17
 MAX_VOCABULARY = 1 << 20
 MAX_CONTEXT_TOKENS = 1 << 20
+MAX_END_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,11 @@ class ModelConfig:
             raise PackageError(f"{CONFIG_NAME}: rope_divisors must be positive and finite")
         if not self.end_token_ids:
             raise PackageError(f"{CONFIG_NAME}: no end_token_ids, so no output would ever end")
+        if len(self.end_token_ids) > min(MAX_END_TOKENS, self.vocabulary - 1):
+            raise PackageError(
+                f"{CONFIG_NAME}: {len(self.end_token_ids)} end_token_ids, allowed are "
+                f"{min(MAX_END_TOKENS, self.vocabulary - 1)}"
+            )
         for token_id in (*self.begin_token_ids, *self.end_token_ids):
             if not 0 <= token_id < self.vocabulary:
                 raise PackageError(

@@ -19,6 +19,7 @@ from runtime.engine import (
     MAX_CHAT_MESSAGES,
     MAX_FINGERPRINT_POSITIONS,
     MAX_INPUT_BYTES,
+    MAX_LOGPROB_CEILING_MILLI,
     MAX_STOP_BYTES,
     MAX_STOP_STRINGS,
     MAX_TEMPERATURE_MILLI,
@@ -72,6 +73,8 @@ class RefusalReason(StrEnum):
     MAX_OUTPUT_TOKENS_OUT_OF_RANGE = "MAX_OUTPUT_TOKENS_OUT_OF_RANGE"
     TOO_MANY_STOP_STRINGS = "TOO_MANY_STOP_STRINGS"
     STOP_STRING_LENGTH = "STOP_STRING_LENGTH"
+    MIN_TOKENS_TOO_LARGE = "MIN_TOKENS_TOO_LARGE"
+    LOGPROB_CEILING_TOO_LARGE = "LOGPROB_CEILING_TOO_LARGE"
     MISSING_CLAIM = "MISSING_CLAIM"
     TOO_MANY_POSITIONS = "TOO_MANY_POSITIONS"
     QUEUE_FULL = "QUEUE_FULL"
@@ -243,6 +246,19 @@ def read_sampling(message: inference_pb2.Sampling, context_tokens: int) -> Sampl
             f"1 to the model's context of {context_tokens}",
             "choose a number in this range",
         )
+    if message.min_tokens > message.max_output_tokens:
+        refuse(
+            RefusalReason.MIN_TOKENS_TOO_LARGE,
+            f"min_tokens is {message.min_tokens}",
+            f"at most max_output_tokens, which is {message.max_output_tokens}",
+            "lower min_tokens or raise max_output_tokens",
+        )
+    _check_at_most(
+        RefusalReason.LOGPROB_CEILING_TOO_LARGE,
+        "logprob_ceiling_milli",
+        message.logprob_ceiling_milli,
+        MAX_LOGPROB_CEILING_MILLI,
+    )
     _check_at_most(
         RefusalReason.TOO_MANY_STOP_STRINGS,
         "the number of stop strings",
@@ -264,6 +280,8 @@ def read_sampling(message: inference_pb2.Sampling, context_tokens: int) -> Sampl
         top_p_milli=message.top_p_milli,
         max_output_tokens=message.max_output_tokens,
         stop=tuple(message.stop),
+        logprob_ceiling_milli=message.logprob_ceiling_milli,
+        min_tokens=message.min_tokens,
     )
 
 

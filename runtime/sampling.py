@@ -3,13 +3,16 @@ protocol.
 
 Given float32 logits l of the whole vocabulary, an output position p (0 for the first output
 token), a 32-byte seed and a sampling rule, all arithmetic below in IEEE double in the order
-written:
+written, with m the greatest logit, S the sum of exp(l[i] - m) over i in order, and N = m + ln S:
 
 1. Candidates are the K = 64 tokens of greatest logit, in descending order; of equal logits the
-   lower id comes first. A smaller vocabulary is a candidate whole.
+   lower id comes first. A smaller vocabulary is a candidate whole. While p < min_tokens the model's
+   end tokens are left out before the 64 are chosen.
 2. temperature_milli = 0: the token is the first candidate. The rest applies to temperature_milli =
    t > 0.
-3. The scaled logit of token j is a[j] = l[j] * (1000 / t).
+3. The counted logit of token j is c[j] = l[j]; with logprob_ceiling_milli = C > 0 it is the lesser
+   of l[j] and N - C / 1000, the logit at which the raw log-probability is -C / 1000. The scaled
+   logit is a[j] = c[j] * (1000 / t).
 4. Survivors of top_k are the first top_k candidates (all if top_k is 0). Survivors of top_p: with
    w[i] = exp(a[i] - a[first]) and W their sum over the survivors of top_k, added in order,
    candidate i survives if (sum of w before i) * 1000 < W * top_p_milli; the first always does
@@ -23,13 +26,23 @@ written:
 That is a draw from the softmax of the survivors' scaled logits (the Gumbel-max trick), and anyone
 can replay it.
 
-The log-probability of a token is raw: ln softmax over the whole vocabulary at temperature 1, that
-is (l[j] - m) - ln(sum of exp(l[i] - m) over i in order), m the greatest logit, rounded to units of
-2^-20 nats (halves up) and kept within -(2^31 - 1) and 0.
+The ceiling is on log-probabilities because logits are defined only up to a constant for each row:
+two engines need not agree on it, and who has log-probabilities in place of logits (a vLLM prefill)
+has none. The raw log-probability is the logit with that constant fixed, N = 0. The order of step 1
+is that of raw logits, so tokens at the ceiling keep their ranks, and lose only their lead.
+
+The log-probability of a token is raw: ln softmax over the whole vocabulary at temperature 1, end
+tokens and all, that is (l[j] - m) - ln S, rounded to units of 2^-20 nats (halves up) and kept
+within -(2^31 - 1) and 0.
+
+How a verifier judges a claimed token by this rule is told in `runtime.replay`.
 """
+
+from collections.abc import Collection
 
 import numpy as np
 
+from runtime.engine import SamplingRule
 from runtime.kernels import helper, kernel
 from runtime.maths import exp64, log64
 from runtime.philox import philox4x32
@@ -41,9 +54,13 @@ LOGPROB_LOWEST = -((1 << 31) - 1)
 MARGIN_CLIP = 1 << 24
 """No single margin or distance counts for more than this, 16 nats."""
 
+TEMPERATURE, TOP_K, TOP_P, SEED, CEILING, MIN_TOKENS = 0, 1, 2, 3, 7, 8
+"""Where a rule as the kernels take it holds what; SEED is the first of four words."""
+RULE_HEAD = 9
+"""Words of a rule before the ids of the model's end tokens, of which there may be any number."""
+
 _UNITS = float(LOGPROB_UNITS_PER_NAT)
 _LOWEST = float(LOGPROB_LOWEST)
-_CLIP = float(MARGIN_CLIP)
 _UNIT_INTERVAL = 2.0**-53
 _MILLI = 1000.0
 _SUM_BLOCK = 256
@@ -91,13 +108,14 @@ def fixed_logprob(logit: float, greatest: float, log_total: float) -> int:
 
 
 @helper
-def select_candidates(logits: np.ndarray, ids: np.ndarray, values: np.ndarray) -> int:
-    """Step 1: fill ids (int64[64]) and their logits, values (float64[64]); returns their number."""
+def select_greatest(logits: np.ndarray, ids: np.ndarray, values: np.ndarray) -> int:
+    """Fill ids (int64[n]) and values (float64[n]) with the tokens of greatest logit and theirs, in
+    the order of step 1; returns their number, below n for a small vocabulary only."""
     count = 0
     threshold = np.float32(-np.inf)
     for start in range(0, logits.size, _SCAN_BLOCK):
         block = logits[start : start + _SCAN_BLOCK]
-        if count == CANDIDATES:
+        if count == ids.size:
             # Most blocks hold nothing above the least candidate; counting vectorises.
             above = 0
             for value in block:
@@ -106,7 +124,7 @@ def select_candidates(logits: np.ndarray, ids: np.ndarray, values: np.ndarray) -
                 continue
         for offset in range(block.size):
             value = block[offset]
-            if count == CANDIDATES:
+            if count == ids.size:
                 if not value > threshold:
                     continue
                 place = count - 1
@@ -124,23 +142,71 @@ def select_candidates(logits: np.ndarray, ids: np.ndarray, values: np.ndarray) -
 
 
 @helper
+def words_of(rule: np.ndarray) -> np.ndarray:
+    """uint64[4]: a rule's seed words as `noise` takes them."""
+    words = np.empty(4, np.uint64)
+    for word in range(4):
+        words[word] = np.uint64(rule[SEED + word])
+    return words
+
+
+@helper
+def left_out(rule: np.ndarray, position: int) -> np.ndarray:
+    """The tokens that are no candidates at this output position, int64[any]; may hold -1."""
+    return rule[RULE_HEAD:] if position < rule[MIN_TOKENS] else rule[:0]
+
+
+@helper
+def contains(token_ids: np.ndarray, token_id: int) -> bool:
+    """Whether one of int64[any] is this id."""
+    found = False
+    for other in token_ids:
+        found = found or other == token_id
+    return found
+
+
+@helper
+def leave_out(ids: np.ndarray, values: np.ndarray, count: int, without: np.ndarray) -> int:
+    """Take these tokens out of the first `count`, which stay in order; returns how many stay."""
+    if without.size == 0:
+        return count
+    kept = 0
+    for index in range(count):
+        if not contains(without, ids[index]):
+            ids[kept] = ids[index]
+            values[kept] = values[index]
+            kept += 1
+    return kept
+
+
+@helper
+def highest_counted(normaliser: float, rule: np.ndarray) -> float:
+    """Step 3: the greatest logit that counts, given N; infinite without a ceiling."""
+    highest: float = np.inf
+    if rule[CEILING] > 0:
+        highest = normaliser - rule[CEILING] / _MILLI
+    return highest
+
+
+@helper
 def count_survivors(
-    values: np.ndarray, count: int, scale: float, top_k: int, top_p_milli: int
+    values: np.ndarray, count: int, scale: float, highest: float, rule: np.ndarray
 ) -> int:
     """Step 4: how many of the first candidates survive, given their logits in order."""
-    if 0 < top_k < count:
-        count = top_k
+    if 0 < rule[TOP_K] < count:
+        count = rule[TOP_K]
+    top_p_milli = rule[TOP_P]
     if top_p_milli == 0 or top_p_milli >= 1000:
         return count
-    first = values[0] * scale
+    first = min(values[0], highest) * scale
     total = 0.0
     for index in range(count):
-        total += exp64(values[index] * scale - first)
+        total += exp64(min(values[index], highest) * scale - first)
     before = 0.0
     for index in range(count):
         if index > 0 and not before * _MILLI < total * top_p_milli:
             return index
-        before += exp64(values[index] * scale - first)
+        before += exp64(min(values[index], highest) * scale - first)
     return count
 
 
@@ -150,134 +216,71 @@ def choose(
     values: np.ndarray,
     count: int,
     position: int,
-    seed_words: np.ndarray,
-    temperature_milli: int,
-    top_k: int,
-    top_p_milli: int,
-) -> tuple[int, int, float]:
-    """(token, survivors, best noisy score) of the first `count` candidates, in order.
+    rule: np.ndarray,
+    highest: float,
+) -> int:
+    """The token that the first `count` candidates, in order, give.
 
-    `values` are their logits, or anything that differs from them by one constant.
+    `values` are their logits, or anything that differs from them, and so does `highest`
+    (`highest_counted`), by one constant.
     """
-    if temperature_milli == 0:
-        return ids[0], 1, values[0]
-    scale = _MILLI / temperature_milli
-    survivors = count_survivors(values, count, scale, top_k, top_p_milli)
-    best_id = ids[0]
-    best = values[0] * scale + noise(best_id, position, seed_words)
+    best_id: int = ids[0]
+    if rule[TEMPERATURE] == 0:
+        return best_id
+    words = words_of(rule)
+    scale = _MILLI / rule[TEMPERATURE]
+    survivors = count_survivors(values, count, scale, highest, rule)
+    best = min(values[0], highest) * scale + noise(best_id, position, words)
     for index in range(1, survivors):
         token_id = ids[index]
-        value = values[index] * scale + noise(token_id, position, seed_words)
+        value = min(values[index], highest) * scale + noise(token_id, position, words)
         if value > best or (value == best and token_id < best_id):
             best = value
             best_id = token_id
-    return best_id, survivors, best
+    return best_id
 
 
-@kernel("void(float32[:, ::1], int64, uint64[::1], int64, int64, int64, int64[::1], int64[::1])")
+@kernel("void(float32[:, ::1], int64, int64[::1], int64[::1], int64[::1])")
 def sample_rows(
     logits: np.ndarray,
     first_position: int,
-    seed_words: np.ndarray,
-    temperature_milli: int,
-    top_k: int,
-    top_p_milli: int,
+    rule: np.ndarray,
     token_ids: np.ndarray,
     logprobs: np.ndarray,
 ) -> None:
     """The token and its log-probability for each row of logits; row r is output position first +
-    r."""
-    ids, values = np.empty(CANDIDATES, np.int64), np.empty(CANDIDATES, np.float64)
+    r. `rule` is what `rule_array` gives."""
+    most = CANDIDATES + rule.size - RULE_HEAD
+    all_ids, all_values = np.empty(most, np.int64), np.empty(most, np.float64)
     for row in range(logits.shape[0]):
-        count = select_candidates(logits[row], ids, values)
-        token_id, _, _ = choose(
-            ids,
-            values,
-            count,
-            first_position + row,
-            seed_words,
-            temperature_milli,
-            top_k,
-            top_p_milli,
-        )
+        position = first_position + row
+        without = left_out(rule, position)
+        wanted = CANDIDATES + without.size
+        ids, values = all_ids[:wanted], all_values[:wanted]
+        count = select_greatest(logits[row], ids, values)
         greatest = values[0]
         log_total = log_sum_exp(logits[row], greatest)
+        count = min(leave_out(ids, values, count, without), CANDIDATES)
+        highest = highest_counted(greatest + log_total, rule)
+        token_id = choose(ids, values, count, position, rule, highest)
         token_ids[row] = token_id
         logprobs[row] = fixed_logprob(float(logits[row, token_id]), greatest, log_total)
 
 
-@helper
-def margin_of(
-    claimed: int,
-    value: float,
-    position: int,
-    seed_words: np.ndarray,
-    temperature_milli: int,
-    best: float,
-    last_survivor: float,
-    survives: bool,
-) -> float:
-    """Best noisy score minus the claimed token's in 2^-20 units, with what it lacks to survive
-    added; `value` and `last_survivor` are logits."""
-    if temperature_milli == 0:
-        margin = best - value
-    else:
-        scale = _MILLI / temperature_milli
-        own = value * scale
-        margin = max(best - (own + noise(claimed, position, seed_words)), 0.0)
-        if not survives:
-            margin += max(last_survivor * scale - own, 0.0)
-    return min(float(np.floor(margin * _UNITS + 0.5)), _CLIP)
-
-
-@kernel("void(float32[:, ::1], int64, uint64[::1], int64, int64, int64, int64[::1], int64[:, ::1])")
-def replay_rows(
-    logits: np.ndarray,
-    first_position: int,
-    seed_words: np.ndarray,
-    temperature_milli: int,
-    top_k: int,
-    top_p_milli: int,
-    claimed: np.ndarray,
-    out: np.ndarray,
-) -> None:
-    """Compare claimed token ids (each within the vocabulary) with the rule, row by row.
-
-    out is int64[rows, 5]: the rule's token, margin, own log-probability of the claimed token, own
-    log-probability of the runner-up (the token of greatest logit other than the claimed one, the
-    lower id of equal ones), and whether the claimed token is among the candidates.
-    """
-    ids, values = np.empty(CANDIDATES, np.int64), np.empty(CANDIDATES, np.float64)
-    for row in range(logits.shape[0]):
-        position = first_position + row
-        count = select_candidates(logits[row], ids, values)
-        token_id, survivors, best = choose(
-            ids, values, count, position, seed_words, temperature_milli, top_k, top_p_milli
-        )
-        rank = 0
-        while rank < count and ids[rank] != claimed[row]:
-            rank += 1
-        log_total = log_sum_exp(logits[row], values[0])
-        claimed_value = float(logits[row, claimed[row]])
-        runner_up = values[1] if rank == 0 and count > 1 else values[0]
-        out[row, 0] = token_id
-        out[row, 1] = np.int64(
-            margin_of(
-                claimed[row],
-                claimed_value,
-                position,
-                seed_words,
-                temperature_milli,
-                best,
-                values[survivors - 1],
-                rank < survivors,
-            )
-        )
-        out[row, 2] = fixed_logprob(claimed_value, values[0], log_total)
-        out[row, 3] = fixed_logprob(runner_up, values[0], log_total)
-        out[row, 4] = 1 if rank < count else 0
-
-
 def seed_words(seed: bytes) -> np.ndarray:
-    """uint64[4] of the seed's first 16 bytes as the kernels take them."""
+    """uint64[4] of the seed's first 16 bytes as `noise` takes them."""
     return np.frombuffer(seed[:16], dtype="<u4").astype(np.uint64)
+
+
+def rule_array(
+    sampling: SamplingRule, seed: bytes, end_token_ids: Collection[int] = ()
+) -> np.ndarray:
+    """int64[RULE_HEAD + end tokens]: a rule with its seed as the kernels take it.
+
+    End tokens are the model's; they may be left out where min_tokens is 0.
+    """
+    head = [sampling.temperature_milli, sampling.top_k, sampling.top_p_milli]
+    head += [int(word) for word in seed_words(seed)]
+    head += [sampling.logprob_ceiling_milli, sampling.min_tokens]
+    ends = sorted(end_token_ids) if sampling.min_tokens else []
+    return np.array(head + ends, np.int64)

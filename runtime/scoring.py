@@ -7,19 +7,18 @@ have.
 
 - Scored are the first min(claimed tokens, L) positions; `positions` is their number.
 - replay_mismatches: the rule of `runtime.sampling` gives another token here.
-- margin: best noisy score minus the claimed token's in 2^-20 units. A claimed token that did not
-  survive top_k or top_p counts also what its scaled logit lacks to the last survivor's, so that a
-  token just beyond the edge costs next to nothing. At temperature 0 it is the greatest logit minus
-  the claimed one's.
+- margin: how far the verifier's logits are from some by which the rule gives the claimed token, as
+  `runtime.replay` defines it, at the edges of top_k and top_p too; in 2^-20 units.
 - distance: |claimed - own| raw log-probability of the claimed token; a missing claim counts the
   clip.
 - Each margin and distance is rounded (halves up) and clipped at 2^24 before max and sum.
-- outside_candidates: the claimed token is not among the 64 candidates.
+- outside_candidates: the claimed token is not among the 64 candidates; so is an end token before
+  min_tokens.
 - An id outside the vocabulary can't be fed to the model: it and every position after it count the
   clip for margin and distance, a mismatch, and outside candidates.
 - finish_plausible: the rules of `runtime.detokenizer` end the claimed tokens at the last one, for
-  the claimed reason, and there are as many log-probabilities as tokens. text_matches: its text is
-  the claimed one.
+  the claimed reason (never by an end token or a stop string before min_tokens), and there are as
+  many log-probabilities as tokens. text_matches: its text is the claimed one.
 
 A claim by the same engine profile that followed the rule scores zero in all of replay_mismatches,
 margin, distance and outside_candidates, at every position.
@@ -30,7 +29,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.detokenizer import TokenBytes, ending_of
+from runtime.detokenizer import EndRules, TokenBytes, ending_of
 from runtime.engine import (
     MAX_FINGERPRINT_POSITIONS,
     Completion,
@@ -39,11 +38,10 @@ from runtime.engine import (
     RequestReason,
     Scores,
 )
+from runtime.replay import REPLAY_COLUMNS
 from runtime.sampling import LOGPROB_LOWEST, MARGIN_CLIP
 
-_TOKEN, _MARGIN, _OWN, _RUNNER_UP, _CANDIDATE = range(5)
-"""Columns that `runtime.sampling.replay_rows` fills."""
-REPLAY_COLUMNS = 5
+_TOKEN, _MARGIN, _OWN, _RUNNER_UP, _CANDIDATE = range(REPLAY_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +74,10 @@ def score_ending(
     claim: Completion,
     shape: ClaimShape,
     token_bytes: TokenBytes,
-    stop: Sequence[str],
-    end_token_ids: frozenset[int],
-    limit: int,
+    rules: EndRules,
 ) -> EndingScore:
-    """Apply the rules of `runtime.detokenizer` to the claimed tokens; `limit` is L above."""
-    readable = claim.token_ids[: shape.readable]
-    ending = ending_of(readable, token_bytes, stop, end_token_ids, limit)
+    """Apply the rules of `runtime.detokenizer` to the claimed tokens."""
+    ending = ending_of(claim.token_ids[: shape.readable], token_bytes, rules)
     whole = ending.tokens == len(claim.token_ids) == len(claim.logprobs)
     ended = ending.finish_reason is not FinishReason.UNSPECIFIED
     return EndingScore(
@@ -113,7 +108,7 @@ def score(
     input_tokens: int,
     ending: EndingScore,
 ) -> Scores:
-    """Scores from `replay`, int64[shape.readable, 5] as `replay_rows` fills it."""
+    """Scores from `replay`, int64[shape.readable, REPLAY_COLUMNS] as `replay_rows` fills it."""
     unreadable = shape.scored - shape.readable
     margins = [int(value) for value in replay[:, _MARGIN]] + [MARGIN_CLIP] * unreadable
     distances = [

@@ -49,6 +49,15 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter an option
     temperature: Annotated[float, typer.Option("--temperature", help="0 is greedy.")] = 0.0,
     top_k: Annotated[int, typer.Option("--top-k", help="1 to 64; 0 means 64.")] = 0,
     top_p: Annotated[float, typer.Option("--top-p", help="Nucleus, to 1.")] = 1.0,
+    logprob_ceiling: Annotated[
+        float,
+        typer.Option(
+            "--logprob-ceiling", help="No token counts for more than e^-this; 0 is off, to 20."
+        ),
+    ] = 0.0,
+    min_tokens: Annotated[
+        int, typer.Option("--min-tokens", help="No end before so many tokens.")
+    ] = 0,
     stop: Annotated[list[str] | None, typer.Option("--stop", help="Stop here; up to 4.")] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", help="A seed of your own, to repeat an answer.")
@@ -85,6 +94,8 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter an option
         ("--temperature", temperature, U32_MAX / TEMPERATURE_SCALE),
         ("--top-k", top_k, U32_MAX),
         ("--top-p", top_p, 1),
+        ("--logprob-ceiling", logprob_ceiling, U32_MAX / TEMPERATURE_SCALE),
+        ("--min-tokens", min_tokens, U32_MAX),
         ("--max-price", max_price or 0, U64_MAX),
         ("--answer-within", answer_within, U32_MAX / 1000),
     )
@@ -103,6 +114,8 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter an option
             top_p_milli=round(top_p * TEMPERATURE_SCALE),
             max_output_tokens=max_tokens,
             stop=stop or [],
+            min_tokens=min_tokens,
+            logprob_ceiling_milli=round(logprob_ceiling * TEMPERATURE_SCALE),
         ),
         tier=TIERS[tier],
         provider=_account(as_json, provider),

@@ -12,6 +12,7 @@ from ext.hashing import tagged_hash
 TEMPERATURE_MILLI_MAX = 5_000
 TOP_K_MAX = 64
 TOP_P_MILLI_MAX = 1_000
+LOGPROB_CEILING_MILLI_MAX = 20_000
 STOP_STRINGS_MAX = 4
 STOP_BYTES_MAX = 64
 MESSAGES_MAX = 256
@@ -169,6 +170,8 @@ def check_sampling(sampling: inference.Sampling) -> None:
         ("top_k", sampling.top_k, TOP_K_MAX),
         ("top_p_milli", sampling.top_p_milli, TOP_P_MILLI_MAX),
         ("the number of stop strings", len(sampling.stop), STOP_STRINGS_MAX),
+        ("min_tokens", sampling.min_tokens, sampling.max_output_tokens),
+        ("logprob_ceiling_milli", sampling.logprob_ceiling_milli, LOGPROB_CEILING_MILLI_MAX),
     )
     for name, value, limit in limits:
         if value > limit:

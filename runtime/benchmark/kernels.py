@@ -94,10 +94,11 @@ def measure(package_path: Path, profile: str, threads: int, rounds: int) -> dict
     """One thread count and profile; numpy must have been started with as many threads."""
     import numpy as np
 
+    from runtime.engine import SamplingRule
     from runtime.packages import load
     from runtime.reference.model import Extension, Model
     from runtime.reference.weights import load_weights
-    from runtime.sampling import sample_rows
+    from runtime.sampling import rule_array, sample_rows
 
     package = load(package_path)
     config = package.config()
@@ -121,10 +122,11 @@ def measure(package_path: Path, profile: str, threads: int, rounds: int) -> dict
         return _fastest_s(work)
 
     logits = model.extend(model.sequence(16), ids[:1], 0)
-    token, logprob, words = np.empty(1, np.int64), np.empty(1, np.int64), np.zeros(4, np.uint64)
+    token, logprob = np.empty(1, np.int64), np.empty(1, np.int64)
+    rule = rule_array(SamplingRule(800, 0, 950, 16), bytes(32))
 
     def sample() -> None:
-        sample_rows(logits, 0, words, 800, 0, 950, token, logprob)
+        sample_rows(logits, 0, rule, token, logprob)
 
     found: dict[str, list[float]] = {}
 

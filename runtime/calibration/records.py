@@ -63,9 +63,12 @@ class ReplayRow:
 def replay_key(item: Replay) -> str:
     """What a replay depends on, besides the verifier."""
     rule = item.sampling
+    # Left out where they are not used, so that the keys of older files hold.
+    used = rule.logprob_ceiling_milli or rule.min_tokens
+    younger = (rule.logprob_ceiling_milli, rule.min_tokens) if used else ()
     asked = (
         item.prompt_ids,
-        (rule.temperature_milli, rule.top_k, rule.top_p_milli),
+        (rule.temperature_milli, rule.top_k, rule.top_p_milli, *younger),
         item.seed,
         item.token_ids,
     )

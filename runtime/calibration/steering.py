@@ -17,6 +17,7 @@ from runtime.sampling import (
     CANDIDATES,
     LOGPROB_UNITS_PER_NAT,
     noise,
+    rule_array,
     sample_rows,
     seed_words,
 )
@@ -58,13 +59,14 @@ def steer(
     sequence = engine.model.sequence(len(prompt_ids) + limit)
     words = seed_words(seed)
     end_ids = frozenset(engine.package.config().end_token_ids)
+    rule = rule_array(sampling, seed, end_ids)
     pending: list[int] = list(prompt_ids)
     token_ids: list[int] = []
     logprobs: list[int] = []
     left = allowance.mismatches_max
     while len(token_ids) < limit and not (token_ids and token_ids[-1] in end_ids):
         logits = engine.model.extend(sequence, pending, len(pending) - 1)
-        true_id, true_logprob = _sampled(logits, len(token_ids), words, sampling)
+        true_id, true_logprob = _sampled(logits, len(token_ids), rule)
         token_id = true_id
         if left > 0:
             margins = noisy_margins(logits[0], len(token_ids), words, sampling)
@@ -97,18 +99,7 @@ def noisy_margins(
     return [(int(t), int(m)) for t, m in zip(ids, lacking, strict=True)]
 
 
-def _sampled(
-    logits: np.ndarray, position: int, words: np.ndarray, sampling: SamplingRule
-) -> tuple[int, int]:
+def _sampled(logits: np.ndarray, position: int, rule: np.ndarray) -> tuple[int, int]:
     token_ids, logprobs = np.empty(1, np.int64), np.empty(1, np.int64)
-    sample_rows(
-        logits,
-        position,
-        words,
-        sampling.temperature_milli,
-        sampling.top_k,
-        sampling.top_p_milli,
-        token_ids,
-        logprobs,
-    )
+    sample_rows(logits, position, rule, token_ids, logprobs)
     return int(token_ids[0]), int(logprobs[0])

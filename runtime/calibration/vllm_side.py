@@ -11,11 +11,8 @@ from runtime.backend import Asked
 from runtime.calibration.sides import Generation, Replay
 from runtime.engine import Completion, InferenceInput, TokenInput
 from runtime.packages import ModelPackage, ProgressCallback
-from runtime.sampling import seed_words
 from runtime.scheduler import Share, Workload
-from runtime.scoring import REPLAY_COLUMNS
 from runtime.vllm_engine.backend import VllmBackend, open_backend
-from runtime.vllm_engine.replay import replay_returned
 from runtime.vllm_engine.settings import Settings
 
 WALL_TIME_S = 3_600.0
@@ -75,22 +72,9 @@ class VllmSide:
         return last
 
     async def _replay(self, item: Replay) -> np.ndarray:
-        columns = np.zeros((len(item.token_ids), REPLAY_COLUMNS), np.int64)
-        ids, logprobs = await self._backend._prefill(
-            list(item.prompt_ids), item.token_ids, _deadline_s()
+        return await self._backend.replay(
+            list(item.prompt_ids), item.sampling, item.seed, item.token_ids, _deadline_s()
         )
-        rule = item.sampling
-        replay_returned(
-            ids,
-            logprobs,
-            0,
-            seed_words(item.seed),
-            rule.temperature_milli,
-            rule.top_k,
-            rule.top_p_milli,
-            columns,
-        )
-        return columns
 
     def _as_they_end(
         self,

@@ -4,11 +4,10 @@ from collections.abc import Generator, Sequence
 
 import numpy as np
 
-from runtime.detokenizer import TextStream
+from runtime.detokenizer import EndRules, GrowingOutput
 from runtime.engine import (
     SEED_BYTES,
     Completion,
-    FinishReason,
     InferenceInput,
     RequestError,
     RequestReason,
@@ -27,9 +26,9 @@ from runtime.packages import (
 )
 from runtime.reference.model import Extension, Model
 from runtime.reference.weights import load_weights
-from runtime.sampling import replay_rows, sample_rows, seed_words
+from runtime.replay import REPLAY_COLUMNS, replay_rows
+from runtime.sampling import rule_array, sample_rows
 from runtime.scoring import (
-    REPLAY_COLUMNS,
     check_positions,
     claim_shape,
     fingerprint,
@@ -153,8 +152,9 @@ class ReferenceEngine:
             )
         return self.tokenize(TokenInput(tuple(prompt_ids)))
 
-    def _limit(self, input_tokens: int, sampling: SamplingRule) -> int:
-        return min(sampling.max_output_tokens, self.context_tokens - input_tokens)
+    def _end_rules(self, input_tokens: int, sampling: SamplingRule) -> EndRules:
+        limit = min(sampling.max_output_tokens, self.context_tokens - input_tokens)
+        return EndRules(sampling.stop, self._end_ids, limit, sampling.min_tokens)
 
     def generate(
         self, prompt_ids: Sequence[int], sampling: SamplingRule, seed: bytes
@@ -180,9 +180,9 @@ class ReferenceEngine:
     ) -> Generator[Step | SharedPass | None, None, Completion]:
         """See `SharingEngine.generate_together`."""
         prompt = self._check(prompt_ids, seed)
-        limit = self._limit(len(prompt), sampling)
-        sequence = self._model.sequence(len(prompt) + limit)
-        words = seed_words(seed)
+        rules = self._end_rules(len(prompt), sampling)
+        sequence = self._model.sequence(len(prompt) + rules.limit)
+        rule = rule_array(sampling, seed, self._end_ids)
         start = 0
         while len(prompt) - start > BLOCK_TOKENS:
             block = prompt[start : start + BLOCK_TOKENS]
@@ -190,34 +190,24 @@ class ReferenceEngine:
             start += BLOCK_TOKENS
             yield None
         pending = prompt[start:]
-        stream = TextStream(self._tokenizer.token_bytes, sampling.stop)
+        output = GrowingOutput(self._tokenizer.token_bytes, rules)
         token_ids: list[int] = []
         logprobs: list[int] = []
         pieces: list[str] = []
-        finish = FinishReason.UNSPECIFIED
-        while finish is FinishReason.UNSPECIFIED:
+        while not output.ended:
             turn = _ModelPass(self._model, Extension(sequence, pending, len(pending) - 1))
             yield turn
-            token_id, logprob = _sample(turn.logits, len(token_ids), words, sampling)
+            token_id, logprob = _sample(turn.logits, len(token_ids), rule)
             token_ids.append(token_id)
             logprobs.append(logprob)
             pending = [token_id]
-            text = ""
-            if token_id in self._end_ids:
-                finish = FinishReason.STOP
-            else:
-                text = stream.push(token_id)
-                if stream.stopped:
-                    finish = FinishReason.STOP_STRING
-                elif len(token_ids) >= limit:
-                    finish = FinishReason.LENGTH
-            pieces.append(text)
-            yield Step(token_id, logprob, text)
-        pieces.append(stream.finish())
+            pieces.append(output.push(token_id))
+            yield Step(token_id, logprob, pieces[-1])
+        pieces.append(output.finish())
         return Completion(
             tuple(token_ids),
             tuple(logprobs),
-            finish,
+            output.finish_reason,
             len(prompt),
             "".join(pieces),
             self.profile,
@@ -233,14 +223,12 @@ class ReferenceEngine:
     ) -> Generator[None, None, Verification]:
         """See `Engine.verify`."""
         prompt = self._check(prompt_ids, seed)
-        limit = self._limit(len(prompt), sampling)
-        shape = claim_shape(claim, self.vocabulary, limit)
+        rules = self._end_rules(len(prompt), sampling)
+        shape = claim_shape(claim, self.vocabulary, rules.limit)
         check_positions(fingerprint_positions, len(claim.token_ids))
         readable = claim.token_ids[: shape.readable]
         replay = yield from self.replay(prompt, sampling, seed, readable)
-        ending = score_ending(
-            claim, shape, self._tokenizer.token_bytes, sampling.stop, self._end_ids, limit
-        )
+        ending = score_ending(claim, shape, self._tokenizer.token_bytes, rules)
         scores = score(claim, shape, replay, len(prompt), ending)
         return Verification(scores, fingerprint(replay, fingerprint_positions), self.profile)
 
@@ -251,7 +239,8 @@ class ReferenceEngine:
         seed: bytes,
         token_ids: Sequence[int],
     ) -> Generator[None, None, np.ndarray]:
-        """int64[len(token_ids), 5], one row an output position, as `replay_rows` fills it.
+        """int64[len(token_ids), REPLAY_COLUMNS], a row for each output position, as `replay_rows`
+        fills it.
 
         Token ids must be valid and fit the context. Yields after each block of prefill.
         """
@@ -260,7 +249,7 @@ class ReferenceEngine:
         inputs = [*prompt_ids, *token_ids[:-1]]
         first_scored = len(prompt_ids) - 1
         sequence = self._model.sequence(len(inputs))
-        words = seed_words(seed)
+        rule = rule_array(sampling, seed, self._end_ids)
         for start in range(0, len(inputs) if token_ids else 0, BLOCK_TOKENS):
             block = inputs[start : start + BLOCK_TOKENS]
             skipped = min(max(first_scored - start, 0), len(block))
@@ -270,10 +259,7 @@ class ReferenceEngine:
                 replay_rows(
                     logits,
                     position,
-                    words,
-                    sampling.temperature_milli,
-                    sampling.top_k,
-                    sampling.top_p_milli,
+                    rule,
                     np.array(token_ids[position : position + len(logits)], np.int64),
                     replay[position : position + len(logits)],
                 )
@@ -312,18 +298,7 @@ class _ModelPass(SharedPass):
         return members
 
 
-def _sample(
-    logits: np.ndarray, position: int, words: np.ndarray, sampling: SamplingRule
-) -> tuple[int, int]:
+def _sample(logits: np.ndarray, position: int, rule: np.ndarray) -> tuple[int, int]:
     token_ids, logprobs = np.empty(1, np.int64), np.empty(1, np.int64)
-    sample_rows(
-        logits,
-        position,
-        words,
-        sampling.temperature_milli,
-        sampling.top_k,
-        sampling.top_p_milli,
-        token_ids,
-        logprobs,
-    )
+    sample_rows(logits, position, rule, token_ids, logprobs)
     return int(token_ids[0]), int(logprobs[0])

@@ -6,7 +6,7 @@ device, several, or several machines, while every result can be replayed from it
 Rules:
 - vLLM samples nothing: a custom logits processor applies the rule of `runtime.sampling` to the raw
   logits and leaves one token possible. Log-probabilities are vLLM's raw ones.
-- A claim is scored from one prefill of prompt and claim: the 64 greatest log-probabilities of each
+- A claim is scored from one prefill of prompt and claim: the 65 greatest log-probabilities of each
   row. All scores have the definitions of `runtime.scoring`; a constant added to every logit of a
   row changes none of them, so log-probabilities stand for logits.
 - Everything that matters numerically is in the profile that results name.

@@ -12,17 +12,20 @@ from typing import Any
 import numpy as np
 
 from runtime.backend import PROBE, Asked, EngineDeadError, Event, Started
+from runtime.detokenizer import EndRules
 from runtime.engine import (
     Completion,
     InferenceInput,
     RequestError,
     RequestReason,
     SamplingRule,
+    Scores,
     Verification,
 )
 from runtime.model_config import ModelConfig
 from runtime.packages import ModelPackage, ProgressCallback
-from runtime.sampling import seed_words
+from runtime.replay import REPLAY_COLUMNS
+from runtime.sampling import rule_array
 from runtime.scheduler import (
     JobExpiredError,
     JobFailedError,
@@ -32,7 +35,6 @@ from runtime.scheduler import (
     Workload,
 )
 from runtime.scoring import (
-    REPLAY_COLUMNS,
     ClaimShape,
     check_positions,
     claim_shape,
@@ -45,7 +47,7 @@ from runtime.tokenizer import PackageTokenizer
 from runtime.vllm_engine.export import export
 from runtime.vllm_engine.gate import Gate, seconds_left
 from runtime.vllm_engine.output import Output
-from runtime.vllm_engine.replay import replay_returned
+from runtime.vllm_engine.replay import greatest_needed, replay_returned
 from runtime.vllm_engine.rules import rule_words
 from runtime.vllm_engine.settings import Settings, check_quantization_option, environment
 
@@ -184,14 +186,34 @@ class VllmBackend:
         async with self._gates[Workload.VERIFY].entered(deadline_s):
             prompt_ids = await self._encode(asked.input)
             check_positions(fingerprint_positions, len(claim.token_ids))
-            limit = self._limit(len(prompt_ids), asked.sampling)
-            shape = claim_shape(claim, self.vocabulary, limit)
+            rules = self._end_rules(len(prompt_ids), asked.sampling)
+            shape = claim_shape(claim, self.vocabulary, rules.limit)
             readable = claim.token_ids[: shape.readable]
-            returned = await self._prefill(prompt_ids, readable, deadline_s) if readable else None
-            # A thread, because scoring hundreds of positions would hold up other calls.
-            return await asyncio.to_thread(
-                self._score, asked, claim, shape, fingerprint_positions, len(prompt_ids), returned
+            replayed = await self.replay(
+                prompt_ids, asked.sampling, asked.seed, readable, deadline_s
             )
+            # A thread, because scoring hundreds of positions would hold up other calls.
+            scores = await asyncio.to_thread(
+                self._score, claim, shape, rules, replayed, len(prompt_ids)
+            )
+            return Verification(scores, fingerprint(replayed, fingerprint_positions), self._profile)
+
+    async def replay(
+        self,
+        prompt_ids: list[int],
+        sampling: SamplingRule,
+        seed: bytes,
+        token_ids: Sequence[int],
+        deadline_s: float,
+    ) -> np.ndarray:
+        """int64[len(token_ids), REPLAY_COLUMNS]; see `ReferenceEngine.replay`."""
+        columns = np.zeros((len(token_ids), REPLAY_COLUMNS), np.int64)
+        if token_ids:
+            rule = rule_array(sampling, seed, self._end_ids)
+            greatest = greatest_needed(rule, self.vocabulary)
+            returned = await self._prefill(prompt_ids, token_ids, greatest, deadline_s)
+            await asyncio.to_thread(replay_returned, *returned, 0, rule, columns)
+        return columns
 
     async def _encode(self, request: InferenceInput) -> list[int]:
         ids = await asyncio.to_thread(self._tokenizer.encode, request)
@@ -203,16 +225,19 @@ class VllmBackend:
             )
         return ids
 
-    def _limit(self, input_tokens: int, sampling: SamplingRule) -> int:
-        return min(sampling.max_output_tokens, self.context_tokens - input_tokens)
+    def _end_rules(self, input_tokens: int, sampling: SamplingRule) -> EndRules:
+        limit = min(sampling.max_output_tokens, self.context_tokens - input_tokens)
+        return EndRules(sampling.stop, self._end_ids, limit, sampling.min_tokens)
 
     async def _completing(self, asked: Asked, deadline_s: float) -> AsyncGenerator[Event, None]:
         prompt_ids = await self._encode(asked.input)
         yield Started(len(prompt_ids))
-        limit = self._limit(len(prompt_ids), asked.sampling)
-        output = Output(self._tokenizer.token_bytes, asked.sampling.stop, self._end_ids, limit)
+        rules = self._end_rules(len(prompt_ids), asked.sampling)
+        output = Output(self._tokenizer.token_bytes, rules)
         parameters = self._vllm.generation_parameters(
-            rule_words(asked.sampling, asked.seed), limit, sorted(self._end_ids)
+            rule_words(asked.sampling, asked.seed, self._end_ids),
+            rules.limit,
+            sorted(self._end_ids),
         )
         async with self._outputs(prompt_ids, parameters) as outputs:
             while not output.ended:
@@ -226,10 +251,11 @@ class VllmBackend:
         yield output.completion(len(prompt_ids), self._profile)
 
     async def _prefill(
-        self, prompt_ids: list[int], readable: Sequence[int], deadline_s: float
+        self, prompt_ids: list[int], readable: Sequence[int], greatest: int, deadline_s: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(ids int64, log-probabilities float32), each [claimed tokens, 65]; see `replay`."""
-        parameters = self._vllm.prefill_parameters(self.vocabulary, len(prompt_ids))
+        """(ids int64, log-probabilities float32), each [claimed tokens, 1 + greatest]; see
+        `replay_returned`."""
+        parameters = self._vllm.prefill_parameters(greatest, len(prompt_ids))
         async with self._outputs([*prompt_ids, *readable], parameters) as outputs:
             flat = (await _next(outputs, deadline_s)).prompt_logprobs
         self._last_token_s = time.monotonic()
@@ -258,35 +284,14 @@ class VllmBackend:
 
     def _score(
         self,
-        asked: Asked,
         claim: Completion,
         shape: ClaimShape,
-        positions: Sequence[int],
+        rules: EndRules,
+        replayed: np.ndarray,
         input_tokens: int,
-        returned: tuple[np.ndarray, np.ndarray] | None,
-    ) -> Verification:
-        sampling = asked.sampling
-        replay = np.zeros((shape.readable, REPLAY_COLUMNS), np.int64)
-        if returned is not None:
-            replay_returned(
-                *returned,
-                0,
-                seed_words(asked.seed),
-                sampling.temperature_milli,
-                sampling.top_k,
-                sampling.top_p_milli,
-                replay,
-            )
-        ending = score_ending(
-            claim,
-            shape,
-            self._tokenizer.token_bytes,
-            sampling.stop,
-            self._end_ids,
-            self._limit(input_tokens, sampling),
-        )
-        scores = score(claim, shape, replay, input_tokens, ending)
-        return Verification(scores, fingerprint(replay, positions), self._profile)
+    ) -> Scores:
+        ending = score_ending(claim, shape, self._tokenizer.token_bytes, rules)
+        return score(claim, shape, replayed, input_tokens, ending)
 
 
 async def _next(outputs: AsyncGenerator[Any, None], deadline_s: float) -> Any:

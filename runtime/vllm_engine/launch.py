@@ -13,7 +13,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.executor.ray_utils import ray_is_available
 
-from runtime.model_config import ModelConfig
+from runtime.model_config import MAX_END_TOKENS, ModelConfig
 from runtime.sampling import CANDIDATES
 from runtime.vllm_engine import processor
 from runtime.vllm_engine.export import SPARE_POSITIONS
@@ -65,7 +65,7 @@ def engine_config(
         enable_prefix_caching=False,
         enforce_eager=on_cpu,
         logprobs_mode="raw_logprobs",
-        max_logprobs=CANDIDATES,
+        max_logprobs=CANDIDATES + 1 + MAX_END_TOKENS,
         tensor_parallel_size=settings.tensor_parallel_size,
         pipeline_parallel_size=settings.pipeline_parallel_size,
         distributed_executor_backend=executor_of(settings, on_cpu),
@@ -123,15 +123,16 @@ def generation_parameters(rule: list[int], max_tokens: int, end_ids: list[int]) 
     )
 
 
-def prefill_parameters(vocabulary: int, first_row: int) -> SamplingParams:
-    """Parameters of one prefill that returns each token's log-probability and the greatest.
+def prefill_parameters(greatest: int, first_row: int) -> SamplingParams:
+    """Parameters of one prefill that returns each token's log-probability and as many of the
+    greatest.
 
     Our worker leaves out the tokens before `first_row`; where vLLM's own runs, they come along.
     """
     return SamplingParams(
         temperature=0.0,
         max_tokens=1,
-        prompt_logprobs=min(CANDIDATES, vocabulary),
+        prompt_logprobs=greatest,
         flat_logprobs=True,
         ignore_eos=True,
         detokenize=False,

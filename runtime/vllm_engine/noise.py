@@ -3,18 +3,31 @@
 Vectorised over rows and candidates; nothing is copied to the host. Steps 1, 4 and 6 of the rule
 are exact. exp and log are the device's, and the sums of step 4 are added in the device's order, so
 scores may differ from the rule's by a few units in the last place of a double: a token changes only
-where two scores are that close.
+where two scores are that close. Where there is a ceiling, the exponentials of S are float32, and
+scores at the ceiling may be off by some 10^-7.
 """
 
+import numpy as np
 import torch
 
-from runtime.sampling import CANDIDATES
+from runtime.sampling import (
+    CANDIDATES,
+    CEILING,
+    MIN_TOKENS,
+    RULE_HEAD,
+    SEED,
+    TEMPERATURE,
+    TOP_K,
+    TOP_P,
+)
 
 _MULTIPLIER_0, _MULTIPLIER_1 = 0xD2511F53, 0xCD9E8D57
 _WEYL_0, _WEYL_1 = 0x9E3779B9, 0xBB67AE85
 _MASK = 0xFFFFFFFF
 _WORD_BITS = 32
 _ROUNDS = 10
+_LOWEST_WORD = -(1 << 31)
+_HIGHEST_KEY = (1 << 63) - 1
 _UNIT_INTERVAL = 2.0**-53
 _MILLI = 1000.0
 
@@ -52,19 +65,37 @@ def gumbel_noise(
     return -torch.log(-torch.log(uniform))
 
 
-def candidates(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def candidates(
+    logits: torch.Tensor, without: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(ids int64, logits float32), both [rows, 64]: the greatest, of equal ones the lower id.
 
-    logits is float32[rows, vocabulary]. One integer key holds the logit, in an order-preserving
+    logits is float32[rows, vocabulary]; `without` int64[rows, n] holds the ids that are left out of
+    each row, and negative ones for nothing. One integer key holds the logit, in an order-preserving
     form, and the complement of the id; topk on logits alone would break ties anyhow.
     """
     bits = (logits + 0.0).view(torch.int32)
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     ids = torch.arange(logits.shape[1], device=logits.device)
     keys = (ordered.to(torch.int64) << _WORD_BITS) | (_MASK - ids)
+    if without is not None:
+        last = (_LOWEST_WORD << _WORD_BITS) | (_MASK - without)
+        lowered = torch.where(without >= 0, last, _HIGHEST_KEY)
+        keys.scatter_reduce_(1, without.clamp_min(0), lowered, "amin")
     greatest = torch.topk(keys, min(CANDIDATES, logits.shape[1]), dim=1).values
     chosen = _MASK - (greatest & _MASK)
-    return chosen, logits.gather(1, chosen)
+    # In a small vocabulary what is left out still comes up, behind all others.
+    out = (greatest >> _WORD_BITS) == _LOWEST_WORD
+    return chosen, logits.gather(1, chosen).masked_fill(out, float("-inf"))
+
+
+def _highest(logits: torch.Tensor, ceilings: torch.Tensor) -> torch.Tensor:
+    """float64[rows]: the greatest logit that counts by step 3, infinite where a row has no
+    ceiling (int64[rows], thousandths)."""
+    greatest = logits.amax(dim=1, keepdim=True)
+    total = torch.exp(logits - greatest).sum(dim=1, dtype=torch.float64)
+    normaliser = greatest[:, 0].to(torch.float64) + torch.log(total)
+    return torch.where(ceilings > 0, normaliser - ceilings / _MILLI, float("inf"))
 
 
 def _survive(scaled: torch.Tensor, top_k: torch.Tensor, top_p_milli: torch.Tensor) -> torch.Tensor:
@@ -79,18 +110,28 @@ def _survive(scaled: torch.Tensor, top_k: torch.Tensor, top_p_milli: torch.Tenso
 
 
 def choose_tokens(
-    logits: torch.Tensor, positions: torch.Tensor, rules: torch.Tensor
+    logits: torch.Tensor, positions: torch.Tensor, rules: torch.Tensor, known: np.ndarray
 ) -> torch.Tensor:
     """int64[rows] tokens for float32[rows, vocabulary] logits.
 
-    positions int64[rows] are output positions; rules int64[rows, 7] as `replay.RULE_WORDS` says.
+    positions int64[rows] are output positions; rules int64[rows, any] on the device, each as
+    `runtime.sampling.rule_array` gives it, filled up with -1. `known` holds at least these rules on
+    the host: what none of them asks for is not computed.
     """
-    ids, values = candidates(logits)
-    temperature, top_k, top_p = rules[:, 0], rules[:, 1], rules[:, 2]
+    without = None
+    if known[:, MIN_TOKENS].any():
+        early = positions < rules[:, MIN_TOKENS]
+        without = torch.where(early[:, None], rules[:, RULE_HEAD:], -1)
+    ids, values = candidates(logits, without)
+    counted = values.to(torch.float64)
+    if known[:, CEILING].any():
+        counted = torch.minimum(counted, _highest(logits, rules[:, CEILING])[:, None])
+    temperature = rules[:, TEMPERATURE]
     scale = _MILLI / temperature.clamp_min(1).to(torch.float64)
-    scaled = values.to(torch.float64) * scale[:, None]
-    scores = scaled + gumbel_noise(ids, positions, rules[:, 3:])
-    scores = scores.masked_fill(~_survive(scaled, top_k, top_p), float("-inf"))
+    scaled = counted * scale[:, None]
+    scores = scaled + gumbel_noise(ids, positions, rules[:, SEED:])
+    survive = _survive(scaled, rules[:, TOP_K], rules[:, TOP_P])
+    scores = scores.masked_fill(~survive, float("-inf"))
     best = scores.amax(dim=1, keepdim=True)
     beyond = torch.iinfo(torch.int64).max
     sampled = torch.where(scores == best, ids, beyond).amin(dim=1)

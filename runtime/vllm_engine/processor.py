@@ -92,7 +92,7 @@ class PublicSeedProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM has no
             torch.from_numpy(array).to(self._device, non_blocking=True)
             for array in (self._rows, positions, self._rules)
         )
-        chosen = choose_tokens(logits[rows], where, rules)
+        chosen = choose_tokens(logits[rows], where, rules, self._rules)
         logits[rows] = float("-inf")
         logits[rows, chosen] = 0.0
         return logits

@@ -16,8 +16,7 @@ from vllm.v1.worker.gpu.sample.logits_processor import (
 
 from runtime.vllm_engine.noise import choose_tokens
 from runtime.vllm_engine.parent import die_with_parent
-from runtime.vllm_engine.replay import RULE_WORDS
-from runtime.vllm_engine.rules import read_rule
+from runtime.vllm_engine.rules import RULE_WORDS, read_rule
 
 NAME = f"{__name__}:PublicSeedProcessorV2"
 """How vLLM is told to load it, also in other processes."""
@@ -62,12 +61,14 @@ class PublicSeedProcessorV2(LogitsProcessor):  # type: ignore[misc]  # vLLM has 
 
     def apply(self, logits: torch.Tensor, ctx: LogitsContext) -> torch.Tensor:
         """Leave one token possible in each row that has a rule; float32[rows, vocabulary]."""
-        if not self._has_rule[ctx.idx_mapping_np].any():
+        batch = ctx.idx_mapping_np
+        if not self._has_rule[batch].any():
             return logits
         slots = ctx.expanded_idx_mapping.to(torch.int64)
         # A row stands at the token that was fed last, the one to come is behind it.
         lengths = self._prompt_lengths.gpu[slots].to(torch.int64)
         positions = (ctx.pos.to(torch.int64) + 1 - lengths).clamp_min(0)
-        chosen = choose_tokens(logits, positions, self._device_rules[slots])
+        rules = self._device_rules[slots]
+        chosen = choose_tokens(logits, positions, rules, self._rules[batch])
         forced = torch.full_like(logits, float("-inf")).scatter_(1, chosen[:, None], 0.0)
         return torch.where(self._device_has_rule[slots][:, None], forced, logits)

@@ -32,7 +32,13 @@ REQUEST = transactions_pb2.RequestInference(
             messages=[inference_pb2.ChatMessage(role=inference_pb2.ROLE_USER, content="Why?\n½")]
         )
     ),
-    sampling=inference_pb2.Sampling(temperature_milli=800, max_output_tokens=4, stop=["."]),
+    sampling=inference_pb2.Sampling(
+        temperature_milli=800,
+        max_output_tokens=4,
+        stop=["."],
+        min_tokens=2,
+        logprob_ceiling_milli=1_500,
+    ),
     max_price=1_000_000,
     tier=transactions_pb2.TIER_STANDARD,
 )

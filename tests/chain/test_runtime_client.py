@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.v1 import runtime_pb2
+from assay.v1 import inference_pb2, runtime_pb2
 from chain.runtime_client import (
     RETRY_DELAY_MAX_S,
     RuntimeClient,
@@ -193,6 +193,32 @@ async def test_output_past_the_models_context_is_refused() -> None:
     scripted.replies[0].started.input_tokens = 14  # of 16, so two tokens may come
     async with client_of(scripted) as client:
         assert await fault_of(collect(client)) is ReplyFault.TOO_MANY_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("finish", "least", "bears"),
+    [
+        (inference_pb2.FINISH_REASON_STOP, 2, True),
+        (inference_pb2.FINISH_REASON_STOP, 3, False),
+        (inference_pb2.FINISH_REASON_STOP_STRING, 3, True),
+        (inference_pb2.FINISH_REASON_STOP_STRING, 4, False),
+        (inference_pb2.FINISH_REASON_LENGTH, 4, True),
+    ],
+)
+async def test_output_that_stops_before_min_tokens_is_refused(
+    finish: inference_pb2.FinishReason.ValueType, least: int, bears: bool
+) -> None:
+    """Of the three tokens of a result that stopped, the last is the end token."""
+    scripted = ScriptedRuntime()
+    scripted.replies[4].finished.finish_reason = finish
+    request = runtime_pb2.GenerateRequest()
+    request.CopyFrom(REQUEST)
+    request.sampling.min_tokens = least
+    async with client_of(scripted) as client:
+        if bears:
+            assert isinstance((await collect(client, request))[-1], Finished)
+        else:
+            assert await fault_of(collect(client, request)) is ReplyFault.BAD_FINISH
 
 
 reply_bytes = st.binary(max_size=64)

@@ -245,6 +245,22 @@ def test_two_providers_give_the_same_tokens_for_the_same_seed(
     assert results[0] == results[1]
 
 
+def test_an_answer_of_at_least_so_many_tokens_under_a_ceiling_is_verified(
+    network: Network, tmp_path: Path
+) -> None:
+    path = tmp_path / "receipt.json"
+    answer = output_of(
+        command(
+            *("infer", "--home", network.home, "Say yes.", "--max-tokens", "16"),
+            *("--min-tokens", "16", "--logprob-ceiling", "1.5", "--temperature", "0.8"),
+            *("--receipt", path, "--json"),
+        )
+    )
+    assert (answer["verdict"], answer["output_tokens"]) == ("VERIFIED", 16)
+    sampling = json.loads(path.read_text())["request"]["sampling"]
+    assert (sampling["min_tokens"], sampling["logprob_ceiling_milli"]) == (16, 1_500)
+
+
 async def test_other_seeds_give_other_tokens(network: Network) -> None:
     results = set()
     for seed in (b"\x01" * 32, b"\x02" * 32):

@@ -2,10 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.detokenizer import TextStream, ending_of
+from runtime.detokenizer import EndRules, GrowingOutput, TextStream, ending_of
 from runtime.engine import FinishReason
 
 END = 256
+ENDS = frozenset({END})
 
 
 def token_bytes(token_id: int) -> bytes:
@@ -13,7 +14,7 @@ def token_bytes(token_id: int) -> bytes:
 
 
 def whole_text(data: bytes, stop: tuple[str, ...] = ()) -> str:
-    return ending_of(data, token_bytes, stop, frozenset({END}), len(data) + 1).text
+    return ending_of(data, token_bytes, EndRules(stop, ENDS, len(data) + 1)).text
 
 
 def streamed(data: bytes, stop: tuple[str, ...] = ()) -> list[str]:
@@ -78,5 +79,69 @@ def test_half_a_character_waits_for_its_rest() -> None:
 def test_an_output_ends_at_the_first_token_that_ends_it(
     token_ids: list[int], limit: int, expected: tuple[int, FinishReason, str]
 ) -> None:
-    ending = ending_of(token_ids, token_bytes, ("xy",), frozenset({END}), limit)
+    ending = ending_of(token_ids, token_bytes, EndRules(("xy",), ENDS, limit))
     assert (ending.tokens, ending.finish_reason, ending.text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "limit", "expected"),
+    [
+        (b"xyab", 0, 9, (2, FinishReason.STOP_STRING, "")),
+        (b"xyab", 2, 9, (4, FinishReason.UNSPECIFIED, "xyab")),
+        (b"xyab", 2, 4, (4, FinishReason.LENGTH, "xyab")),
+        (b"abxy", 3, 9, (4, FinishReason.STOP_STRING, "ab")),
+        (b"abxy", 4, 9, (4, FinishReason.UNSPECIFIED, "abxy")),
+        (b"axyxy", 3, 9, (5, FinishReason.STOP_STRING, "axy")),
+        ([97, 98, END], 2, 9, (3, FinishReason.STOP, "ab")),
+        ([97, 98, END], 3, 9, (3, FinishReason.UNSPECIFIED, "ab")),
+        ([97, END, 98], 3, 3, (2, FinishReason.UNSPECIFIED, "a")),
+    ],
+)
+def test_nothing_but_the_limit_ends_an_output_before_min_tokens(
+    text: bytes | list[int], least: int, limit: int, expected: tuple[int, FinishReason, str]
+) -> None:
+    ending = ending_of(text, token_bytes, EndRules(("xy",), ENDS, limit, least))
+    assert (ending.tokens, ending.finish_reason, ending.text) == expected
+
+
+@given(
+    st.lists(st.sampled_from([97, 98, *"é🙂".encode(), END]), max_size=40),
+    st.lists(st.text(alphabet="abé", min_size=1, max_size=3), max_size=3),
+    st.integers(0, 30),
+)
+def test_what_grows_ends_as_the_whole_is_judged(
+    token_ids: list[int], stop: list[str], least: int
+) -> None:
+    rules = EndRules(tuple(stop), ENDS, 30, least)
+    output = GrowingOutput(token_bytes, rules)
+    pieces = []
+    for token_id in token_ids:
+        if output.ended or output.forbids(token_id):
+            break
+        pieces.append(output.push(token_id))
+    pieces.append(output.finish())
+    taken = token_ids[: output.tokens]
+    ending = ending_of(taken, token_bytes, rules)
+    assert ending.text == "".join(pieces)
+    assert (ending.tokens, ending.finish_reason) == (output.tokens, output.finish_reason)
+    if output.finish_reason is FinishReason.STOP:
+        assert output.tokens > least
+    if output.finish_reason is FinishReason.STOP_STRING:
+        assert output.tokens >= least
+
+
+def test_an_output_takes_no_token_after_its_end_and_no_end_token_too_early() -> None:
+    output = GrowingOutput(token_bytes, EndRules((), ENDS, 9, min_tokens=1))
+    with pytest.raises(ValueError, match="end token 256 before min_tokens 1"):
+        output.push(END)
+    output.push(97)
+    output.push(END)
+    with pytest.raises(ValueError, match="after the end"):
+        output.push(97)
+
+
+def test_text_before_min_tokens_is_certain_at_once() -> None:
+    output = GrowingOutput(token_bytes, EndRules(("ab",), ENDS, 9, min_tokens=3))
+    assert [output.push(byte) for byte in b"aaab"] == ["a", "a", "", ""]
+    assert output.finish() == ""
+    assert output.finish_reason is FinishReason.STOP_STRING

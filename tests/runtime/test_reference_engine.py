@@ -34,6 +34,7 @@ SEED = bytes(range(32))
 GREEDY = SamplingRule(0, 0, 0, 20)
 WARM = SamplingRule(900, 0, 950, 20)
 NEVER_ENDS = SamplingRule(3000, 0, 0, 300)
+ENDS_SOON = SamplingRule(3000, 0, 0, 60)
 
 
 @pytest.fixture(scope="module")
@@ -72,29 +73,29 @@ def without_fault(scores: Scores) -> bool:
     return scores == Scores(scores.positions, 0, 0, 0, 0, 0, 0, scores.input_tokens, True, True)
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    st.binary(min_size=32, max_size=32),
-    st.integers(0, 3000),
-    st.integers(0, 64),
-    st.integers(0, 1000),
-    st.integers(1, 120),
-    st.lists(st.sampled_from(["e", "th", "the", "\n", "zz"]), max_size=2),
+RULES = st.builds(
+    lambda least, most, **values: SamplingRule(
+        max_output_tokens=most, min_tokens=min(least, most), **values
+    ),
+    temperature_milli=st.integers(0, 3000),
+    top_k=st.integers(0, 64),
+    top_p_milli=st.integers(0, 1000),
+    most=st.integers(1, 120),
+    stop=st.lists(st.sampled_from(["e", "th", "the", "\n", "zz"]), max_size=2).map(tuple),
+    logprob_ceiling_milli=st.sampled_from([0, 0, 50, 1000, 3000, 20_000]),
+    least=st.sampled_from([0, 0, 1, 30, 120]),
 )
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.binary(min_size=32, max_size=32), RULES)
 def test_an_honest_claim_scores_zero_everywhere(
-    engine: ReferenceEngine,
-    seed: bytes,
-    milli: int,
-    top_k: int,
-    top_p: int,
-    most: int,
-    stop: list[str],
+    engine: ReferenceEngine, seed: bytes, rule: SamplingRule
 ) -> None:
-    rule = SamplingRule(milli, top_k, top_p, most, tuple(stop))
     claim = complete(engine, rule, seed)
     found = verify(engine, claim, rule, seed)
     assert without_fault(found.scores)
-    assert found.scores.positions == len(claim.token_ids) <= most
+    assert found.scores.positions == len(claim.token_ids) <= rule.max_output_tokens
     assert found.scores.input_tokens == claim.input_tokens == len(prompt_of(engine))
 
 
@@ -178,6 +179,66 @@ def test_a_stop_string_ends_an_output_and_is_not_in_its_text(engine: ReferenceEn
     assert stopped.finish_reason is FinishReason.STOP_STRING
     assert stopped.text == open_ended.text[: open_ended.text.index(stop)]
     assert stopped.token_ids == open_ended.token_ids[: len(stopped.token_ids)]
+
+
+def test_no_output_ends_before_min_tokens_but_by_the_context(engine: ReferenceEngine) -> None:
+    early = early_end(engine)
+    seed, tokens = early
+    for least in (tokens - 1, tokens, 40):
+        rule = replace(ENDS_SOON, min_tokens=least)
+        completion = complete(engine, rule, seed)
+        assert len(completion.token_ids) >= least
+        assert 0 not in completion.token_ids[:least]
+        assert without_fault(verify(engine, completion, rule, seed).scores)
+    room = engine.context_tokens - len(prompt_of(engine))
+    least = engine.context_tokens
+    rule = replace(ENDS_SOON, max_output_tokens=least, min_tokens=least)
+    assert len(complete(engine, rule, seed).token_ids) == room
+
+
+def early_end(engine: ReferenceEngine) -> tuple[bytes, int]:
+    """A seed with which an output ends by an end token soon, and its number of tokens."""
+    for number in range(256):
+        seed = bytes([number]) * 32
+        completion = complete(engine, ENDS_SOON, seed)
+        if completion.finish_reason is FinishReason.STOP and 3 < len(completion.token_ids) < 30:
+            return seed, len(completion.token_ids)
+    raise AssertionError("no seed ends an output soon")
+
+
+def test_a_claim_that_ends_before_min_tokens_is_not_plausible(engine: ReferenceEngine) -> None:
+    seed, tokens = early_end(engine)
+    claim = complete(engine, ENDS_SOON, seed)
+    for least, plausible in ((tokens - 1, True), (tokens, False), (40, False)):
+        rule = replace(ENDS_SOON, min_tokens=least)
+        scores = verify(engine, claim, rule, seed).scores
+        assert scores.finish_plausible == plausible
+        assert scores.text_matches
+        assert (scores.margin_max == MARGIN_CLIP) == (not plausible)
+        assert scores.outside_candidates == (not plausible)
+
+
+def test_a_stop_string_counts_from_min_tokens_on(engine: ReferenceEngine) -> None:
+    whole = complete(engine, replace(WARM, max_output_tokens=40))
+    stop = next(character for character in whole.text if character.isascii())
+    rule = replace(WARM, max_output_tokens=40, stop=(stop,))
+    early = complete(engine, rule)
+    assert early.finish_reason is FinishReason.STOP_STRING
+    later = replace(rule, min_tokens=len(early.token_ids) + 1)
+    completion = complete(engine, later)
+    assert len(completion.token_ids) > len(early.token_ids)
+    assert without_fault(verify(engine, completion, later).scores)
+    assert not verify(engine, early, later).scores.finish_plausible
+
+
+def test_a_claim_that_ignored_the_ceiling_shows_in_the_replay_only(
+    engine: ReferenceEngine,
+) -> None:
+    asked = replace(WARM, logprob_ceiling_milli=3000)
+    scores = verify(engine, complete(engine, WARM), asked).scores
+    assert scores.replay_mismatches > 0 and scores.margin_sum > 0
+    assert scores.distance_max == 0
+    assert without_fault(verify(engine, complete(engine, asked), asked).scores)
 
 
 def test_the_seed_decides_and_at_temperature_zero_does_not(engine: ReferenceEngine) -> None:

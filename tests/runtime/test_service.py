@@ -182,6 +182,11 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "five stop strings": (lambda r: r.sampling.stop.extend("abcde"), "TOO_MANY_STOP_STRINGS"),
     "empty stop string": (lambda r: r.sampling.stop.append(""), "STOP_STRING_LENGTH"),
+    "min_tokens": (lambda r: setattr(r.sampling, "min_tokens", 9), "MIN_TOKENS_TOO_LARGE"),
+    "logprob ceiling": (
+        lambda r: setattr(r.sampling, "logprob_ceiling_milli", 20_001),
+        "LOGPROB_CEILING_TOO_LARGE",
+    ),
     "long stop string": (lambda r: r.sampling.stop.append("é" * 33), "STOP_STRING_LENGTH"),
 }
 

@@ -8,7 +8,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,11 +18,11 @@ from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext
 
 from runtime.engine import SamplingRule
 from runtime.philox import philox_words
-from runtime.sampling import sample_rows, seed_words
+from runtime.sampling import rule_array, sample_rows
 from runtime.vllm_engine.noise import candidates, choose_tokens, philox
 from runtime.vllm_engine.processor import PublicSeedProcessor
 from runtime.vllm_engine.processor_v2 import PublicSeedProcessorV2
-from runtime.vllm_engine.rules import RULE_ARGUMENT, rule_words
+from runtime.vllm_engine.rules import RULE_ARGUMENT, read_rule, rule_words
 
 VOCABULARY = 5000
 CPU = torch.device("cpu")
@@ -31,6 +31,13 @@ RULES = [
     for temperature in (0, 300, 800, 1200, 5000)
     for top_k in (0, 1, 7, 64)
     for top_p in (0, 1, 600, 950, 1000)
+]
+ENDS = (2, 40)
+EARLY = [
+    replace(RULES[number], logprob_ceiling_milli=ceiling, min_tokens=least, max_output_tokens=900)
+    for number in (0, 42, 60, 81)
+    for ceiling in (0, 1500, 20_000)
+    for least in (0, 3, 900)
 ]
 
 
@@ -49,8 +56,7 @@ def token_of(logits: np.ndarray, rule: SamplingRule, seed: bytes, position: int)
     """The token of the rule, from the reference engine's own kernel."""
     token, logprob = np.empty(1, np.int64), np.empty(1, np.int64)
     row = np.ascontiguousarray(logits).reshape(1, -1)
-    arguments = (rule.temperature_milli, rule.top_k, rule.top_p_milli)
-    sample_rows(row, position, seed_words(seed), *arguments, token, logprob)
+    sample_rows(row, position, rule_array(rule, seed, ENDS), token, logprob)
     return int(token[0])
 
 
@@ -62,7 +68,12 @@ def expect(found: object, expected: object, what: str = "") -> None:
 def parameters(rule: SamplingRule | None, seed: bytes) -> SamplingParams:
     if rule is None:
         return SamplingParams(temperature=0.0)
-    return SamplingParams(temperature=0.0, extra_args={RULE_ARGUMENT: rule_words(rule, seed)})
+    words = rule_words(rule, seed, ENDS)
+    return SamplingParams(temperature=0.0, extra_args={RULE_ARGUMENT: words})
+
+
+def read(rule: SamplingRule, seed: bytes) -> list[int] | None:
+    return read_rule(parameters(rule, seed).extra_args)
 
 
 def forced_tokens(logits: torch.Tensor) -> list[int | None]:
@@ -99,12 +110,52 @@ def check_torch_candidates_break_ties_by_id() -> None:
 def check_torch_chooses_the_rules_tokens() -> None:
     for levels in (None, 4):
         logits = rows_of(11, len(RULES), levels)
-        rules = [rule_words(rule, seed_of(index)) for index, rule in enumerate(RULES)]
+        rules = np.array([read(rule, seed_of(index)) for index, rule in enumerate(RULES)])
         positions = torch.arange(len(RULES)) * 13
-        chosen = choose_tokens(torch.from_numpy(logits), positions, torch.tensor(rules)).tolist()
+        tensors = torch.from_numpy(logits), positions, torch.from_numpy(rules)
+        chosen = choose_tokens(*tensors, rules).tolist()
         for index, rule in enumerate(RULES):
             expected = token_of(logits[index], rule, seed_of(index), 13 * index)
             expect(chosen[index], expected, f"{rule}, levels {levels}")
+
+
+def check_torch_keeps_min_tokens_and_the_ceiling() -> None:
+    rules = np.array([read(rule, seed_of(index)) for index, rule in enumerate(EARLY)])
+    positions = torch.arange(len(EARLY)) % 7
+    for size in (60, VOCABULARY):  # with 60, those left out come up among the 64
+        logits = np.ascontiguousarray(rows_of(17, len(EARLY))[:, :size])
+        logits[::2, ENDS] += 12
+        tensors = torch.from_numpy(logits), positions, torch.from_numpy(rules)
+        chosen = choose_tokens(*tensors, rules).tolist()
+        for index, rule in enumerate(EARLY):
+            expected = token_of(logits[index], rule, seed_of(index), index % 7)
+            expect(chosen[index], expected, f"{rule} at {index % 7} of {size}")
+
+
+def check_both_runners_keep_min_tokens_and_the_ceiling() -> None:
+    rules = [EARLY[number] for number in (13, 14, 16, 22)]
+    logits = rows_of(23, len(rules))
+    logits[:, ENDS] += 12
+    first = PublicSeedProcessor(None, CPU, False)
+    entered = [
+        (row, parameters(rule, seed_of(row)), [1], [0] * (3 * (row % 2)))
+        for row, rule in enumerate(rules)
+    ]
+    first.update_state(BatchUpdate(len(rules), [], entered, []))
+    slots, prompt = list(range(len(rules))), 5
+    lengths = torch.full((len(rules),), prompt, dtype=torch.int32)
+    second = PublicSeedProcessorV2(None, FakeStates(CPU, len(rules), FakeLengths(lengths)))
+    for slot, rule in enumerate(rules):
+        second.add_request(slot, parameters(rule, seed_of(slot)))
+    second.apply_staged_writes()
+    fed = [prompt - 1 + 3 * (slot % 2) for slot in slots]
+    forced = [
+        forced_tokens(first.apply(torch.from_numpy(logits.copy()))),
+        forced_tokens(second.apply(torch.from_numpy(logits.copy()), context(slots, fed))),
+    ]
+    for slot, rule in enumerate(rules):
+        expected = token_of(logits[slot], rule, seed_of(slot), 3 * (slot % 2))
+        expect([tokens[slot] for tokens in forced], [expected] * 2, f"{rule} in slot {slot}")
 
 
 def check_first_runner_follows_its_batch() -> None:
@@ -210,6 +261,10 @@ CHECKS: dict[str, Callable[[], None]] = {
     "torch_noise_is_philox": check_torch_noise_is_philox,
     "torch_candidates_break_ties_by_id": check_torch_candidates_break_ties_by_id,
     "torch_chooses_the_rules_tokens": check_torch_chooses_the_rules_tokens,
+    "torch_keeps_min_tokens_and_the_ceiling": check_torch_keeps_min_tokens_and_the_ceiling,
+    "both_runners_keep_min_tokens_and_the_ceiling": (
+        check_both_runners_keep_min_tokens_and_the_ceiling
+    ),
     "first_runner_follows_its_batch": check_first_runner_follows_its_batch,
     "bad_rules_are_refused_at_the_door": check_bad_rules_are_refused_at_the_door,
     "second_runner_forces_by_slot": check_second_runner_forces_by_slot,

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.detokenizer import EndRules
 from runtime.engine import FinishReason
 from runtime.sampling import LOGPROB_LOWEST
 from runtime.vllm_engine.output import Output, fixed_logprob
@@ -16,7 +17,7 @@ def token_bytes(token_id: int) -> bytes:
 
 
 def output(limit: int = 8, stop: tuple[str, ...] = ()) -> Output:
-    return Output(token_bytes, stop, frozenset({END}), limit)
+    return Output(token_bytes, EndRules(stop, frozenset({END}), limit))
 
 
 def push_all(grown: Output, text: bytes) -> str:

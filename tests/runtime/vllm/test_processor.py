@@ -11,6 +11,8 @@ CHECKS = [
     "torch_noise_is_philox",
     "torch_candidates_break_ties_by_id",
     "torch_chooses_the_rules_tokens",
+    "torch_keeps_min_tokens_and_the_ceiling",
+    "both_runners_keep_min_tokens_and_the_ceiling",
     "first_runner_follows_its_batch",
     "bad_rules_are_refused_at_the_door",
     "second_runner_forces_by_slot",

@@ -14,6 +14,7 @@ from chain.runtime_client import RuntimeClient
 from runtime import requests
 from runtime.engine import Scores
 from runtime.reference.engine import ReferenceEngine
+from runtime.sampling import MARGIN_CLIP
 from runtime.vllm_engine.settings import Settings
 from tests.runtime.serving import reason_of
 from tests.runtime.vllm.asking import (
@@ -41,6 +42,8 @@ HEAT: list[dict[str, Any]] = [
     {"temperature_milli": 800, "top_p_milli": 900},
     {"temperature_milli": 1200, "top_k": 40},
     {"temperature_milli": 1000, "top_k": 20, "top_p_milli": 700},
+    {"temperature_milli": 900, "top_p_milli": 950, "logprob_ceiling_milli": 1500},
+    {"temperature_milli": 1200, "min_tokens": 24, "logprob_ceiling_milli": 4000},
 ]
 LONG_TOKENS = 4000
 PASS_TOKENS = Settings().max_batched_tokens
@@ -136,7 +139,7 @@ async def test_float32_confirms_what_the_reference_engine_generated(
     float32: Served, reference: ReferenceEngine
 ) -> None:
     async with RuntimeClient(float32.target) as client:
-        for rule in HEAT[:3]:
+        for rule in (*HEAT[:3], *HEAT[-2:]):
             request = ask(float32, STORY, **rule)
             own = own_result(reference, request)
             claim = requests.write_result(own)
@@ -249,6 +252,27 @@ async def test_a_stop_string_ends_the_output_and_is_no_part_of_its_text(
     assert result.finish_reason == inference_pb2.FINISH_REASON_STOP_STRING
     assert result.text == whole.text[: whole.text.index(stop)]
     assert_honest_in_float32(judged(reference, request, result).scores, len(result.token_ids))
+
+
+async def test_min_tokens_keeps_an_output_from_ending(
+    float32: Served, reference: ReferenceEngine
+) -> None:
+    (early,) = await results_of(float32, [ask(float32)])
+    assert early.finish_reason == inference_pb2.FINISH_REASON_STOP
+    least = len(early.token_ids)
+    request = ask(float32, min_tokens=least)
+    (late,) = await results_of(float32, [request])
+    assert len(late.token_ids) > least
+    assert late.token_ids[: least - 1] == early.token_ids[:-1]
+    assert_honest_in_float32(judged(reference, request, late).scores, len(late.token_ids))
+    async with RuntimeClient(float32.target) as client:
+        theirs = await client.verify(request, late, [0], CALL_BOUND_S)
+        cheated = await client.verify(request, early, [0], CALL_BOUND_S)
+    assert_honest_in_float32(requests_scores(theirs.scores), len(late.token_ids))
+    ours = judged(reference, request, early).scores
+    for scores in (ours, requests_scores(cheated.scores)):
+        assert not scores.finish_plausible
+        assert (scores.margin_max, scores.outside_candidates) == (MARGIN_CLIP, 1)
 
 
 async def test_the_claim_of_nothing_is_judged_without_a_prefill(float32: Served) -> None:
