@@ -1,6 +1,9 @@
 """The account table and the window of ids against plain dictionaries."""
 
+import os
 import struct
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -275,6 +278,34 @@ def test_a_root_does_not_move_before_the_commit() -> None:
     assert table.root == root
     table.rollback(0)
     assert (table.commit(), table.root) == (b"", root)
+
+
+ROOT_OF_MANY = """
+from ext.ledger import AccountTable
+table = AccountTable(1)
+for number in range(777):
+    table.put(number.to_bytes(32, "big"), number + 1, 0, 0, 0)
+    if number % 50 == 0:
+        table.commit()
+table.commit()
+print(table.root.hex())
+"""
+
+
+def test_the_root_is_the_same_with_and_without_the_processors_sha_instructions() -> None:
+    roots = {
+        subprocess.run(
+            [sys.executable, "-c", ROOT_OF_MANY],
+            env=os.environ | {"ASSAY_SHA256": path},
+            capture_output=True,
+            check=True,
+            text=True,
+            timeout=60,
+        ).stdout
+        for path in ("fastest", "portable")
+    }
+    leaves = [leaf_of(number.to_bytes(32, "big"), (number + 1, 0, 0, 0)) for number in range(777)]
+    assert roots == {merkle.root(leaves).hex() + "\n"}
 
 
 def test_two_threads_may_call_one_table() -> None:
