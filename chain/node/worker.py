@@ -18,7 +18,7 @@ from consensus.beacon import genesis_beacon
 from consensus.events import Deliver
 from consensus.values import Batch
 from ext.signatures import verify_batch
-from ext.transactions import ParseError, parse_batch
+from ext.transactions import ParsedBatch, ParseError, parse_batch
 
 T = TypeVar("T")
 
@@ -51,36 +51,50 @@ class LedgerWorker:
         self._thread.shutdown(wait=True)
 
     def _execute(self, deliver: Deliver) -> BlockOutcome:
-        lanes = []
-        for increment in deliver.increments:
-            for digest in increment.digests:
-                batch = self._store.batch_by_digest(digest)
-                if batch is None:
-                    raise RuntimeError(f"batch {digest.hex()} of a delivered block is not stored")
-                lanes.append(LaneBatch(batch.header.lane, parse_batch(batch.payload)))
-        block = deliver.block
-        context = BlockContext(block.height, block.timestamp_ms, deliver.beacon, block.proposer)
-        outcome = self._ledger.execute(context, lanes)
-        oldest_open = next(self._ledger.open_jobs(), None)
-        self._store.commit_block(
-            BlockCommit(
-                block=block,
-                beacon=deliver.beacon,
-                certificate=deliver.certificate,
-                link=outcome.link,
-                execution_root=outcome.execution_root,
-                receipt_leaves=outcome.receipts,
-                events=outcome.events,
-                journal=outcome.journal,
-                accounts=outcome.accounts,
-                oldest_open_height=None if oldest_open is None else oldest_open[1].requested_height,
-                payloads=outcome.payloads,
-                job_origins=[
-                    JobOrigin(new.job, new.transaction, new.operation) for new in outcome.new_jobs
-                ],
-            )
-        )
+        outcome = self._ledger.execute(block_context(deliver), read_lanes(self._store, deliver))
+        commit_outcome(self._store, self._ledger, deliver, outcome)
         return outcome
+
+
+def read_lanes(store: Store, deliver: Deliver) -> list[LaneBatch]:
+    """The batches that a final block names, in order, parsed. They must be stored."""
+    lanes = []
+    for increment in deliver.increments:
+        for digest in increment.digests:
+            batch = store.batch_by_digest(digest)
+            if batch is None:
+                raise RuntimeError(f"batch {digest.hex()} of a delivered block is not stored")
+            lanes.append(LaneBatch(batch.header.lane, parse_batch(batch.payload)))
+    return lanes
+
+
+def block_context(deliver: Deliver) -> BlockContext:
+    """What execution needs to know of a final block."""
+    block = deliver.block
+    return BlockContext(block.height, block.timestamp_ms, deliver.beacon, block.proposer)
+
+
+def commit_outcome(store: Store, ledger: Ledger, deliver: Deliver, outcome: BlockOutcome) -> None:
+    """Make a block and what its execution changed durable; `ledger` stands right behind it."""
+    oldest_open = next(ledger.open_jobs(), None)
+    store.commit_block(
+        BlockCommit(
+            block=deliver.block,
+            beacon=deliver.beacon,
+            certificate=deliver.certificate,
+            link=outcome.link,
+            execution_root=outcome.execution_root,
+            receipt_leaves=outcome.receipts,
+            events=outcome.events,
+            journal=outcome.journal,
+            accounts=outcome.accounts,
+            oldest_open_height=None if oldest_open is None else oldest_open[1].requested_height,
+            payloads=outcome.payloads,
+            job_origins=[
+                JobOrigin(new.job, new.transaction, new.operation) for new in outcome.new_jobs
+            ],
+        )
+    )
 
 
 def open_ledger(genesis: Genesis, store: Store) -> Ledger:
@@ -90,26 +104,37 @@ def open_ledger(genesis: Genesis, store: Store) -> Ledger:
     """
     if store.height is None:
         ledger = genesis_ledger(genesis)
-        store.commit_genesis(
-            ledger.genesis_link(),
-            ledger.execution_root,
-            genesis_beacon(genesis.digest()),
-            tuple(ledger.to_records()),
-            b"".join(ledger.account_chunks()),
-        )
+        commit_genesis(store, ledger, genesis_beacon(genesis.digest()))
         return ledger
     if store.height == 0:
         return genesis_ledger(genesis)
-    stored = store.block_by_height(store.height)
-    if stored is None:
-        raise StoreError(f"block {store.height} is missing; restore this home from a snapshot")
-    meta = LedgerMeta(store.height, stored.block.timestamp_ms, stored.execution_root)
-    ledger = Ledger.from_records(
-        genesis.chain_id, meta, store.load_records(), store.load_accounts()
+    return stored_ledger(genesis.chain_id, store, store.height)
+
+
+def commit_genesis(store: Store, ledger: Ledger, beacon: bytes) -> None:
+    """Write the state of height 0 into an empty store."""
+    store.commit_genesis(
+        ledger.genesis_link(),
+        ledger.execution_root,
+        beacon,
+        tuple(ledger.to_records()),
+        b"".join(ledger.account_chunks()),
     )
+
+
+def stored_ledger(chain_id: str, store: Store, height: int) -> Ledger:
+    """The ledger that a store holds, whose newest executed height is given.
+
+    Raises StoreError if the stored tables do not hash to the stored state root.
+    """
+    stored = store.block_by_height(height)
+    if stored is None:
+        raise StoreError(f"block {height} is missing; restore this home from a snapshot")
+    meta = LedgerMeta(height, stored.block.timestamp_ms, stored.execution_root)
+    ledger = Ledger.from_records(chain_id, meta, store.load_records(), store.load_accounts())
     if ledger.state_root() != stored.link.state_root:
         raise StoreError(
-            f"the tables at height {store.height} hash to {ledger.state_root().hex()}, the block "
+            f"the tables at height {height} hash to {ledger.state_root().hex()}, the block "
             f"says {stored.link.state_root.hex()}; restore this home from a snapshot"
         )
     return ledger
@@ -136,5 +161,10 @@ def check_payload(chain_id: str, batch: Batch) -> bool:
         parsed = parse_batch(batch.payload)
     except ParseError:
         return False
+    return is_rightly_signed(chain_id, parsed)
+
+
+def is_rightly_signed(chain_id: str, parsed: ParsedBatch) -> bool:
+    """Whether every transaction of a batch is signed by its public key, for this chain."""
     digests = parsed.signing_digests(chain_id.encode())
     return bool(verify_batch(parsed.public_keys, digests, parsed.signatures).all())
