@@ -337,12 +337,15 @@ def build_receipt(store: Store, genesis: Genesis, job: bytes) -> Receipt:
     """The receipt of a finished job from a validator's store.
 
     Raises Rejection: UNKNOWN_JOB; NOT_READY while the job is open or no certified block vouches
-    for its outcome yet; NOT_FOUND if its payload was pruned.
+    for its outcome yet; PRUNED if something of it was.
     """
     location = store.job_location(job)
     origin = store.job_origin(job)
+    if origin is None and location is not None:
+        raise _pruned(store, job)
     if origin is None:
-        raise Rejection(RejectionReason.UNKNOWN_JOB, f"no job {job.hex()}; check the id")
+        detail = f"no job {job.hex()}; check the id{store.kept_note()}"
+        raise Rejection(RejectionReason.UNKNOWN_JOB, detail)
     if location is None:
         raise Rejection(RejectionReason.NOT_READY, f"job {job.hex()} is open; ask again later")
     leaves = store.receipts_at(location.height)
@@ -350,10 +353,10 @@ def build_receipt(store: Store, genesis: Genesis, job: bytes) -> Receipt:
     ruled = _job_receipt(leaves[location.index]) if location.index < len(leaves) else None
     request = None if ruled is None else store.payload(ruled.request_digest)
     if ruled is None or request is None or previous_root is None:
-        raise _pruned(job)
+        raise _pruned(store, job)
     result = None if ruled.result_digest is None else store.payload(ruled.result_digest)
     if result is None and ruled.result_digest is not None:
-        raise _pruned(job)
+        raise _pruned(store, job)
     header, links = _attestation(store, location.height)
     certified = store.certificate_at(header.height)
     if certified is None:
@@ -407,10 +410,11 @@ def _attestation(store: Store, height: int) -> tuple[Block, tuple[ExecutionLink,
     return attesting[0], tuple(block.link for block in blocks)
 
 
-def _pruned(job: bytes) -> Rejection:
+def _pruned(store: Store, job: bytes) -> Rejection:
     return Rejection(
-        RejectionReason.NOT_FOUND,
-        f"the payload of job {job.hex()} was pruned here; ask a node that keeps the archive",
+        RejectionReason.PRUNED,
+        f"job {job.hex()} is pruned: this node keeps blocks from height "
+        f"{store.pruned_through + 1}; ask a node that keeps the archive",
     )
 
 

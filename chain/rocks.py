@@ -44,6 +44,10 @@ class StoreError(Exception):
     """The home directory cannot be used. The message says why and what to do."""
 
 
+class HomeInUseError(StoreError):
+    """Another process has the home open."""
+
+
 @contextmanager
 def _errors_as_ours(path: Path) -> Iterator[None]:
     try:

@@ -22,7 +22,7 @@ from rocksdict import WriteBatch
 
 from chain.pruning import AHEAD_BLOCKS_MAX, KEEP_EVERYTHING, Pruner, PruningPolicy
 from chain.records import ExecutionLink
-from chain.rocks import Rocks, SteppedWriter, StoreError
+from chain.rocks import HomeInUseError, Rocks, SteppedWriter, StoreError
 from chain.store_checkpoint import CheckpointPolicy, Checkpoints, commit_entries
 from chain.store_lookups import RecentLookups
 from chain.store_reads import StoreReads
@@ -77,6 +77,8 @@ __all__ = [
 ]
 
 FORMAT_VERSION: Final = 2
+STORE_NAME: Final = "store"
+"""The store's folder in a home's data folder."""
 LOCK_FILE_NAME: Final = "lock"
 DATABASE_NAME: Final = "rocks"
 PAYLOAD_ROW_BYTES: Final = 64 << 10
@@ -414,7 +416,7 @@ def _take_lock(path: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(descriptor)
-        raise StoreError(
+        raise HomeInUseError(
             f"{path} is in use by another process: stop that node, or give this one its own home"
         ) from error
     return descriptor

@@ -86,6 +86,12 @@ class StoreReads:
                 f"{self.pruned_through + 1}; ask a node that keeps the archive",
             )
 
+    def kept_note(self) -> str:
+        """What to add when an id is not found here: it may have been forgotten."""
+        if not self.pruned_through:
+            return ""
+        return f" (pruned: this node keeps blocks from height {self.pruned_through + 1})"
+
     # --- batches ------------------------------------------------------------------------------
 
     def batch(self, lane: int, sequence: int) -> Batch | None:

@@ -1,22 +1,32 @@
-"""`assay node`: run a validator, and ask one how it is."""
+"""`assay node`: run a validator, ask one how it is, and mind the store of a stopped one."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from assay.v1 import node_pb2
+from chain import genesis as genesis_file
 from chain.cli.calls import NodeOption, call_node
-from chain.cli.output import JsonOption, emit, fail
+from chain.cli.output import JsonOption, emit, errors_reported, fail
 from chain.client import NodeClient
+from chain.genesis import Genesis
+from chain.node.config import ConfigError, NodeConfig, load_config
+from chain.pruning import KEEP_BLOCKS_MIN, PruningPolicy
+from chain.rocks import HomeInUseError
+from chain.snapshots import Manifest, SnapshotError, create_snapshot, restore_snapshot
+from chain.store import STORE_NAME, Store, StoreError
 
-app = typer.Typer(help="Run a validator, and ask one how it is.", no_args_is_help=True)
+app = typer.Typer(help="Run a validator, and mind its store.", no_args_is_help=True)
+HomeOption = Annotated[Path, typer.Option("--home", help="The validator's home, with node.toml.")]
 
 
 @app.command()
 def start(
-    home: Annotated[Path, typer.Option("--home", help="The validator's home, with node.toml.")],
+    home: HomeOption,
     as_json: JsonOption = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log every step.")] = False,
 ) -> None:
@@ -75,3 +85,87 @@ def status_value(reply: node_pb2.StatusReply) -> dict[str, object]:
         "pending_transactions": reply.pending_transactions,
         "version": reply.version,
     }
+
+
+@contextmanager
+def _stopped_home(home: Path, as_json: bool) -> Iterator[tuple[NodeConfig, Genesis]]:
+    """The settings of a home whose node must not run: the store's lock sees to that."""
+    with errors_reported(as_json):
+        try:
+            config = load_config(home)
+            yield config, genesis_file.load(config.genesis)
+        except ConfigError as error:
+            fail(as_json, "BAD_CONFIG", str(error))
+        except SnapshotError as error:
+            fail(as_json, "BAD_SNAPSHOT", str(error))
+        except HomeInUseError as error:
+            fail(as_json, "NODE_RUNS", str(error))
+
+
+def _existing_store(config: NodeConfig, genesis: Genesis) -> Store:
+    path = config.data / STORE_NAME
+    if not path.is_dir():
+        raise StoreError(f"no store at {path}; start the node once, or restore a snapshot")
+    return Store(path, genesis.chain_id, genesis.digest(), background=False)
+
+
+@app.command()
+def snapshot(
+    home: HomeOption,
+    output: Annotated[Path, typer.Option("--output", help="A new folder for the snapshot.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write the store of a stopped node, with the SHA-256 of every file, into a new folder."""
+    with (
+        _stopped_home(home, as_json) as (config, genesis),
+        _existing_store(config, genesis) as store,
+    ):
+        manifest = create_snapshot(store, genesis, output)
+    emit(as_json, _snapshot_value(manifest, output))
+
+
+@app.command()
+def restore(
+    home: HomeOption,
+    source: Annotated[Path, typer.Option("--from", help="The snapshot's folder.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Make the store of a home that has never run from a snapshot, checking all of it."""
+    with _stopped_home(home, as_json) as (config, genesis):
+        manifest = restore_snapshot(source, config.data, genesis)
+    emit(as_json, _snapshot_value(manifest, source))
+
+
+def _snapshot_value(manifest: Manifest, folder: Path) -> dict[str, object]:
+    return {
+        "snapshot": str(folder),
+        "chain_id": manifest.chain_id,
+        "height": manifest.height,
+        "execution_root": manifest.execution_root,
+        "state_root": manifest.state_root,
+        "files": len(manifest.files),
+        "bytes": sum(file.size for file in manifest.files),
+    }
+
+
+@app.command()
+def prune(
+    home: HomeOption,
+    keep_blocks: Annotated[
+        int,
+        typer.Option("--keep-blocks", min=KEEP_BLOCKS_MIN, help="How many newest blocks stay."),
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Forget a stopped node's old blocks, once; for good, set keep_blocks in node.toml."""
+    with (
+        _stopped_home(home, as_json) as (config, genesis),
+        _existing_store(config, genesis) as store,
+    ):
+        pruned = store.prune(PruningPolicy(keep_blocks=keep_blocks))
+        value = {
+            "pruned_blocks": pruned,
+            "height": store.height,
+            "kept_from": store.pruned_through + 1,
+        }
+    emit(as_json, value)

@@ -11,6 +11,7 @@ import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from chain.genesis import GenesisError, split_address
+from chain.pruning import KEEP_BLOCKS_MIN, PruningPolicy
 
 CONFIG_FILE_NAME = "node.toml"
 RUNTIMES_MAX = 32
@@ -60,6 +61,18 @@ class ProviderSettings(_Section):
     """Grain the node keeps staked behind the offer."""
 
 
+class StorageSettings(_Section):
+    """What to forget: a block stays if either setting keeps it. Without both, all is kept."""
+
+    keep_blocks: int | None = Field(default=None, ge=KEEP_BLOCKS_MIN)
+    keep_ms: int | None = Field(default=None, ge=0)
+    """By block time; the last KEEP_BLOCKS_MIN blocks stay whatever their age."""
+
+    def policy(self) -> PruningPolicy:
+        """The same, as the store wants it."""
+        return PruningPolicy(self.keep_blocks, self.keep_ms)
+
+
 class NodeConfig(_Section):
     """Everything `assay node start` reads."""
 
@@ -76,6 +89,7 @@ class NodeConfig(_Section):
     """HOST:PORT of each inference runtime; none: this node neither provides nor verifies."""
     keys: KeyFiles = KeyFiles()
     provider: ProviderSettings = ProviderSettings()
+    storage: StorageSettings = StorageSettings()
     verifier: bool = True
     """Whether this validator audits results of models its runtime serves."""
     batch_interval_ms: int = Field(default=20, ge=1, le=1000)

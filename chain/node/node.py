@@ -33,7 +33,7 @@ from chain.rejections import Rejection, RejectionReason
 from chain.runtime_client import RuntimeRefusedError, RuntimeUnavailableError
 from chain.runtime_pool import RuntimePool
 from chain.runtime_replies import RuntimeReplyError
-from chain.store import Store
+from chain.store import STORE_NAME, Store
 from chain.transactions import sign_transaction
 from consensus.events import (
     Deliver,
@@ -72,7 +72,12 @@ class Node:
         self.genesis = genesis
         self._keys = keys
         self._clock_ms = clock_ms or steady_clock_ms()
-        self.store = Store(config.data / "store", genesis.chain_id, genesis.digest())
+        self.store = Store(
+            config.data / STORE_NAME,
+            genesis.chain_id,
+            genesis.digest(),
+            pruning=config.storage.policy(),
+        )
         self.worker = LedgerWorker(genesis, self.store)
         self.streams = TokenStreams()
         self._deliveries: asyncio.Queue[Deliver] = asyncio.Queue()

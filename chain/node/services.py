@@ -72,6 +72,7 @@ class TransactionsService(_Base, node_pb2_grpc.TransactionsServicer):
         found = self._node.transaction(request.id)
         if found is None:
             detail = f"no executed transaction {request.id.hex()}; it may be under way: use Wait"
+            detail += self._node.store.kept_note()
             await refuse(context, Rejection(RejectionReason.NOT_FOUND, detail))
         return _transaction_status(request.id, *found)
 
@@ -152,6 +153,10 @@ class ChainService(_Base, node_pb2_grpc.ChainServicer):
     ) -> node_pb2.BlockView:
         """One executed block."""
         height = request.height or self._node.height
+        try:
+            self._node.store.check_kept(height)
+        except Rejection as rejection:
+            await refuse(context, rejection)
         view = block_view(self._node.store, height)
         if view is None:
             detail = f"no executed block {height}; the newest here is {self._node.height}"

@@ -100,10 +100,11 @@ class Chain:
     blocks: list[Block]
 
     @classmethod
-    def start(cls, store: Store, chain: Genesis | None = None) -> "Chain":
+    def start(cls, store: Store, chain: Genesis | None = None, accounts: bytes = b"") -> "Chain":
         link = ExecutionLink(0, sha256(b"state-0"), merkle.root([]), merkle.root([]))
         root = link.extend(bytes(32))
-        store.commit_genesis(link, root, sha256(b"beacon-0"), [(1, b"counter", bytes(8))])
+        records = [(1, b"counter", bytes(8))]
+        store.commit_genesis(link, root, sha256(b"beacon-0"), records, accounts)
         return cls(store, chain or genesis(), [root], [])
 
     @property
@@ -122,6 +123,7 @@ class Chain:
         certified: bool = True,
         payloads: tuple[tuple[bytes, bytes], ...] = (),
         origins: tuple[JobOrigin, ...] = (),
+        accounts: bytes = b"",
     ) -> BlockCommit:
         """Execute one more block; its tables count blocks."""
         fresh = self.next_block()
@@ -149,6 +151,7 @@ class Chain:
             ),
             payloads=payloads,
             oldest_open_height=None,
+            accounts=accounts,
             job_origins=origins,
         )
         self.store.commit_block(commit)

@@ -1,30 +1,34 @@
 """A process that fills a store until killed: `python -m tests.chain.store_writer PATH GENESIS`.
 
-Prints each height after it was committed.
+Prints each height after it was committed. Checkpoints come every few blocks.
 """
 
 import sys
 from pathlib import Path
 
 from chain.genesis import load
+from chain.pruning import PruningPolicy
 from chain.store import Store
-from consensus.values import Batch, BatchHeader
-from ext.hashing import sha256
-from tests.chain.finished_job import Chain
+from chain.store_checkpoint import CheckpointPolicy
+from tests.chain.table_chain import TableChain
 
-
-def batch(sequence: int, lane: int = 0, payload: bytes = b"payload") -> Batch:
-    header = BatchHeader(0, lane, sequence, sha256(bytes([sequence % 256])), sha256(payload))
-    return Batch(header, bytes(64), payload)
+CHECKPOINT_BLOCKS = 3
 
 
 def main() -> None:
     # TLS certificates are random, so the genesis comes from the test.
     genesis = load(Path(sys.argv[2]))
-    with Store(Path(sys.argv[1]), genesis.chain_id, genesis.digest()) as store:
-        chain = Chain.start(store, genesis)
+    pruning = PruningPolicy(keep_ms=0) if "prune" in sys.argv[3:] else PruningPolicy()
+    with Store(
+        Path(sys.argv[1]),
+        genesis.chain_id,
+        genesis.digest(),
+        pruning=pruning,
+        checkpoints=CheckpointPolicy(blocks=CHECKPOINT_BLOCKS),
+    ) as store:
+        chain = TableChain(store, genesis=genesis)
+        print(chain.height, flush=True)
         while True:
-            store.put_batch(batch(chain.height + 1), sync=False)
             chain.commit()
             print(chain.height, flush=True)
 

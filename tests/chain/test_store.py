@@ -1,20 +1,14 @@
 """What was committed is there after any death; what was not, is not."""
 
 import dataclasses
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.genesis import save
 from chain.records import ExecutionLink
 from chain.store import JobOrigin, LeafLocation, Store, StoreError
 from chain.store_rows import (
@@ -25,7 +19,7 @@ from chain.store_rows import (
     leaves_of_row,
     packed,
 )
-from consensus.values import VoteKind
+from consensus.values import Batch, BatchHeader, VoteKind
 from consensus.wire import encode
 from ext.hashing import sha256
 from tests.builders import block, certify, genesis
@@ -37,7 +31,11 @@ from tests.chain.finished_job import (
     Chain,
     transaction_leaf,
 )
-from tests.chain.store_writer import batch
+
+
+def batch(sequence: int, lane: int = 0, payload: bytes = b"payload") -> Batch:
+    header = BatchHeader(0, lane, sequence, sha256(bytes([sequence % 256])), sha256(payload))
+    return Batch(header, bytes(64), payload)
 
 
 def open_store(path: Path) -> Store:
@@ -291,43 +289,6 @@ def test_readers_and_the_writer_do_not_disturb_each_other(chain: Chain) -> None:
         for reader in readers:
             reader.join()
     assert wrong == []
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_a_killed_writer_leaves_a_whole_block(tmp_path: Path, seed: int) -> None:
-    random = Random(seed)
-    path, genesis_file = tmp_path / "data", tmp_path / "genesis.json"
-    save(genesis(), genesis_file)
-    writer = subprocess.Popen(
-        [sys.executable, "-m", "tests.chain.store_writer", str(path), str(genesis_file)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert writer.stdout is not None
-    for _ in range(random.randrange(1, 60)):
-        told = int(writer.stdout.readline())
-    time.sleep(random.random() / 50)
-    writer.send_signal(signal.SIGKILL)
-    told = max([told, *map(int, writer.stdout.read().split())])
-    writer.wait()
-    with open_store(path) as store:
-        height = store.height
-        assert height is not None
-        assert height in {told, told + 1}
-        expected = Chain.start(open_store(tmp_path / "twin"))
-        while expected.height < height:
-            expected.store.put_batch(batch(expected.height + 1), sync=False)
-            expected.commit()
-        assert store.execution_root == expected.roots[height]
-        assert store.final_height == height
-        assert list(store.load_records()) == list(expected.store.load_records())
-        for number in range(1, height + 1):
-            assert store.block_by_height(number) == expected.store.block_by_height(number)
-            assert store.receipts_at(number) == expected.store.receipts_at(number)
-            assert store.batch(0, number) == batch(number)
-        assert store.block_by_height(height + 1) is None
-        Chain(store, genesis(), expected.roots, expected.blocks).commit()
-        expected.store.close()
 
 
 ENTRIES = st.lists(

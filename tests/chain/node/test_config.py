@@ -13,6 +13,7 @@ from chain.node.config import (
     load_config,
     save_config,
 )
+from chain.pruning import KEEP_EVERYTHING, PruningPolicy
 
 
 def write(home: Path, text: str) -> None:
@@ -44,6 +45,13 @@ def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
     assert loaded.runtimes == saved.runtimes
 
 
+def test_everything_is_kept_unless_the_operator_says_otherwise(tmp_path: Path) -> None:
+    write(tmp_path, "validator = 0\n")
+    assert load_config(tmp_path).storage.policy() == KEEP_EVERYTHING
+    write(tmp_path, "validator = 0\n[storage]\nkeep_blocks = 1000\nkeep_ms = 86400000\n")
+    assert load_config(tmp_path).storage.policy() == PruningPolicy(1_000, 86_400_000)
+
+
 def test_an_edit_changes_what_it_names_only(tmp_path: Path) -> None:
     save_config(tmp_path, NodeConfig(validator=1, batch_interval_ms=30))
     edit_config(tmp_path, runtimes=["h:9"])
@@ -57,6 +65,8 @@ def test_an_edit_changes_what_it_names_only(tmp_path: Path) -> None:
     [
         ("validator = 0\ncolour = 1\n", "colour: Extra inputs are not permitted"),
         ("validator = 0\n[provider]\nprice = 1\n", "provider.price: Extra inputs"),
+        ("validator = 0\n[storage]\nkeep = 1\n", "storage.keep: Extra inputs"),
+        ("validator = 0\n[storage]\nkeep_blocks = 511\n", "storage.keep_blocks: Input should be"),
         ("validator = 0\n[keys]\nspare = 'x'\n", "keys.spare: Extra inputs"),
         ("", "validator: Field required"),
         ("validator = -1\n", "validator: Input should be greater than or equal to 0"),

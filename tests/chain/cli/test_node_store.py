@@ -1,0 +1,120 @@
+"""The verbs that mind a stopped node's store: snapshot, restore, prune."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from chain.cli.main import build_app
+from chain.genesis import save
+from chain.node.config import NodeConfig, save_config
+from chain.pruning import KEEP_BLOCKS_MIN
+from chain.store import Store
+from tests.builders import genesis
+from tests.chain.executed_chain import ExecutedChain
+from tests.chain.table_chain import TableChain, UnsyncedRocks
+
+HEIGHT = 6
+
+
+def make_home(home: Path) -> Path:
+    home.mkdir()
+    save(genesis(), home / "genesis.json")
+    save_config(home, NodeConfig(validator=0))
+    return home
+
+
+def open_store(home: Path) -> Store:
+    return Store(
+        home / "data" / "store",
+        genesis().chain_id,
+        genesis().digest(),
+        background=False,
+        open_rocks=UnsyncedRocks,
+    )
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A validator's home at HEIGHT, its node stopped."""
+    home = make_home(tmp_path / "home")
+    with open_store(home) as store:
+        chain = ExecutedChain(store)
+        chain.commit(HEIGHT)
+        chain.close()
+    return home
+
+
+def run(*arguments: object) -> Any:
+    result = CliRunner().invoke(build_app(), ["node", *map(str, arguments), "--json"])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def refused(*arguments: object) -> tuple[str, str]:
+    result = CliRunner().invoke(build_app(), ["node", *map(str, arguments), "--json"])
+    assert result.exit_code != 0
+    report = json.loads(result.stderr)
+    return report["reason"], report["detail"]
+
+
+def test_a_snapshot_restores_into_another_home(home: Path, tmp_path: Path) -> None:
+    made = run("snapshot", "--home", home, "--output", tmp_path / "snapshot")
+    other = make_home(tmp_path / "other")
+    restored = run("restore", "--home", other, "--from", tmp_path / "snapshot")
+    assert restored == made
+    with open_store(home) as store:
+        assert made["height"] == store.height == HEIGHT
+        assert made["execution_root"] == (store.execution_root or b"").hex()
+        assert made["state_root"] == (store.state_root_at(HEIGHT) or b"").hex()
+    with open_store(other) as store:
+        assert store.height == HEIGHT
+
+
+def test_pruning_says_what_is_left(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    with open_store(home) as store:
+        TableChain(store).commit(KEEP_BLOCKS_MIN + 7)
+    value = run("prune", "--home", home, "--keep-blocks", KEEP_BLOCKS_MIN)
+    assert value == {"pruned_blocks": 7, "height": KEEP_BLOCKS_MIN + 7, "kept_from": 8}
+    with open_store(home) as store:
+        assert store.pruned_through == 7
+
+
+def test_a_running_node_is_left_alone(home: Path, tmp_path: Path) -> None:
+    with open_store(home):
+        for arguments in (
+            ("snapshot", "--home", home, "--output", tmp_path / "snapshot"),
+            ("prune", "--home", home, "--keep-blocks", KEEP_BLOCKS_MIN),
+        ):
+            reason, detail = refused(*arguments)
+            assert reason == "NODE_RUNS"
+            assert "is in use by another process: stop that node" in detail
+        run_and_restore = refused("restore", "--home", home, "--from", tmp_path / "snapshot")
+    assert run_and_restore[0] == "BAD_SNAPSHOT"
+    assert not (tmp_path / "snapshot").exists()
+
+
+def test_restoring_over_a_store_is_refused(home: Path, tmp_path: Path) -> None:
+    run("snapshot", "--home", home, "--output", tmp_path / "snapshot")
+    reason, detail = refused("restore", "--home", home, "--from", tmp_path / "snapshot")
+    assert reason == "BAD_SNAPSHOT"
+    assert "only into a home that has never run" in detail
+
+
+def test_a_home_without_a_store_is_told(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    reason, detail = refused("prune", "--home", home, "--keep-blocks", KEEP_BLOCKS_MIN)
+    assert reason == "BAD_STORE"
+    assert "start the node once, or restore a snapshot" in detail
+    assert not (home / "data").exists()
+    assert refused("prune", "--home", tmp_path, "--keep-blocks", 1_000)[0] == "BAD_CONFIG"
+
+
+def test_keeping_too_little_is_a_wrong_use(home: Path) -> None:
+    result = CliRunner().invoke(
+        build_app(), ["node", "prune", "--home", str(home), "--keep-blocks", "511"]
+    )
+    assert result.exit_code == 2
