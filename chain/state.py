@@ -13,7 +13,7 @@ there are follows from the stored ones, whatever came before (docs/decisions/001
 import enum
 import heapq
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from chain.parameters import Parameters
@@ -26,6 +26,7 @@ from chain.records import (
     Offer,
     Supply,
     Verifier,
+    job_bytes,
 )
 from chain.row_tree import EMPTY_LEAF, RowTree
 from consensus.values import Validator
@@ -74,17 +75,27 @@ class Table(Generic[Record]):
     """Records of one type by key; `State` counts for undo."""
 
     def __init__(
-        self, number: TableNumber, kind: type[Record], key_bytes: int, group_bytes: int = 0
+        self,
+        number: TableNumber,
+        kind: type[Record],
+        key_bytes: int,
+        group_bytes: int = 0,
+        encoder: Callable[[Record], bytes] = encode,
     ) -> None:
-        """Keys that share their first `group_bytes` can be scanned together."""
+        """Keys that share their first `group_bytes`, or what follows, can be had together.
+
+        `encoder` gives the same bytes as `encode`, sooner.
+        """
         self.number = number
         self.kind = kind
         self.key_bytes = key_bytes
         self.dirty: set[bytes] = set()
+        self._encode = encoder
         self._group_bytes = group_bytes
         self._leaf_prefix = number.to_bytes(1, "little")
         self._records: dict[bytes, Record] = {}
-        self._groups: dict[bytes, list[bytes]] = {}
+        self._by_prefix: dict[bytes, list[bytes]] = {}
+        self._by_suffix: dict[bytes, list[bytes]] = {}
         self._numbers: dict[bytes, int] = {}
         self._tree = RowTree()
         self._free: set[int] = set()
@@ -99,11 +110,17 @@ class Table(Generic[Record]):
         return self._records.get(key)
 
     def scan(self, group: bytes = b"") -> Iterator[tuple[bytes, Record]]:
-        """(key, record) of one group, or of all rows, in order of key. Do not write meanwhile.
+        """(key, record) of the group with this prefix, or of all rows, in order of key. Do not
+        write meanwhile.
 
         Sorts all rows to give them all, so that is nothing for every transaction.
         """
-        for key in self._groups.get(group, ()) if group else sorted(self._records):
+        for key in self._by_prefix.get(group, ()) if group else sorted(self._records):
+            yield key, self._records[key]
+
+    def ending(self, suffix: bytes) -> Iterator[tuple[bytes, Record]]:
+        """(key, record) of the rows of all groups with this key inside of their group, in order."""
+        for key in self._by_suffix.get(suffix, ()):
             yield key, self._records[key]
 
     def put(self, key: bytes, record: Record | None) -> None:
@@ -112,11 +129,13 @@ class Table(Generic[Record]):
         if record is not None:
             self._records[key] = record
             if not present and self._group_bytes:
-                insort(self._groups.setdefault(key[: self._group_bytes], []), key)
+                insort(self._by_prefix.setdefault(key[: self._group_bytes], []), key)
+                insort(self._by_suffix.setdefault(key[self._group_bytes :], []), key)
         elif present:
             del self._records[key]
             if self._group_bytes:
-                self._leave_group(key)
+                _leave(self._by_prefix, key[: self._group_bytes], key)
+                _leave(self._by_suffix, key[self._group_bytes :], key)
 
     def load(self, values: dict[bytes, bytes]) -> None:
         """Fill the empty table from stored values. Raises StateError for any that is not ours."""
@@ -159,7 +178,7 @@ class Table(Generic[Record]):
         self.dirty.clear()
         size = len(self._tree)
         for key, record in kept:
-            value = encode(record)
+            value = self._encode(record)
             leaf = self._leaf(key, value)
             before = self._numbers.get(key)
             if before is None:
@@ -205,12 +224,12 @@ class Table(Generic[Record]):
             raise StateError(f"table {self.number.name} is full with {ROWS_MAX} rows")
         return size
 
-    def _leave_group(self, key: bytes) -> None:
-        prefix = key[: self._group_bytes]
-        group = self._groups[prefix]
-        del group[bisect_left(group, key)]
-        if not group:
-            del self._groups[prefix]
+
+def _leave(groups: dict[bytes, list[bytes]], name: bytes, key: bytes) -> None:
+    group = groups[name]
+    del group[bisect_left(group, key)]
+    if not group:
+        del groups[name]
 
 
 class State:
@@ -220,7 +239,7 @@ class State:
         self.accounts = AccountTable(TableNumber.ACCOUNTS)
         self.models = Table(TableNumber.MODELS, Model, ID_BYTES)
         self.offers = Table(TableNumber.OFFERS, Offer, ID_BYTES + ACCOUNT_BYTES, ID_BYTES)
-        self.jobs = Table(TableNumber.JOBS, Job, ID_BYTES)
+        self.jobs = Table(TableNumber.JOBS, Job, ID_BYTES, encoder=job_bytes)
         self.verifiers = Table(TableNumber.VERIFIERS, Verifier, ID_BYTES + 2, ID_BYTES)
         self.validators = Table(TableNumber.VALIDATORS, Validator, 2)
         self.parameters = Table(TableNumber.PARAMETERS, Parameters, 0)

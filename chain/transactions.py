@@ -6,7 +6,7 @@ twice, so two readers could take different bytes for the same operation; an `Op`
 hold exactly one field, and a `SubmitResult` exactly one result.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError, Message
@@ -157,7 +157,7 @@ def _operations(body: bytes) -> tuple[bytes, ...]:
     for index, (kind, start, end) in enumerate(spans):
         if kind != _DELIMITED:
             raise _malformed(f"operation {index} is not a message")
-        inner = list(_fields(body[start:end]))
+        inner = _fields(body[start:end])
         if len(inner) != 1 or inner[0][0] not in _OPERATION_FIELDS or inner[0][1] != _DELIMITED:
             raise _malformed(f"operation {index} must hold exactly one known operation")
         _, _, inner_start, inner_end = inner[0]
@@ -165,27 +165,32 @@ def _operations(body: bytes) -> tuple[bytes, ...]:
     return tuple(operations)
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+def _fields(data: bytes) -> list[tuple[int, int, int, int]]:
     """(field number, wire type, start, end of value) of each field on the wire."""
-    offset = 0
-    while offset < len(data):
-        tag, offset = _varint(data, offset)
+    fields = []
+    offset, length = 0, len(data)
+    while offset < length:
+        tag = data[offset]
+        if tag < 0x80:  # most numbers on the wire have one byte
+            start = offset + 1
+        else:
+            tag, start = _varint(data, offset)
         number, kind = tag >> 3, tag & 7
-        start = offset
-        if kind == _VARINT:
-            _, offset = _varint(data, offset)
+        if kind == _DELIMITED:
+            size, start = _varint(data, start)
+            offset = start + size
+        elif kind == _VARINT:
+            _, offset = _varint(data, start)
         elif kind == _FIXED64:
-            offset += 8
+            offset = start + 8
         elif kind == _FIXED32:
-            offset += 4
-        elif kind == _DELIMITED:
-            length, start = _varint(data, offset)
-            offset = start + length
+            offset = start + 4
         else:
             raise _malformed(f"wire type {kind} at byte {start}")
-        if number == 0 or offset > len(data):
+        if number == 0 or offset > length:
             raise _malformed(f"field {number} at byte {start} does not end inside the message")
-        yield number, kind, start, offset
+        fields.append((number, kind, start, offset))
+    return fields
 
 
 def _varint(data: bytes, offset: int) -> tuple[int, int]:

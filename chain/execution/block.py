@@ -45,11 +45,12 @@ def run_lanes(
         bodies = parse_bodies(batch, chain_id.encode())
         place, count = 0, len(batch)
         while place < count:
-            accounts = scope.state.accounts
-            place = run(accounts, window, bodies, place, count, rules, owner, output)
-            if place < count:
-                include(scope, chain_id, batch, place, owner, window)
-                place += 1
+            stop = bodies.next_other(place)
+            if stop > place:
+                run(scope.state.accounts, window, bodies, place, stop, rules, owner, output)
+            if stop < count:
+                include(scope, chain_id, batch, stop, owner, window)
+            place = stop + 1
         attest_all(scope, lane.lane, batch)
     scope.burn(output.burned)
 
@@ -87,7 +88,7 @@ def fee_of(parameters: Parameters, operations: int, body_bytes: int) -> int:
 
 def check_envelope(scope: Scope, transaction: Transaction, seen: IdWindow) -> int:
     """Refuse what is expired, replayed or offers too small a fee; the fee. Raises Rejection."""
-    last = transaction.body.valid_until_height
+    last, max_fee = transaction.body.valid_until_height, transaction.body.max_fee
     if last < scope.height:
         raise Rejection(
             RejectionReason.EXPIRED,
@@ -104,10 +105,10 @@ def check_envelope(scope: Scope, transaction: Transaction, seen: IdWindow) -> in
             f"transaction {transaction.id.hex()} is included already; a new one needs a new salt",
         )
     fee = fee_of(scope.parameters, len(transaction.op_bytes), transaction.body_bytes)
-    if transaction.body.max_fee < fee:
+    if max_fee < fee:
         raise Rejection(
             RejectionReason.FEE_TOO_LOW,
-            f"max_fee is {transaction.body.max_fee} grain, this transaction costs {fee}",
+            f"max_fee is {max_fee} grain, this transaction costs {fee}",
         )
     return fee
 

@@ -1,5 +1,7 @@
 """The two operations of a job: asking for an inference, and answering it."""
 
+from collections.abc import Iterable
+
 from assay.v1 import inference_pb2 as inference
 from assay.v1 import transactions_pb2 as pb
 from chain.execution.market import check_provider_key, live_offers, price_floor
@@ -21,6 +23,14 @@ PROMPT_BYTES_PER_TOKEN_MAX = 16
 """A generous bound: the exact count of tokens is known to the runtime only."""
 RESULT_TEXT_BYTES_MAX = 1 << 16
 
+_SAMPLING_NAMES = (
+    "temperature_milli",
+    "top_k",
+    "top_p_milli",
+    "the number of stop strings",
+    "min_tokens",
+    "logprob_ceiling_milli",
+)
 _ROLES = (inference.ROLE_SYSTEM, inference.ROLE_USER, inference.ROLE_ASSISTANT)
 _FINISH_REASONS = (
     inference.FINISH_REASON_STOP,
@@ -48,30 +58,44 @@ def request_inference(
     scope: Scope, sender: bytes, message: pb.RequestInference, signed: bytes, new_job: bytes
 ) -> None:
     """Open a job and move its highest price into escrow."""
-    model = scope.model(message.model)
+    # Each field is read once: every look into a message makes an object.
+    identity, sampling, max_price, seed = (
+        message.model,
+        message.sampling,
+        message.max_price,
+        message.seed,
+    )
+    output_tokens = sampling.max_output_tokens
+    model = scope.model(identity)
     check_input(message.input, model.context_tokens)
-    check_sampling(message.sampling)
-    check_output_limit(scope, message.sampling.max_output_tokens, model)
+    check_sampling(sampling)
+    check_output_limit(scope, output_tokens, model)
     tier = _TIERS.get(message.tier)
     if tier is None:
         raise Rejection(RejectionReason.MALFORMED, f"tier {message.tier} is unknown")
-    if len(message.seed) not in (0, SEED_BYTES):
+    if len(seed) not in (0, SEED_BYTES):
         raise Rejection(
             RejectionReason.BAD_SAMPLING,
-            f"the seed has {len(message.seed)} bytes, must be {SEED_BYTES} or 0",
+            f"the seed has {len(seed)} bytes, must be {SEED_BYTES} or 0",
         )
     pinned = check_provider_key(message.provider)
-    _check_price(scope, message, tier, pinned)
+    _check_price(
+        max_price,
+        (
+            price_floor(scope, offer, identity, tier, output_tokens)
+            for _, offer in live_offers(scope, identity, pinned)
+        ),
+    )
     within_ms = _answer_within_ms(scope, message.answer_within_ms)
-    scope.debit(sender, message.max_price)
+    scope.debit(sender, max_price)
     job = Job(
         requester=sender,
-        model=message.model,
+        model=identity,
         request_digest=request_digest(signed),
         tier=tier,
-        max_price=message.max_price,
-        escrow=message.max_price,
-        max_output_tokens=message.sampling.max_output_tokens,
+        max_price=max_price,
+        escrow=max_price,
+        max_output_tokens=output_tokens,
         pinned_provider=pinned,
         requested_height=scope.height,
         requested_ms=scope.timestamp_ms,
@@ -83,7 +107,7 @@ def request_inference(
         engine_profile="",
         input_price=0,
         output_price=0,
-        seed=message.seed or None,
+        seed=seed or None,
         deadline_ms=scope.timestamp_ms + scope.parameters.assign_within_ms,
         result_digest=None,
         answered_height=0,
@@ -104,33 +128,35 @@ def request_inference(
 
 def submit_result(scope: Scope, sender: bytes, message: pb.SubmitResult, signed: bytes) -> None:
     """Record the assigned provider's answer; the audit starts two blocks later."""
-    job = scope.job(message.job)
+    identity, answer = message.job, message.result
+    job = scope.job(identity)
     if job.status is not JobStatus.ASSIGNED:
         raise Rejection(
             RejectionReason.JOB_NOT_OPEN,
-            f"job {message.job.hex()} is {job.status.name}, a result needs ASSIGNED",
+            f"job {identity.hex()} is {job.status.name}, a result needs ASSIGNED",
         )
     if job.provider != sender:
         raise Rejection(
-            RejectionReason.NOT_ASSIGNED_TO_YOU, f"job {message.job.hex()} is another provider's"
+            RejectionReason.NOT_ASSIGNED_TO_YOU, f"job {identity.hex()} is another provider's"
         )
     # No look at the deadline: a late job left ASSIGNED before the block's transactions.
     model = scope.model(job.model)
-    check_result(message.result, job, model)
+    output_tokens = check_result(answer, job, model)
     result = result_bytes(signed)
+    digest = result_digest(result)
     offer = scope.offer(job.model, sender)
     scope.put_offer(job.model, sender, offer._replace(open_jobs=offer.open_jobs - 1))
     answered = job._replace(
         status=JobStatus.ANSWERED,
-        result_digest=result_digest(result),
+        result_digest=digest,
         answered_height=scope.height,
         draw_height=scope.height + scope.parameters.audit_delay_blocks,
         deadline_ms=scope.timestamp_ms + scope.parameters.audit_within_ms,
-        input_tokens=message.result.input_tokens,
-        output_tokens=len(message.result.token_ids),
+        input_tokens=answer.input_tokens,
+        output_tokens=output_tokens,
     )
-    scope.payloads.append((result_digest(result), result))
-    scope.put_job(message.job, answered, before=job.status)
+    scope.payloads.append((digest, result))
+    scope.put_job(identity, answered, before=job.status)
 
 
 def check_input(prompt: inference.InferenceInput, context_tokens: int) -> None:
@@ -165,15 +191,23 @@ def check_input(prompt: inference.InferenceInput, context_tokens: int) -> None:
 
 def check_sampling(sampling: inference.Sampling) -> None:
     """Refuse sampling outside of the protocol's ranges. Raises Rejection."""
-    limits = (
-        ("temperature_milli", sampling.temperature_milli, TEMPERATURE_MILLI_MAX),
-        ("top_k", sampling.top_k, TOP_K_MAX),
-        ("top_p_milli", sampling.top_p_milli, TOP_P_MILLI_MAX),
-        ("the number of stop strings", len(sampling.stop), STOP_STRINGS_MAX),
-        ("min_tokens", sampling.min_tokens, sampling.max_output_tokens),
-        ("logprob_ceiling_milli", sampling.logprob_ceiling_milli, LOGPROB_CEILING_MILLI_MAX),
+    values = (
+        sampling.temperature_milli,
+        sampling.top_k,
+        sampling.top_p_milli,
+        len(sampling.stop),
+        sampling.min_tokens,
+        sampling.logprob_ceiling_milli,
     )
-    for name, value, limit in limits:
+    limits = (
+        TEMPERATURE_MILLI_MAX,
+        TOP_K_MAX,
+        TOP_P_MILLI_MAX,
+        STOP_STRINGS_MAX,
+        sampling.max_output_tokens,
+        LOGPROB_CEILING_MILLI_MAX,
+    )
+    for name, value, limit in zip(_SAMPLING_NAMES, values, limits, strict=True):
         if value > limit:
             raise _bad_sampling(f"{name} is {value}, at most {limit}")
     if any(not 1 <= len(text.encode()) <= STOP_BYTES_MAX for text in sampling.stop):
@@ -190,14 +224,17 @@ def check_output_limit(scope: Scope, output_tokens: int, model: Model) -> None:
         )
 
 
-def check_result(result: inference.InferenceResult, job: Job, model: Model) -> None:
-    """Refuse a result that is not even well-formed; whether it is true the committee finds out."""
-    count = len(result.token_ids)
+def check_result(result: inference.InferenceResult, job: Job, model: Model) -> int:
+    """Refuse a result that is not even well-formed; whether it is true the committee finds out.
+
+    Returns the number of its tokens.
+    """
+    count, logprobs = len(result.token_ids), result.logprobs
     if not 1 <= count <= job.max_output_tokens:
         raise _bad_result(f"{count} tokens, the job allows 1 to {job.max_output_tokens}")
-    if len(result.logprobs) != count:
-        raise _bad_result(f"{len(result.logprobs)} log-probabilities for {count} tokens")
-    if any(logprob > 0 for logprob in result.logprobs):
+    if len(logprobs) != count:
+        raise _bad_result(f"{len(logprobs)} log-probabilities for {count} tokens")
+    if max(logprobs) > 0:
         raise _bad_result("a log-probability is above 0")
     if result.finish_reason not in _FINISH_REASONS:
         raise _bad_result(f"finish_reason {result.finish_reason} is unknown")
@@ -212,27 +249,26 @@ def check_result(result: inference.InferenceResult, job: Job, model: Model) -> N
             f"engine_profile is {result.engine_profile[:PROFILE_BYTES_MAX]!r}, your offer's was "
             f"{job.engine_profile!r} when the job was assigned"
         )
+    return count
 
 
-def _check_price(
-    scope: Scope, message: pb.RequestInference, tier: Tier, pinned: bytes | None
-) -> None:
-    floors = [
-        price_floor(scope, offer, message.model, tier, message.sampling.max_output_tokens)
-        for _, offer in live_offers(scope, message.model, pinned)
-    ]
-    if not floors:
-        whom = "this provider" if pinned else "anybody"
+def _check_price(max_price: int, floors: Iterable[int]) -> None:
+    """Refuse a price below what every open offer needs. Raises Rejection."""
+    needed: int | None = None
+    for floor in floors:
+        if max_price >= floor:
+            return
+        needed = floor if needed is None else min(needed, floor)
+    if needed is None:
         raise Rejection(
             RejectionReason.NO_OFFER,
-            f"there is no open offer by {whom} for model {message.model.hex()}",
+            "there is no open offer for this model, or none by the provider asked for",
         )
-    if message.max_price < min(floors):
-        raise Rejection(
-            RejectionReason.PRICE_TOO_LOW,
-            f"max_price is {message.max_price} grain; the cheapest offer needs {min(floors)} for "
-            f"{message.sampling.max_output_tokens} output tokens and verification, before input",
-        )
+    raise Rejection(
+        RejectionReason.PRICE_TOO_LOW,
+        f"max_price is {max_price} grain; the cheapest offer needs {needed} for the output tokens "
+        "and verification, before input",
+    )
 
 
 def _answer_within_ms(scope: Scope, asked_ms: int) -> int:

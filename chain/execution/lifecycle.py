@@ -61,7 +61,7 @@ def assignment_weights(scope: Scope, offers: list[tuple[bytes, Offer]]) -> list[
     cheapest = min(offer.input_price + offer.output_price for _, offer in offers)
     candidates = []
     for index, (provider, offer) in enumerate(offers):
-        stake = min(scope.account(provider).stake, scope.parameters.stake_weight_cap)
+        stake = min(scope.stake_of(provider), scope.parameters.stake_weight_cap)
         price = offer.input_price + offer.output_price
         price_factor = max(1, FACTOR_SCALE * (cheapest + 1) // (price + 1))
         done = offer.completed + 1

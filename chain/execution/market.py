@@ -129,12 +129,17 @@ def set_verifier(scope: Scope, sender: bytes, message: pb.SetVerifier) -> None:
 
 def live_offers(scope: Scope, model: bytes, pinned: bytes | None) -> Iterator[tuple[bytes, Offer]]:
     """(provider, offer) of open offers with enough stake, in order of provider."""
-    for key, offer in scope.state.offers.scan(model):
+    # A slashed provider is out until it has staked again.
+    stake_min = scope.parameters.stake_min_per_offer
+    offers = scope.state.offers
+    if pinned is not None:
+        offer = offers.get(model + pinned)
+        if offer is not None and offer.capacity and scope.stake_of(pinned) >= stake_min:
+            yield pinned, offer
+        return
+    for key, offer in offers.scan(model):
         provider = key[ID_BYTES:]
-        if pinned is not None and provider != pinned:
-            continue
-        # A slashed provider is out until it has staked again.
-        if offer.capacity and scope.account(provider).stake >= scope.parameters.stake_min_per_offer:
+        if offer.capacity and scope.stake_of(provider) >= stake_min:
             yield provider, offer
 
 

@@ -1,7 +1,7 @@
 """What operations work on while a block is executed: state, the block, what it leaves behind."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from chain.events import EventKind, event_leaf
 from chain.execution.outcome import NewJob, RefusedAttestation
@@ -33,8 +33,7 @@ class Output(Protocol):
         """Forget all but the first `count` events."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScopeSavepoint:
+class ScopeSavepoint(NamedTuple):
     """Where everything stood that operations change."""
 
     state: Savepoint
@@ -109,6 +108,11 @@ class Scope:
         found = self.state.accounts.get(key)
         return NO_ACCOUNT if found is None else Account(*found)
 
+    def stake_of(self, key: bytes) -> int:
+        """What the account has staked."""
+        found = self.state.accounts.get(key)
+        return 0 if found is None else found[1]
+
     def put_account(self, key: bytes, account: Account) -> None:
         """Store an account."""
         self.unbonding.add(key)
@@ -120,19 +124,19 @@ class Scope:
         """Add to a balance."""
         if amount:
             accounts = self.state.accounts
-            balance, *rest = accounts.get(key) or _NOTHING
-            accounts.put(key, balance + amount, *rest)
+            balance, stake, unbonding, until_ms = accounts.get(key) or _NOTHING
+            accounts.put(key, balance + amount, stake, unbonding, until_ms)
 
     def debit(self, key: bytes, amount: int) -> None:
         """Take from a balance. Raises Rejection if it holds less."""
         accounts = self.state.accounts
-        balance, *rest = accounts.get(key) or _NOTHING
+        balance, stake, unbonding, until_ms = accounts.get(key) or _NOTHING
         if balance < amount:
             raise Rejection(
                 RejectionReason.INSUFFICIENT_BALANCE,
                 f"the account holds {balance} grain, {amount} are needed: add funds",
             )
-        accounts.put(key, balance - amount, *rest)
+        accounts.put(key, balance - amount, stake, unbonding, until_ms)
 
     def burn(self, amount: int) -> None:
         """Count an amount, already taken from somewhere, as destroyed."""

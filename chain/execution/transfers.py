@@ -52,11 +52,8 @@ def unstake(scope: Scope, sender: bytes, message: pb.Unstake) -> None:
 
 def stake_needed(scope: Scope, provider: bytes) -> int:
     """What the provider's open offers bind, over all models."""
-    count = sum(
-        offer.capacity > 0
-        for key, offer in scope.state.offers.scan()
-        if key[-ACCOUNT_BYTES:] == provider
-    )
+    offers = scope.state.offers.ending(provider)
+    count = sum(offer.capacity > 0 for _, offer in offers)
     return count * scope.parameters.stake_min_per_offer
 
 

@@ -130,7 +130,7 @@ def test_a_table_ends_with_its_last_row() -> None:
 def test_the_same_row_in_another_table_gives_another_root() -> None:
     """Tables enter the hashes by number, so no row can pass for one of another table."""
     roots = []
-    for name in ("jobs", "models"):
+    for name in ("validators", "models"):
         state = State()
         table = getattr(state, name)
         state.put(table, KEYS[0], a_verifier(1))

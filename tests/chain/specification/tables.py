@@ -64,6 +64,11 @@ class PlainTable:
             if key.startswith(prefix):
                 yield key, self.records[key]
 
+    def ending(self, suffix: bytes) -> Iterator[tuple[bytes, Any]]:
+        for key in sorted(self.records):
+            if key.endswith(suffix):
+                yield key, self.records[key]
+
     def number_rows(self) -> None:
         self.rows = {key: row for key, row in self.rows.items() if key in self.records}
         for key in sorted(self.records):
