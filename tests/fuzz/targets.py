@@ -1,6 +1,6 @@
 """Every fuzz target, by name. A new one is a module beside this and a line here."""
 
-from tests.fuzz import codec, hashing, payloads, receipts, signatures
+from tests.fuzz import codec, hashing, ledger, payloads, receipts, signatures
 from tests.fuzz.harness import Target
 
 TARGETS: dict[str, Target] = {
@@ -9,6 +9,8 @@ TARGETS: dict[str, Target] = {
         signatures.TARGET,
         hashing.TARGET,
         payloads.TARGET,
+        ledger.BODIES,
+        ledger.RUNS,
         codec.TARGET,
         receipts.TARGET,
     )
