@@ -1,6 +1,7 @@
 """Ed25519 verification by ZIP-215, one and many. See ed25519.pyi for the contract."""
 
 import os
+from typing import TypedDict
 
 import numpy
 
@@ -39,6 +40,10 @@ COEFFICIENT_BYTES = 16
 KEPT_KEYS = 1 << 16
 KEPT_KEYS_MAX = 1 << 20
 SECRET_BYTES = 32
+
+
+Costs = TypedDict("Costs", {
+    "sums": int, "sum_members": int, "singles": int, "keys_decoded": int, "keys_known": int})
 
 
 def verify(bytes public_key not None, bytes message not None, bytes signature not None):

@@ -12,9 +12,10 @@
 /* From here down one by one is cheaper than the bucket method. */
 enum { SINGLES_MAX = 6 };
 enum { SCALAR_BITS = 253, COEFFICIENT_BITS = 128 };
-/* Each failed search spends a batch equation; once this share of the signatures was found bad, the
- * rest is checked one by one, which bounds what a sender of bad signatures can cost. */
-enum { BAD_SHARE = 16 };
+/* Equations that fail are spent on the search for bad signatures. Once those have had so many members
+ * for each signature of the chunk, the rest is checked one by one: what a sender of bad signatures
+ * can cost is bounded, however they are spread. */
+enum { FAILED_PASSES = 6 };
 enum { NO_TERM = 0 }; /* term 0 is the base point's */
 
 struct assay_ed25519_verifier {
@@ -48,7 +49,8 @@ typedef struct {
     edwards_term *terms;           /* 2 * count + 1 */
     uint8_t *accepted;             /* count, the caller's */
     assay_ed25519_costs *costs;
-    size_t bad, bad_max;
+    size_t bad;                    /* found so far */
+    size_t failed, failed_max;     /* members of equations that failed */
 } chunk;
 
 enum verdict { SUM_ZERO, SUM_OTHER, NO_MEMORY };
@@ -128,7 +130,7 @@ static enum verdict holds_together(chunk *work, size_t start, size_t end) {
 /* Decides the candidates from `start` to `end`. `known_bad`: their common equation is known to fail.
  * 0 when memory ran out. */
 static int decide(chunk *work, size_t start, size_t end, int known_bad) {
-    if (end - start <= SINGLES_MAX || work->bad > work->bad_max) {
+    if (end - start <= SINGLES_MAX || work->failed > work->failed_max) {
         for (size_t i = start; i < end; i++) {
             const candidate *one = &work->candidates[i];
             int holds = candidate_holds_alone(work, one);
@@ -145,6 +147,7 @@ static int decide(chunk *work, size_t start, size_t end, int known_bad) {
             for (size_t i = start; i < end; i++) work->accepted[work->candidates[i].index] = 1;
             return 1;
         }
+        work->failed += end - start;
     }
     size_t middle = start + (end - start) / 2, bad_before = work->bad;
     if (!decide(work, start, middle, 0)) return 0;
@@ -235,7 +238,7 @@ static int verify_chunk(const assay_ed25519_verifier *verifier, size_t count,
         .terms = malloc((2 * count + 1) * sizeof *work.terms),
         .accepted = accepted,
         .costs = costs,
-        .bad_max = count / BAD_SHARE,
+        .failed_max = FAILED_PASSES * count,
     };
     int done = 0;
     if (work.encodings && work.decoded && work.commitments && work.candidates && work.keys &&

@@ -9,6 +9,32 @@
 #include "edwards_formulas.h"
 #include "field25519_avx2.h"
 
+/* A column of a product takes in the offsets of `lows` lower and `highs` upper halves. */
+#define ALL(word) {word, word, word, word}
+#define OFFSETS(lows, highs) (0 - (lows) * QUAD_LOW_BITS - (highs) * QUAD_HIGH_BITS)
+#define START(lows, highs) ALL(OFFSETS(lows, highs) + QUAD_BIAS)
+#define UPPER(lows, highs) ALL(OFFSETS(lows, highs))
+/* For E = B - A, H = B + A, F = D - C, G = D + C (add_ready): only B and D carry the bias. */
+#define MINUS(lows, highs)                                                                       \
+    {OFFSETS(lows, highs), OFFSETS(lows, highs) + QUAD_BIAS, OFFSETS(lows, highs),               \
+     OFFSETS(lows, highs) + QUAD_BIAS}
+
+const quad_constants QUAD_CONSTANTS __attribute__((aligned(64))) = {
+    .multiply = {START(1, 0), START(2, 1), START(3, 2), START(4, 3), START(5, 4), UPPER(4, 5),
+                 UPPER(3, 4), UPPER(2, 3), UPPER(1, 2), UPPER(0, 1)},
+    .difference = {MINUS(1, 0), MINUS(2, 1), MINUS(3, 2), MINUS(4, 3), MINUS(5, 4), UPPER(4, 5),
+                   UPPER(3, 4), UPPER(2, 3), UPPER(1, 2), UPPER(0, 1)},
+    .square = {START(1, 0), START(1, 1), START(2, 1), START(2, 2), START(3, 2), UPPER(2, 3),
+               UPPER(2, 2), UPPER(1, 2), UPPER(1, 1), UPPER(0, 1)},
+    .mask = ALL(FIELD_MASK),
+    /* A carry has 2^62 / 2^51 too much, the rest 2^50, and a double's bits are wanted. */
+    .unbias_first = ALL(QUAD_LOW_BITS - (1ull << 50) - 19 * (1ull << 11)),
+    .unbias = ALL(QUAD_LOW_BITS - (1ull << 50) - (1ull << 11)),
+    .high = ALL(QUAD_HIGH),
+    .low = ALL(QUAD_LOW),
+    .both = ALL(QUAD_HIGH + QUAD_LOW),
+};
+
 enum { LANES = 4, PREFETCH_AHEAD = 4, CACHE_LINE = 64 };
 
 QUAD_INLINE void load(quad *out, const double lanes[5][4]) {
@@ -199,9 +225,8 @@ QUAD_INLINE void prepare(quad *out, const quad *point) {
 QUAD_INLINE void add_ready(quad *point, const quad *added) {
     quad left, right;
     quad_columns columns;
-    const __m256i bias = _mm256_setr_epi64x(0, QUAD_BIAS, 0, QUAD_BIAS);
     prepare(&left, point);
-    quad_multiply_columns(&columns, &left, added, bias); /* A, B, C, D */
+    quad_multiply_columns(&columns, &left, added, QUAD_CONSTANTS.difference); /* A, B, C, D */
 #pragma GCC unroll 5
     for (int i = 0; i < 5; i++) { /* E = B - A, H = B + A, F = D - C, G = D + C */
         __m256i own = columns.sum[i], neighbour = _mm256_shuffle_epi32(own, 0x4e);

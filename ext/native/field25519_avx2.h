@@ -39,6 +39,10 @@ typedef struct {
 /* Added to a column before it is cut: 2^62 makes it positive, 2^50 makes the cut round to nearest. */
 #define QUAD_BIAS ((1ull << 62) + (1ull << 50))
 
+QUAD_INLINE __m256i quad_word(uint64_t word) {
+    return _mm256_set1_epi64x((long long)word);
+}
+
 /* To nearest, no exceptions, whatever the thread was set to; returns what quad_leave puts back. */
 QUAD_INLINE unsigned quad_enter(void) {
     unsigned before = _mm_getcsr();
@@ -50,23 +54,27 @@ QUAD_INLINE void quad_leave(unsigned before) {
     _mm_setcsr(before);
 }
 
-QUAD_INLINE __m256i quad_constant(uint64_t word) {
-    return _mm256_set1_epi64x((long long)word);
-}
+/* Constants are read from memory: as immediates, the compiler makes each anew in every product. */
+typedef struct {
+    uint64_t multiply[10][4]; /* what the columns of a product start with: quad_offsets */
+    uint64_t difference[10][4];
+    uint64_t square[10][4];
+    uint64_t mask[4];
+    uint64_t unbias_first[4], unbias[4];
+    double high[4], low[4], both[4];
+} quad_constants;
+
+extern const quad_constants QUAD_CONSTANTS;
+
+#define QUAD_WORDS(name) _mm256_load_si256((const __m256i *)QUAD_CONSTANTS.name)
+#define QUAD_DOUBLES(name) _mm256_load_pd(QUAD_CONSTANTS.name)
 
 /* a * b = low + 2^51 * high exactly, with low at most 2^50 in size; adds both, as bits. */
 QUAD_INLINE void quad_add_product(__m256i *low, __m256i *high, __m256d a, __m256d b) {
-    const __m256d high_offset = _mm256_set1_pd(QUAD_HIGH);
-    const __m256d both_offsets = _mm256_set1_pd(QUAD_HIGH + QUAD_LOW);
-    __m256d upper = _mm256_fmadd_pd(a, b, high_offset);
-    __m256d lower = _mm256_fmadd_pd(a, b, _mm256_sub_pd(both_offsets, upper));
+    __m256d upper = _mm256_fmadd_pd(a, b, QUAD_DOUBLES(high));
+    __m256d lower = _mm256_fmadd_pd(a, b, _mm256_sub_pd(QUAD_DOUBLES(both), upper));
     *low = _mm256_add_epi64(*low, _mm256_castpd_si256(lower));
     *high = _mm256_add_epi64(*high, _mm256_castpd_si256(upper));
-}
-
-/* What takes the offsets of `lows` and `highs` products out of a column. */
-QUAD_INLINE uint64_t quad_offsets(unsigned lows, unsigned highs) {
-    return 0 - lows * QUAD_LOW_BITS - highs * QUAD_HIGH_BITS;
 }
 
 QUAD_INLINE __m256i quad_times_19(__m256i a) {
@@ -83,47 +91,44 @@ QUAD_INLINE void quad_fold(quad_columns *columns) {
 
 /* Columns 0 to 4, each below 2^59 in size and with QUAD_BIAS added, to a reduced element. */
 QUAD_INLINE void quad_carry(quad *out, const quad_columns *columns) {
-    const __m256i mask = quad_constant(FIELD_MASK);
-    const uint64_t unbiased = QUAD_LOW_BITS - (1ull << 50); /* a carry has 2^62 / 2^51 too much */
-    const __m256i first = quad_constant(unbiased - 19 * (1ull << 11));
-    const __m256i others = quad_constant(unbiased - (1ull << 11));
+    const __m256i mask = QUAD_WORDS(mask);
     __m256i carry[5], rest[5];
 #pragma GCC unroll 5
     for (int i = 0; i < 5; i++) {
         carry[i] = _mm256_srli_epi64(columns->sum[i], 51);
         rest[i] = _mm256_and_si256(columns->sum[i], mask);
     }
-    __m256i around = _mm256_mul_epu32(carry[4], quad_constant(19));
+    const __m256i around = quad_times_19(carry[4]);
 #pragma GCC unroll 5
     for (int i = 0; i < 5; i++) {
         __m256i limb = _mm256_add_epi64(rest[i], i == 0 ? around : carry[i - 1]);
-        limb = _mm256_add_epi64(limb, i == 0 ? first : others);
-        out->limb[i] = _mm256_sub_pd(_mm256_castsi256_pd(limb), _mm256_set1_pd(QUAD_LOW));
+        limb = _mm256_add_epi64(limb, i == 0 ? QUAD_WORDS(unbias_first) : QUAD_WORDS(unbias));
+        out->limb[i] = _mm256_sub_pd(_mm256_castsi256_pd(limb), QUAD_DOUBLES(low));
     }
 }
 
-/* The products' columns 0 to 4 after folding; `bias` is added to each. */
+/* The product's columns 0 to 4, each with its part of `start` added. */
 QUAD_INLINE void quad_multiply_columns(quad_columns *columns, const quad *a, const quad *b,
-                                       __m256i bias) {
+                                       const uint64_t start[10][4]) {
 #pragma GCC unroll 10
-    for (unsigned k = 0; k < 10; k++) {
-        unsigned lows = k < 5 ? k + 1 : 9 - k, highs = k < 6 ? k : 10 - k;
-        __m256i start = quad_constant(quad_offsets(lows, highs));
-        columns->sum[k] = k < 5 ? _mm256_add_epi64(start, bias) : start;
-    }
+    for (int k = 0; k < 10; k++)
+        columns->sum[k] = _mm256_load_si256((const __m256i *)start[k]);
+    /* From the highest column down: each is complete, and folded, while few others are open. */
+#pragma GCC unroll 9
+    for (int k = 8; k >= 0; k--) {
 #pragma GCC unroll 5
-    for (int i = 0; i < 5; i++) {
-#pragma GCC unroll 5
-        for (int j = 0; j < 5; j++)
-            quad_add_product(&columns->sum[i + j], &columns->sum[i + j + 1], a->limb[i],
-                             b->limb[j]);
+        for (int i = 0; i < 5; i++) {
+            const int j = k - i;
+            if (j < 0 || j > 4) continue;
+            quad_add_product(&columns->sum[k], &columns->sum[k + 1], a->limb[i], b->limb[j]);
+        }
     }
     quad_fold(columns);
 }
 
 QUAD_INLINE void quad_multiply(quad *out, const quad *a, const quad *b) {
     quad_columns columns;
-    quad_multiply_columns(&columns, a, b, quad_constant(QUAD_BIAS));
+    quad_multiply_columns(&columns, a, b, QUAD_CONSTANTS.multiply);
     quad_carry(out, &columns);
 }
 
@@ -133,17 +138,16 @@ QUAD_INLINE void quad_square(quad *out, const quad *a) {
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) twice[i] = _mm256_add_pd(a->limb[i], a->limb[i]);
 #pragma GCC unroll 10
-    for (unsigned k = 0; k < 10; k++) {
-        unsigned lows = (k < 5 ? k + 2 : 10 - k) / 2, highs = (k < 6 ? k + 1 : 11 - k) / 2;
-        uint64_t bias = k < 5 ? QUAD_BIAS : 0;
-        columns.sum[k] = quad_constant(quad_offsets(lows, highs) + bias);
-    }
+    for (int k = 0; k < 10; k++) columns.sum[k] = QUAD_WORDS(square[k]);
+#pragma GCC unroll 9
+    for (int k = 8; k >= 0; k--) {
 #pragma GCC unroll 5
-    for (int i = 0; i < 5; i++) {
-        quad_add_product(&columns.sum[2 * i], &columns.sum[2 * i + 1], a->limb[i], a->limb[i]);
-#pragma GCC unroll 4
-        for (int j = i + 1; j < 5; j++)
-            quad_add_product(&columns.sum[i + j], &columns.sum[i + j + 1], twice[i], a->limb[j]);
+        for (int i = 0; i < 5; i++) {
+            const int j = k - i;
+            if (j < i || j > 4) continue;
+            quad_add_product(&columns.sum[k], &columns.sum[k + 1],
+                             i == j ? a->limb[i] : twice[i], a->limb[j]);
+        }
     }
     quad_fold(&columns);
     quad_carry(out, &columns);
@@ -165,7 +169,7 @@ QUAD_INLINE void quad_reduce(quad *out, const quad *a) {
 #pragma GCC unroll 5
     for (int i = 0; i < 5; i++) {
         __m256i limb = _mm256_castpd_si256(_mm256_add_pd(a->limb[i], _mm256_set1_pd(QUAD_LOW)));
-        columns.sum[i] = _mm256_add_epi64(limb, quad_constant(QUAD_BIAS - QUAD_LOW_BITS));
+        columns.sum[i] = _mm256_add_epi64(limb, quad_word(QUAD_BIAS - QUAD_LOW_BITS));
     }
     quad_carry(out, &columns);
 }
@@ -178,7 +182,7 @@ QUAD_INLINE void quad_from_fields(quad *out, const field elements[4]) {
         __m256i limb = _mm256_set_epi64x(
             (long long)elements[3].limb[i], (long long)elements[2].limb[i],
             (long long)elements[1].limb[i], (long long)elements[0].limb[i]);
-        columns.sum[i] = _mm256_add_epi64(limb, quad_constant(QUAD_BIAS));
+        columns.sum[i] = _mm256_add_epi64(limb, quad_word(QUAD_BIAS));
     }
     quad_carry(out, &columns);
 }
@@ -190,7 +194,7 @@ QUAD_INLINE void quad_to_fields(field elements[4], const quad *a) {
         const uint64_t twice_p = i == 0 ? 0xfffffffffffdaull : 0xffffffffffffeull;
         uint64_t lanes[4];
         __m256i limb = _mm256_castpd_si256(_mm256_add_pd(a->limb[i], _mm256_set1_pd(QUAD_LOW)));
-        limb = _mm256_add_epi64(limb, quad_constant(twice_p - QUAD_LOW_BITS));
+        limb = _mm256_add_epi64(limb, quad_word(twice_p - QUAD_LOW_BITS));
         _mm256_storeu_si256((__m256i *)lanes, limb);
         for (int lane = 0; lane < 4; lane++) elements[lane].limb[i] = lanes[lane];
     }

@@ -1,20 +1,24 @@
 /* Sums of many multiples by Pippenger's bucket method.
  *
- * Each scalar is cut into windows of `width` bits, recoded to signed digits in (-half, half]. For each
+ * Each scalar is cut into windows of `width` bits, recoded to signed digits from -half to half - 1. For each
  * window, from the highest down, every point is added to the bucket of its digit's size; one sweep over
  * the buckets gives sum of size * bucket; and `width` doublings lead to the next window. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "edwards_engine.h"
 #include "edwards_formulas.h"
 
 enum { WIDTH_MIN = 3, WIDTH_MAX = 13 };
+/* A word more than a scalar has: 253 bits, two above them, and what a window hangs over. */
+enum { WORDS = 5, RECODE_TERMS = 64 };
 /* Costs in field multiplications, squarings counted as one. */
 enum { COST_ADD_AFFINE = 7, COST_BUCKET = 18, COST_DOUBLE = 8 };
 
-/* A scalar below 2^bits has this many digits: one bit more takes in the last carry. */
+/* A scalar below 2^bits has this many digits. They reach two bits above it, because digits from -half
+ * to half - 1 reach less far up than down. */
 static unsigned windows_of(unsigned bits, unsigned width) {
-    return (bits + width) / width;
+    return (bits + 1 + width) / width;
 }
 
 static uint64_t cost_of(const edwards_term *terms, size_t count, unsigned width) {
@@ -42,20 +46,51 @@ static unsigned best_width(const edwards_term *terms, size_t count) {
     return best;
 }
 
-/* digits[window * stride] for each window of one term. */
-static void recode(int16_t *digits, size_t stride, const edwards_term *term, unsigned width) {
-    const uint64_t *words = term->multiplier.limb;
-    const int32_t half = 1 << (width - 1), full = 1 << width;
-    int32_t carry = 0;
-    unsigned windows = windows_of(term->bits, width);
+/* out = the sum of half * 2^(width * window) over the windows. */
+static void add_up_halves(uint64_t out[WORDS], unsigned windows, unsigned width) {
+    memset(out, 0, WORDS * sizeof *out);
     for (unsigned window = 0; window < windows; window++) {
-        unsigned position = window * width, word = position / 64, shift = position % 64;
-        uint64_t bits = word < 4 ? words[word] >> shift : 0;
-        if (shift + width > 64 && word < 3) bits |= words[word + 1] << (64 - shift);
-        int32_t digit = (int32_t)(bits & (uint64_t)(full - 1)) + carry;
-        carry = digit > half;
-        if (carry) digit -= full;
-        digits[window * stride] = (int16_t)digit;
+        unsigned position = window * width + width - 1;
+        out[position / 64] |= (uint64_t)1 << position % 64;
+    }
+}
+
+static void add_words(uint64_t out[WORDS], const uint64_t a[WORDS], const scalar *b) {
+    uint64_t carry = 0;
+    for (int i = 0; i < WORDS; i++) {
+        assay_u128 sum = (assay_u128)a[i] + (i < 4 ? b->limb[i] : 0) + carry;
+        out[i] = (uint64_t)sum;
+        carry = (uint64_t)(sum >> 64);
+    }
+}
+
+/* digits[window * count + i] for each window of term i. With half a window's range added in every
+ * window no digit is negative, and each can be cut out alone: the bits less half are the digit. */
+static void recode(int16_t *digits, const edwards_term *terms, size_t count, unsigned width) {
+    const int32_t half = 1 << (width - 1);
+    const uint64_t mask = ((uint64_t)1 << width) - 1;
+    uint64_t halves[WORDS], words[RECODE_TERMS][WORDS];
+    unsigned windows[RECODE_TERMS], added = 0;
+    for (size_t start = 0; start < count; start += RECODE_TERMS) {
+        const size_t size = count - start < RECODE_TERMS ? count - start : RECODE_TERMS;
+        unsigned windows_max = 0;
+        for (size_t i = 0; i < size; i++) {
+            const edwards_term *term = &terms[start + i];
+            windows[i] = windows_of(term->bits, width);
+            if (windows[i] > windows_max) windows_max = windows[i];
+            if (windows[i] != added) add_up_halves(halves, windows[i], width);
+            added = windows[i];
+            add_words(words[i], halves, &term->multiplier);
+        }
+        for (unsigned window = 0; window < windows_max; window++) {
+            const unsigned word = window * width / 64, shift = window * width % 64;
+            int16_t *row = digits + window * count + start;
+            for (size_t i = 0; i < size; i++) {
+                uint64_t bits = words[i][word] >> shift;
+                if (shift + width > 64) bits |= words[i][word + 1] << (64 - shift);
+                if (window < windows[i]) row[i] = (int16_t)((int32_t)(bits & mask) - half);
+            }
+        }
     }
 }
 
@@ -132,7 +167,7 @@ int edwards_sum_multiples(const edwards_engine *engine, edwards_point *out,
         free(buckets);
         return 0;
     }
-    for (size_t i = 0; i < count; i++) recode(digits + i, count, &terms[i], width);
+    recode(digits, terms, count, width);
 
     for (unsigned window = windows; window-- > 0;) {
         edwards_point sum;

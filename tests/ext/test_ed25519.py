@@ -1,6 +1,7 @@
 """Verification against the rule in plain integers, hostile points, and itself in batches."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -210,6 +211,126 @@ def test_errors_that_cancel_each_other_do_not_hide_in_a_batch() -> None:
     items[3], items[30] = with_response(items[3], 5), with_response(items[30], -5)
     for _ in range(5):
         assert [index for index, good in enumerate(together(items)) if not good] == [3, 30]
+
+
+def spent(verifier: ed25519.Verifier, items: list[Signed]) -> tuple[list[bool], ed25519.Costs]:
+    """The answers and what they cost alone."""
+    before = verifier.costs()
+    answers = verifier.verify_each(*columns(items)).tolist()
+    after = verifier.costs()
+    return answers, ed25519.Costs(
+        sums=after["sums"] - before["sums"],
+        sum_members=after["sum_members"] - before["sum_members"],
+        singles=after["singles"] - before["singles"],
+        keys_decoded=after["keys_decoded"] - before["keys_decoded"],
+        keys_known=after["keys_known"] - before["keys_known"],
+    )
+
+
+def test_a_good_batch_costs_one_equation() -> None:
+    items = [honest(number) for number in range(100)]
+    for verifier in VERIFIERS.values():
+        answers, cost = spent(verifier, items)
+        assert all(answers)
+        assert (cost["sums"], cost["sum_members"], cost["singles"]) == (1, 100, 0)
+
+
+@given(st.integers(0, 999))
+@settings(max_examples=8, deadline=None)
+def test_one_bad_signature_among_a_thousand_costs_two_equations_a_halving(place: int) -> None:
+    pool = [honest(number) for number in range(16)]
+    items = [pool[number % 16] for number in range(1000)]
+    items[place] = with_response(items[place], 1)
+    answers, cost = spent(ed25519.Verifier(), items)
+    assert answers == [index != place for index in range(1000)]
+    # 1000 is halved eight times until at most six are left; both last halves may be looked through.
+    assert cost["sums"] <= 1 + 2 * 8
+    assert cost["sum_members"] <= 3 * 1000
+    assert cost["singles"] <= 2 * 6
+
+
+@given(st.sampled_from([2, 5, 9, 16, 40, 150, 300]), st.randoms(use_true_random=False))
+@settings(max_examples=10, deadline=None)
+def test_however_many_are_bad_the_search_costs_a_bounded_number_of_passes(
+    bad: int, source: random.Random
+) -> None:
+    pool = [honest(number) for number in range(16)]
+    items = [pool[number % 16] for number in range(300)]
+    spread = set(range(0, 300, -(-300 // bad))) if source.random() < 0.5 else set()
+    places = spread or set(source.sample(range(300), bad))
+    for place in places:
+        items[place] = with_response(items[place], 1)
+    answers, cost = spent(ed25519.Verifier(), items)
+    assert answers == [index not in places for index in range(300)]
+    # Failed equations: six passes and the one that went over. Good ones: each signature once.
+    assert cost["sum_members"] <= (6 + 1 + 1) * 300
+    assert cost["singles"] <= 300
+
+
+def test_known_keys_are_not_decoded_again_and_the_answers_stay() -> None:
+    items = [honest(number) for number in range(50)]
+    items[7] = with_response(items[7], 1)
+    for engine in ed25519.engines():
+        verifier = ed25519.Verifier(1 << 14, engine)
+        first, cost = spent(verifier, items)
+        assert (cost["keys_decoded"], cost["keys_known"]) == (50, 0)
+        again, cost = spent(verifier, items)
+        assert first == again == [index != 7 for index in range(50)]
+        # Two keys may have met in one of 16384 places.
+        assert cost["keys_known"] >= 45
+
+
+@pytest.mark.parametrize("kept_keys", [0, 1, 2, 1000])
+def test_answers_do_not_depend_on_the_keys_that_are_kept(kept_keys: int) -> None:
+    verifiers = [ed25519.Verifier(kept_keys, engine) for engine in ed25519.engines()]
+    source = random.Random(12)
+    pool = [honest(number) for number in range(30)]
+    pool += [(key, b"Zcash", key + bytes(32)) for key in SMALL_ORDER_ENCODINGS]
+    pool += [((2).to_bytes(32, "little"), b"no point", pool[0][2])]
+    pool += [with_response(item, 1) for item in pool[:5]]
+    expected = {item: ed25519.verify(*item) for item in pool}
+    for _ in range(12):
+        items = source.choices(pool, k=source.randrange(1, 40))
+        for verifier in verifiers:
+            answers = verifier.verify_each(*columns(items)).tolist()
+            assert answers == [expected[item] for item in items]
+
+
+def test_a_key_that_is_no_point_is_never_kept() -> None:
+    no_point = ((2).to_bytes(32, "little"), b"", bytes(64))
+    for engine in ed25519.engines():
+        verifier = ed25519.Verifier(1000, engine)
+        for _ in range(3):
+            answers, cost = spent(verifier, [no_point] * 9)
+            assert not any(answers)
+            assert (cost["keys_decoded"], cost["keys_known"]) == (1, 0)
+
+
+def test_one_encoding_of_a_key_does_not_stand_in_for_another() -> None:
+    # Two encodings of one point give different challenges; each must be judged under its own.
+    canonical, other = SMALL_ORDER_ENCODINGS[0], SMALL_ORDER_ENCODINGS[8]
+    verifier = ed25519.Verifier(1000)
+    for _ in range(2):
+        _, cost = spent(verifier, [(canonical, b"", canonical + bytes(32))] * 8)
+        _, other_cost = spent(verifier, [(other, b"", canonical + bytes(32))] * 8)
+    assert cost["keys_known"] + other_cost["keys_known"] == 2
+
+
+def test_threads_share_a_verifier() -> None:
+    verifier = ed25519.Verifier(8)
+    items = [honest(number) for number in range(64)]
+    items[40] = with_response(items[40], 1)
+    expected = [index != 40 for index in range(64)]
+    with ThreadPoolExecutor(4) as pool:
+        runs = [pool.submit(verifier.verify_each, *columns(items)) for _ in range(40)]
+        assert all(run.result().tolist() == expected for run in runs)
+
+
+def test_what_no_verifier_can_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="engine 'abacus' is none of"):
+        ed25519.Verifier(engine="abacus")
+    with pytest.raises(ValueError, match="kept_keys is -1, not from 0 to 1048576"):
+        ed25519.Verifier(-1)
 
 
 def test_a_batch_larger_than_one_pass_keeps_its_order() -> None:
