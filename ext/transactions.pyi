@@ -96,6 +96,12 @@ class ParsedBatch:
     def signing_digests(self, chain_id: bytes) -> NDArray[np.uint8]:
         """(n, 32): H("tx-sign", chain_id, body) of each transaction, what its signature covers."""
 
+def count_batch(payload: bytes) -> tuple[int, int]:
+    """How many transactions and attestations a payload has, none of which is looked into.
+
+    Raises ParseError where parse_batch would for what stands round them.
+    """
+
 def parse_batch(payload: bytes) -> ParsedBatch:
     """Parse a serialised BatchPayload. Raises ParseError; an empty payload is an empty batch."""
 

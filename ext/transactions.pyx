@@ -156,6 +156,17 @@ cdef class ParsedBatch:
         return self.payload[offset:offset + length]
 
 
+def count_batch(bytes payload not None):
+    cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(payload)
+    cdef size_t length = len(payload), transactions, attestations, failed_at = 0
+    cdef assay_parse_status status
+    with nogil:
+        status = assay_count_batch(data, length, &transactions, &attestations, &failed_at)
+    if status != ASSAY_PARSE_OK:
+        raise refused(status, failed_at)
+    return transactions, attestations
+
+
 def parse_batch(bytes payload not None):
     cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(payload)
     cdef size_t length = len(payload), transactions, attestations, failed_at = 0

@@ -6,8 +6,22 @@ fee is taken, one part burned and the rest the lane owner's, and the operations 
 undone. Receipts and events are the bytes of TransactionReceipt.leaf() and Event.leaf().
 """
 
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
 from ext.bodies import Bodies
 from ext.ledger import AccountTable, IdWindow
+
+ACCEPTED: Final = 0
+EXPIRED: Final = 1
+TOO_FAR_AHEAD: Final = 2
+REPLAYED: Final = 3
+FEE_TOO_LOW: Final = 4
+INSUFFICIENT_BALANCE: Final = 5
+AMOUNT_ZERO: Final = 6
+"""What `check` says of a transaction."""
 
 class TransferRules:
     """What a run needs to know of its block and of the chain's parameters."""
@@ -73,4 +87,20 @@ def run(
     bytes or a window that cannot take this height, TableFullError, and OverflowError when a balance
     would exceed 64 bits, which a supply below 2^63 excludes: after the last two the transaction
     that met it has left nothing, those before it stand.
+    """
+
+def check(
+    accounts: AccountTable,
+    window: IdWindow,
+    bodies: Bodies,
+    rules: TransferRules,
+    lane_owner: bytes,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint64], NDArray[np.uint64]]:
+    """What `run` would say of each of n bodies if it were the first of its block: three (n,) arrays.
+
+    The code (a constant above); what was seen; and what would have been allowed. The numbers are
+    heights for EXPIRED and TOO_FAR_AHEAD, fees for FEE_TOO_LOW, a balance and what it had to hold
+    for INSUFFICIENT_BALANCE, else 0; a bound above 64 bits is the largest. A body that is OTHER is
+    not judged: ACCEPTED, 0, 0. Changes nothing. Raises ValueError for a lane owner that is not 32
+    bytes.
     """

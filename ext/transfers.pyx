@@ -1,5 +1,7 @@
 """Runs of plain transfers. See transfers.pyi for the contract."""
 
+import numpy
+
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -63,6 +65,19 @@ cdef extern from "transfers.h" nogil:
         assay_accounts *accounts, assay_window *window, const assay_run_batch *batch,
         const assay_transfer_rules *rules, const uint8_t *lane_owner, assay_run_output *output,
         size_t *position, size_t stop)
+    void assay_check_transfers(
+        assay_accounts *accounts, assay_window *window, const assay_run_batch *batch,
+        const assay_transfer_rules *rules, const uint8_t *lane_owner, size_t count,
+        uint8_t *refusals, uint64_t *seen, uint64_t *bounds)
+
+# By assay_refusal.
+ACCEPTED = 0
+EXPIRED = 1
+TOO_FAR_AHEAD = 2
+REPLAYED = 3
+FEE_TOO_LOW = 4
+INSUFFICIENT_BALANCE = 5
+AMOUNT_ZERO = 6
 
 assay_sha256_select()
 
@@ -164,6 +179,24 @@ cdef bytes root_of(assay_leaves *leaves):
     return PyBytes_FromStringAndSize(<const char *>root, 32)
 
 
+cdef const uint8_t *owner_of(bytes lane_owner) except NULL:
+    if len(lane_owner) != 32:
+        raise ValueError(f"the lane owner has {len(lane_owner)} bytes, 32 are needed")
+    return <const uint8_t *>PyBytes_AS_STRING(lane_owner)
+
+
+cdef assay_run_batch batch_of(Bodies bodies):
+    """Pointers into `bodies`, which holds at least one."""
+    cdef assay_run_batch batch
+    cdef const uint8_t[:, ::1] public_keys = bodies.batch.public_keys
+    cdef const uint8_t[:, ::1] ids = bodies.batch.ids
+    batch.payload = <const uint8_t *>PyBytes_AS_STRING(bodies.batch.payload)
+    batch.public_keys = &public_keys[0, 0]
+    batch.ids = &ids[0, 0]
+    batch.bodies = &bodies.parsed
+    return batch
+
+
 def run(AccountTable accounts not None, IdWindow window not None, Bodies bodies not None,
         start, stop, TransferRules rules not None, bytes lane_owner not None,
         RunOutput output not None):
@@ -171,20 +204,12 @@ def run(AccountTable accounts not None, IdWindow window not None, Bodies bodies 
     cdef assay_run_status status = ASSAY_RUN_OK
     cdef size_t position, end
     cdef bint accepted
-    cdef const uint8_t *owner = <const uint8_t *>PyBytes_AS_STRING(lane_owner)
-    cdef const uint8_t[:, ::1] public_keys
-    cdef const uint8_t[:, ::1] ids
+    cdef const uint8_t *owner = owner_of(lane_owner)
     if not 0 <= start <= stop <= bodies.count:
         raise IndexError(f"bodies {start} to {stop} are not in a batch of {bodies.count}")
-    if len(lane_owner) != 32:
-        raise ValueError(f"the lane owner has {len(lane_owner)} bytes, 32 are needed")
     if start == stop:
         return stop
-    public_keys, ids = bodies.batch.public_keys, bodies.batch.ids
-    batch.payload = <const uint8_t *>PyBytes_AS_STRING(bodies.batch.payload)
-    batch.public_keys = &public_keys[0, 0]
-    batch.ids = &ids[0, 0]
-    batch.bodies = &bodies.parsed
+    batch = batch_of(bodies)
     position, end = start, stop
     # Always in this order, so that two runs cannot wait for each other.
     with accounts.lock, window.lock, output.lock:
@@ -207,3 +232,24 @@ def run(AccountTable accounts not None, IdWindow window not None, Bodies bodies 
     if status == ASSAY_RUN_LEAVES_TOO_LONG:
         raise no_room()
     return position
+
+
+def check(AccountTable accounts not None, IdWindow window not None, Bodies bodies not None,
+          TransferRules rules not None, bytes lane_owner not None):
+    cdef assay_run_batch batch
+    cdef size_t count = bodies.count
+    cdef const uint8_t *owner = owner_of(lane_owner)
+    # One spare row each: an empty array has no address to hand to C.
+    refusals = numpy.empty(count + 1, dtype=numpy.uint8)
+    seen = numpy.empty(count + 1, dtype=numpy.uint64)
+    bounds = numpy.empty(count + 1, dtype=numpy.uint64)
+    cdef uint8_t[::1] refusals_out = refusals
+    cdef uint64_t[::1] seen_out = seen, bounds_out = bounds
+    if count > 0:
+        batch = batch_of(bodies)
+        with accounts.lock, window.lock:
+            with nogil:
+                assay_check_transfers(
+                    &accounts.table, &window.window, &batch, &rules.rules, owner, count,
+                    &refusals_out[0], &seen_out[0], &bounds_out[0])
+    return refusals[:count], seen[:count], bounds[:count]

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "little_endian.h"
+
 enum {
     ID_BYTES = 32,
     TRANSFERRED = 1, /* EventKind */
@@ -15,12 +17,19 @@ enum {
 
 __extension__ typedef unsigned __int128 u128;
 
-/* Names of RejectionReason. */
-static const char EXPIRED[] = "EXPIRED";
-static const char TOO_FAR_AHEAD[] = "TOO_FAR_AHEAD";
-static const char FEE_TOO_LOW[] = "FEE_TOO_LOW";
-static const char INSUFFICIENT_BALANCE[] = "INSUFFICIENT_BALANCE";
-static const char AMOUNT_ZERO[] = "AMOUNT_ZERO";
+/* Names of RejectionReason, by assay_refusal. */
+static const char *const REASONS[] = {
+    NULL, "EXPIRED", "TOO_FAR_AHEAD", "REPLAYED", "FEE_TOO_LOW", "INSUFFICIENT_BALANCE",
+    "AMOUNT_ZERO",
+};
+
+/* What the rules say of a transaction. */
+typedef struct {
+    assay_refusal_facts facts;
+    int charged; /* whether it pays its fee, refused or not */
+    uint64_t fee;
+    uint32_t sender; /* row */
+} verdict;
 
 typedef struct {
     assay_accounts *accounts;
@@ -39,8 +48,8 @@ typedef struct {
 } group_hashes;
 
 static uint8_t *put_le64(uint8_t *out, uint64_t word) {
-    for (int i = 0; i < 8; i++) *out++ = (uint8_t)(word >> 8 * i);
-    return out;
+    store_le64(out, word);
+    return out + 8;
 }
 
 static uint8_t *put_bytes(uint8_t *out, const void *bytes, size_t length) {
@@ -55,10 +64,8 @@ static void add_receipt(run *run, const uint8_t *id, const char *reason, uint64_
     *out++ = 'T';
     out = put_bytes(out, id, ID_BYTES);
     *out++ = reason == NULL;
-    *out++ = (uint8_t)length; /* below 256 */
-    *out++ = 0;
-    *out++ = 0;
-    *out++ = 0;
+    store_le32(out, (uint32_t)length);
+    out += 4;
     if (length > 0) out = put_bytes(out, reason, length);
     put_le64(out, fee);
 }
@@ -103,8 +110,14 @@ static assay_run_status credit(run *run, const uint8_t *key, uint32_t hash, uint
     return ASSAY_RUN_OK;
 }
 
+static uint64_t burned_of(const run *run, uint64_t fee) {
+    const uint64_t share = run->rules->fee_burn_bps;
+    /* In two parts, because the product may not fit 64 bits. */
+    return fee / ASSAY_BASIS_POINTS * share + fee % ASSAY_BASIS_POINTS * share / ASSAY_BASIS_POINTS;
+}
+
 static assay_run_status charge(run *run, uint32_t sender, uint64_t fee) {
-    uint64_t burned = (uint64_t)((u128)fee * run->rules->fee_burn_bps / ASSAY_BASIS_POINTS);
+    uint64_t burned = burned_of(run, fee);
     uint64_t burned_before = run->output->burned;
     debit(run, sender, fee);
     if (__builtin_add_overflow(burned_before, burned, &run->output->burned)) {
@@ -114,19 +127,15 @@ static assay_run_status charge(run *run, uint32_t sender, uint64_t fee) {
     return credit(run, run->lane_owner, run->lane_owner_hash, fee - burned);
 }
 
-/* All operations in order, up to the one that `*reason` is about. */
+/* All operations of a transaction that was not refused. */
 static assay_run_status transfer_all(run *run, size_t index, uint32_t sender,
-                                     const uint32_t *receiver_hashes, const char **reason) {
+                                     const uint32_t *receiver_hashes) {
     const assay_bodies *bodies = run->batch->bodies;
     const uint8_t *sender_key = run->batch->public_keys + ASSAY_KEY_BYTES * index;
     const size_t first = bodies->first_operations[index];
     for (size_t i = 0; i < bodies->operation_counts[index]; i++) {
         const uint8_t *receiver = run->batch->payload + bodies->receivers[first + i];
         uint64_t amount = bodies->amounts[first + i];
-        *reason = amount == 0                          ? AMOUNT_ZERO
-                  : balance_of(run, sender) < amount ? INSUFFICIENT_BALANCE
-                                                       : NULL;
-        if (*reason != NULL) return ASSAY_RUN_OK;
         debit(run, sender, amount);
         assay_run_status status = credit(run, receiver, receiver_hashes[i], amount);
         if (status != ASSAY_RUN_OK) return status;
@@ -166,47 +175,93 @@ static u128 fee_of(const run *run, size_t index) {
            (u128)run->rules->fee_per_byte * bodies->body_bytes[index];
 }
 
-/* Why the envelope is refused, or NULL; replays are found before. */
-static const char *check_height(const run *run, size_t index) {
-    uint64_t last = run->batch->bodies->valid_until_heights[index];
-    if (last < run->rules->height) return EXPIRED;
-    if (last - run->rules->height > run->rules->window_blocks) return TOO_FAR_AHEAD;
-    return NULL;
+static assay_refusal_facts refuse(assay_refusal refusal, uint64_t seen, u128 bound) {
+    assay_refusal_facts facts = {refusal, seen, bound > UINT64_MAX ? UINT64_MAX : (uint64_t)bound};
+    return facts;
+}
+
+/* The operations in order, by what they leave of the sender's balance: nothing else can refuse them. */
+static assay_refusal_facts judge_operations(const run *run, size_t index, uint64_t balance) {
+    const assay_bodies *bodies = run->batch->bodies;
+    const uint8_t *sender = run->batch->public_keys + ASSAY_KEY_BYTES * index;
+    const size_t first = bodies->first_operations[index];
+    for (size_t i = 0; i < bodies->operation_counts[index]; i++) {
+        const uint8_t *receiver = run->batch->payload + bodies->receivers[first + i];
+        uint64_t amount = bodies->amounts[first + i];
+        if (amount == 0) return refuse(ASSAY_REFUSAL_AMOUNT_ZERO, 0, 0);
+        if (balance < amount) return refuse(ASSAY_REFUSAL_INSUFFICIENT_BALANCE, balance, amount);
+        if (memcmp(receiver, sender, ASSAY_KEY_BYTES) != 0) balance -= amount;
+    }
+    return refuse(ASSAY_REFUSAL_NONE, 0, 0);
+}
+
+/* Every rule of a plain transaction, in the order of chain/execution/block.py. Changes nothing. */
+static verdict judge(const run *run, size_t index, uint32_t id_hash, uint32_t sender_hash) {
+    const uint8_t *key = run->batch->public_keys + ASSAY_KEY_BYTES * index;
+    const uint64_t height = run->rules->height, window_blocks = run->rules->window_blocks;
+    const uint64_t last = run->batch->bodies->valid_until_heights[index];
+    const uint64_t max_fee = run->batch->bodies->max_fees[index];
+    const u128 fee = fee_of(run, index);
+    verdict verdict = {refuse(ASSAY_REFUSAL_NONE, 0, 0), 0, 0, ASSAY_NO_ROW};
+    if (last < height) {
+        verdict.facts = refuse(ASSAY_REFUSAL_EXPIRED, last, height);
+        return verdict;
+    }
+    if (last - height > window_blocks) {
+        verdict.facts = refuse(ASSAY_REFUSAL_TOO_FAR_AHEAD, last, (u128)height + window_blocks);
+        return verdict;
+    }
+    if (assay_window_find(run->window, run->batch->ids + ID_BYTES * index, id_hash) !=
+        ASSAY_NO_ROW) {
+        verdict.facts = refuse(ASSAY_REFUSAL_REPLAYED, 0, 0);
+        return verdict;
+    }
+    if (max_fee < fee) {
+        verdict.facts = refuse(ASSAY_REFUSAL_FEE_TOO_LOW, max_fee, fee);
+        return verdict;
+    }
+    verdict.sender = assay_accounts_find(run->accounts, key, sender_hash);
+    verdict.fee = (uint64_t)fee;
+    uint64_t balance = balance_of(run, verdict.sender);
+    if (balance < verdict.fee) {
+        verdict.facts = refuse(ASSAY_REFUSAL_INSUFFICIENT_BALANCE, balance, verdict.fee);
+        return verdict;
+    }
+    verdict.charged = 1;
+    balance -= verdict.fee;
+    if (memcmp(key, run->lane_owner, ASSAY_KEY_BYTES) == 0)
+        balance += verdict.fee - burned_of(run, verdict.fee);
+    verdict.facts = judge_operations(run, index, balance);
+    return verdict;
 }
 
 static assay_run_status include(run *run, size_t index, uint32_t id_hash, uint32_t sender_hash,
                                 const uint32_t *receiver_hashes) {
     const uint8_t *id = run->batch->ids + ID_BYTES * index;
-    const uint8_t *key = run->batch->public_keys + ASSAY_KEY_BYTES * index;
-    const char *reason = check_height(run, index);
+    const verdict verdict = judge(run, index, id_hash, sender_hash);
+    const char *reason = REASONS[verdict.facts.refusal];
+    if (verdict.facts.refusal == ASSAY_REFUSAL_REPLAYED)
+        return ASSAY_RUN_OK; /* who sends through two lanes has the receipt of the first */
     assay_run_status status = reserve(run, run->batch->bodies->operation_counts[index]);
     if (status != ASSAY_RUN_OK) return status;
-    if (reason == NULL && assay_window_find(run->window, id, id_hash) != ASSAY_NO_ROW)
-        return ASSAY_RUN_OK; /* who sends through two lanes has the receipt of the first */
-    const u128 fee = fee_of(run, index);
-    const uint32_t sender = assay_accounts_find(run->accounts, key, sender_hash);
-    if (reason == NULL && run->batch->bodies->max_fees[index] < fee) reason = FEE_TOO_LOW;
-    if (reason == NULL && balance_of(run, sender) < fee) reason = INSUFFICIENT_BALANCE;
-    if (reason != NULL) {
+    if (!verdict.charged) {
         add_receipt(run, id, reason, 0);
         return ASSAY_RUN_OK;
     }
     const size_t start = run->accounts->undo.count, events = run->output->events.count;
     const uint64_t burned = run->output->burned;
-    status = charge(run, sender, (uint64_t)fee);
-    const size_t savepoint = run->accounts->undo.count;
-    if (status == ASSAY_RUN_OK) status = transfer_all(run, index, sender, receiver_hashes, &reason);
-    if (status != ASSAY_RUN_OK || reason != NULL) {
-        assay_accounts_rollback(run->accounts, status == ASSAY_RUN_OK ? savepoint : start);
-        assay_leaves_truncate(&run->output->events, events);
-    }
+    status = charge(run, verdict.sender, verdict.fee);
+    if (status == ASSAY_RUN_OK && reason == NULL)
+        status = transfer_all(run, index, verdict.sender, receiver_hashes);
     if (status != ASSAY_RUN_OK) {
+        assay_accounts_rollback(run->accounts, start);
+        assay_leaves_truncate(&run->output->events, events);
         run->output->burned = burned;
         return status;
     }
     assay_window_add(run->window, id, id_hash, run->rules->height,
                      (uint32_t)run->output->receipts.count);
-    add_receipt(run, id, reason, (uint64_t)fee);
+    add_receipt(run, id, reason, verdict.fee);
     return ASSAY_RUN_OK;
 }
 
@@ -259,4 +314,28 @@ assay_run_status assay_run_transfers(assay_accounts *accounts, assay_window *win
         }
     }
     return ASSAY_RUN_OK;
+}
+
+void assay_check_transfers(assay_accounts *accounts, assay_window *window,
+                           const assay_run_batch *batch, const assay_transfer_rules *rules,
+                           const uint8_t *lane_owner, size_t count, uint8_t *refusals,
+                           uint64_t *seen, uint64_t *bounds) {
+    const run run = {accounts, window, batch, rules, lane_owner, 0, NULL};
+    group_hashes hashes;
+    for (size_t start = 0, end; start < count; start = end) {
+        end = prepare_group(&run, start, count, &hashes);
+        for (size_t index = start; index < end; index++) {
+            const size_t place = index - start;
+            const assay_refusal_facts facts =
+                judge(&run, index, hashes.ids[place], hashes.senders[place]).facts;
+            refusals[index] = (uint8_t)facts.refusal;
+            seen[index] = facts.seen;
+            bounds[index] = facts.bound;
+        }
+        if (end == start) { /* not plain */
+            refusals[end] = ASSAY_REFUSAL_NONE;
+            seen[end] = bounds[end] = 0;
+            end++;
+        }
+    }
 }

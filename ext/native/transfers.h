@@ -36,6 +36,24 @@ typedef enum {
     ASSAY_RUN_LEAVES_TOO_LONG,
 } assay_run_status;
 
+/* Why a transaction is refused. The order is that of the constants in transfers.pyx. */
+typedef enum {
+    ASSAY_REFUSAL_NONE = 0,
+    ASSAY_REFUSAL_EXPIRED,
+    ASSAY_REFUSAL_TOO_FAR_AHEAD,
+    ASSAY_REFUSAL_REPLAYED,
+    ASSAY_REFUSAL_FEE_TOO_LOW,
+    ASSAY_REFUSAL_INSUFFICIENT_BALANCE,
+    ASSAY_REFUSAL_AMOUNT_ZERO,
+} assay_refusal;
+
+/* What was seen and what would have been allowed, where there are such numbers: heights, fees, or a
+ * balance and what it had to hold. A bound above 64 bits is the largest. */
+typedef struct {
+    assay_refusal refusal;
+    uint64_t seen, bound;
+} assay_refusal_facts;
+
 typedef struct {
     const uint8_t *payload;
     const uint8_t *public_keys; /* 32 bytes a transaction */
