@@ -11,7 +11,7 @@ the rules below once more, and tests/chain/specification has all of them in plai
 from collections.abc import Iterable, Sequence
 
 from assay.v1 import transactions_pb2 as pb
-from chain.execution import jobs, market, transfers
+from chain.execution import jobs, market, refusals, transfers
 from chain.execution.lifecycle import advance
 from chain.execution.outcome import LaneBatch, NewJob, RefusedAttestation
 from chain.execution.ruling import attest
@@ -90,26 +90,14 @@ def check_envelope(scope: Scope, transaction: Transaction, seen: IdWindow) -> in
     """Refuse what is expired, replayed or offers too small a fee; the fee. Raises Rejection."""
     last, max_fee = transaction.body.valid_until_height, transaction.body.max_fee
     if last < scope.height:
-        raise Rejection(
-            RejectionReason.EXPIRED,
-            f"valid until height {last}, the next block is {scope.height}: sign it again",
-        )
+        raise refusals.expired(last, scope.height)
     if last > scope.height + WINDOW_BLOCKS:
-        raise Rejection(
-            RejectionReason.TOO_FAR_AHEAD,
-            f"valid until height {last}, at most {scope.height + WINDOW_BLOCKS} is allowed now",
-        )
+        raise refusals.too_far_ahead(last, scope.height + WINDOW_BLOCKS)
     if transaction.id in seen:
-        raise Rejection(
-            RejectionReason.REPLAYED,
-            f"transaction {transaction.id.hex()} is included already; a new one needs a new salt",
-        )
+        raise refusals.replayed(transaction.id)
     fee = fee_of(scope.parameters, len(transaction.op_bytes), transaction.body_bytes)
     if max_fee < fee:
-        raise Rejection(
-            RejectionReason.FEE_TOO_LOW,
-            f"max_fee is {max_fee} grain, this transaction costs {fee}",
-        )
+        raise refusals.fee_too_low(max_fee, fee)
     return fee
 
 

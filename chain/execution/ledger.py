@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from chain.execution import refusals
 from chain.execution.block import (
     apply_operations,
     begin_block,
     charge,
     check_envelope,
     run_lanes,
+    transfer_rules,
 )
 from chain.execution.lifecycle import wants_block
 from chain.execution.outcome import BlockContext, BlockOutcome, LaneBatch, LedgerMeta
@@ -26,6 +28,7 @@ from chain.records import (
     Supply,
     Verifier,
 )
+from chain.rejections import Rejection
 from chain.state import (
     ACCOUNT_BYTES,
     ID_BYTES,
@@ -39,8 +42,9 @@ from chain.state import (
 )
 from chain.transactions import WINDOW_BLOCKS, Transaction
 from consensus.values import ZERO_HASH, ValidatorSet
+from ext.bodies import Bodies
 from ext.ledger import IdWindow
-from ext.transfers import RunOutput
+from ext.transfers import RunOutput, check
 
 SUPPLY_MAX = 1 << 63
 """All money of a chain; half of U64, so that no sum of amounts can overflow a record."""
@@ -235,6 +239,31 @@ class Ledger:
             apply_operations(scope, transaction)
         finally:
             scope.rollback(savepoint)
+
+    def admit_many(self, bodies: Bodies, others: Mapping[int, Transaction]) -> dict[int, Rejection]:
+        """`admit` for all of a batch: which places are refused, and why.
+
+        `others` are those of its bodies that are no plain transfers, by place.
+        """
+        rules = transfer_rules(self.parameters, self.height + 1)
+        codes, seen, bounds = check(
+            self._state.accounts, self._window, bodies, rules, self.treasury
+        )
+        refused = {
+            place: refusals.of_check(
+                int(codes[place]),
+                bodies.batch.ids[place].tobytes(),
+                int(seen[place]),
+                int(bounds[place]),
+            )
+            for place in codes.nonzero()[0].tolist()
+        }
+        for place, transaction in others.items():
+            try:
+                self.admit(transaction)
+            except Rejection as rejection:
+                refused[place] = rejection
+        return refused
 
     def execute(self, block: BlockContext, lanes: Sequence[LaneBatch]) -> BlockOutcome:
         """Apply the final block `height + 1`; lanes in order of (lane, sequence).

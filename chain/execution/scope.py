@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from chain.events import EventKind, event_leaf
+from chain.execution import refusals
 from chain.execution.outcome import NewJob, RefusedAttestation
 from chain.parameters import Parameters
 from chain.records import Account, Job, JobReceipt, JobStatus, Model, Offer, Supply
@@ -132,10 +133,7 @@ class Scope:
         accounts = self.state.accounts
         balance, stake, unbonding, until_ms = accounts.get(key) or _NOTHING
         if balance < amount:
-            raise Rejection(
-                RejectionReason.INSUFFICIENT_BALANCE,
-                f"the account holds {balance} grain, {amount} are needed: add funds",
-            )
+            raise refusals.insufficient_balance(balance, amount)
         accounts.put(key, balance - amount, stake, unbonding, until_ms)
 
     def burn(self, amount: int) -> None:

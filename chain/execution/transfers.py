@@ -2,6 +2,7 @@
 
 from assay.v1 import transactions_pb2 as pb
 from chain.events import EventKind
+from chain.execution import refusals
 from chain.execution.scope import Scope
 from chain.parameters import BASIS_POINTS
 from chain.rejections import Rejection, RejectionReason
@@ -107,4 +108,4 @@ def slash(scope: Scope, provider: bytes, job: bytes) -> int:
 
 def _require_amount(amount: int) -> None:
     if amount == 0:
-        raise Rejection(RejectionReason.AMOUNT_ZERO, "the amount is 0 grain, must be at least 1")
+        raise refusals.amount_zero()
