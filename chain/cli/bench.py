@@ -8,6 +8,7 @@ from typing import Final
 
 import typer
 
+from chain.cli.bench_ledger import ledger
 from chain.cli.plugins import add_plugins
 
 PLUGIN_GROUP: Final = "assay.bench"
@@ -17,6 +18,7 @@ def build_app() -> typer.Typer:
     """The group with all its verbs."""
     app = typer.Typer(no_args_is_help=True)
     app.callback()(measurements)
+    app.command("ledger")(ledger)
     add_plugins(app, PLUGIN_GROUP, "assay bench")
     return app
 
