@@ -51,6 +51,7 @@ def build_report(
         "runs": len(runs),
         "execution_root": runs[0].execution_root.hex(),
         "cpu_us": {"total": spread(totals), **stages},
+        "restart_s": spread([run.restart_s for run in runs]),
         "wall_us": spread([run.wall_s * 1e6 / run.transactions for run in runs]),
         "transactions_a_second": spread([run.transactions / run.wall_s for run in runs]),
         "baselines_cpu_us": {
