@@ -1,5 +1,6 @@
 """The ledger: state, and the one function that moves it from block to block."""
 
+import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from chain.execution import refusals
@@ -193,6 +194,14 @@ class Ledger:
         """(id, job), open and final."""
         return self._state.jobs.scan()
 
+    def newest_jobs(self, limit: int) -> list[tuple[bytes, Job]]:
+        """(id, job) of the last requested ones, newest first."""
+        return heapq.nlargest(
+            limit,
+            self._state.jobs.scan(),
+            key=lambda item: (item[1].requested_height, item[0]),
+        )
+
     def open_jobs(self) -> Iterator[tuple[bytes, Job]]:
         """(id, job) of those that are not final, oldest first."""
         return iter(self._open.items())
@@ -205,10 +214,6 @@ class Ledger:
     def next_deadline_ms(self) -> int | None:
         """The earliest deadline of an open job; a block later than this moves it on."""
         return min((job.deadline_ms for job in self._open.values()), default=None)
-
-    def locate(self, transaction: bytes) -> tuple[int, int] | None:
-        """(height, index among the block's receipts) of a transaction included in the window."""
-        return self._window.locate(transaction)
 
     def verifiers(self, model: bytes) -> dict[int, Verifier]:
         """The validators that say they serve the model, by index, rising."""

@@ -91,25 +91,24 @@ class InferenceFlow:
 
     async def _included(self, transaction: Transaction, identity: bytes) -> Job:
         """The job, once its transaction is executed. Raises Rejection if that failed."""
-        while True:
-            found = self._node.transaction(transaction.id)
-            if found is not None:
-                _, receipt = found
-                if not receipt.accepted:
-                    raise Rejection(
-                        RejectionReason(receipt.reason),
-                        "refused when its block was executed; nothing but the fee was taken",
-                    )
-                job = await self._job(identity)
-                if job is not None:
-                    return job
-            if self._node.height > transaction.body.valid_until_height:
-                raise Rejection(
-                    RejectionReason.EXPIRED,
-                    f"not included up to height {transaction.body.valid_until_height}; sign it "
-                    "anew with a later valid_until_height",
-                )
-            await self._node.next_block()
+        last_height = transaction.body.valid_until_height
+        found = await self._node.wait_transaction(transaction.id, last_height)
+        if found is None:
+            raise Rejection(
+                RejectionReason.EXPIRED,
+                f"not included up to height {last_height}; sign it anew with a later "
+                "valid_until_height",
+            )
+        _, receipt = found
+        if not receipt.accepted:
+            raise Rejection(
+                RejectionReason(receipt.reason),
+                "refused when its block was executed; nothing but the fee was taken",
+            )
+        job = await self._job(identity)
+        if job is None:
+            raise RuntimeError(f"job {identity.hex()} was accepted and is in no table")
+        return job
 
     async def _job(self, identity: bytes) -> Job | None:
         def read(ledger: Ledger) -> Job | None:

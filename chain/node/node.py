@@ -18,6 +18,7 @@ from chain.node.config import NodeConfig
 from chain.node.driver import Driver
 from chain.node.duties import Duties
 from chain.node.intake import Intake
+from chain.node.outcomes import Outcome, TransactionWaits, receipts_of
 from chain.node.peers import Peers
 from chain.node.provider import ProviderAgent
 from chain.node.recovery import open_replica
@@ -28,7 +29,6 @@ from chain.node.views import runtime_view, transaction_receipt
 from chain.node.worker import LedgerWorker
 from chain.receipt_files import to_protobuf
 from chain.receipts import build_receipt
-from chain.records import TransactionReceipt
 from chain.rejections import Rejection, RejectionReason
 from chain.runtime_client import RuntimeRefusedError, RuntimeUnavailableError
 from chain.runtime_pool import RuntimePool
@@ -113,6 +113,7 @@ class Node:
             config.pending_bytes_max,
         )
         self._executed = asyncio.Event()
+        self._waits = TransactionWaits()
         self._attested_height = 0
         self._receipts_height = 0
         self._wants_blocks = False
@@ -190,9 +191,14 @@ class Node:
         """Return when another block has been executed."""
         await self._executed.wait()
 
-    def transaction(self, identity: bytes) -> tuple[int, TransactionReceipt] | None:
+    async def transaction(self, identity: bytes) -> Outcome | None:
         """Height and receipt of an executed transaction."""
-        return transaction_receipt(self.store, identity)
+        return await asyncio.to_thread(transaction_receipt, self.store, identity)
+
+    async def wait_transaction(self, identity: bytes, last_height: int) -> Outcome | None:
+        """The same as soon as there is one; None when a block after `last_height` has come."""
+        with self._waits.waiting(identity, last_height) as outcome:
+            return await self.transaction(identity) or await outcome
 
     def receipt(self, job: bytes) -> receipts_pb2.Receipt:
         """A settled job's receipt. Raises Rejection, NOT_READY among others."""
@@ -316,6 +322,11 @@ class Node:
                 self._receipts_height = self.height
             self.driver.post(Executed(self.height, outcome.execution_root))
             self._update_demand()
+            wanted = self._waits.wanted
+            found = {}
+            if wanted:
+                found = await asyncio.to_thread(receipts_of, self.height, outcome.receipts, wanted)
+            self._waits.settle(self.height, found)
             for refused in outcome.refused_attestations:
                 logger.warning("attestation of validator %d: %s", refused.validator, refused.detail)
             for agent in (self._provider, self._verifier):

@@ -15,9 +15,17 @@ from assay.v1 import node_pb2, node_pb2_grpc, receipts_pb2
 from chain.node.errors import CallContext, refuse
 from chain.node.inference import InferenceFlow
 from chain.node.node import Node
-from chain.node.views import account_view, block_view, job_view, model_view, offer_view
+from chain.node.views import (
+    account_view,
+    block_view,
+    job_view,
+    model_view,
+    offer_view,
+    settled_job_view,
+)
 from chain.records import TransactionReceipt
 from chain.rejections import Rejection, RejectionReason
+from chain.transactions import WINDOW_BLOCKS
 
 SUBMIT_MANY_MAX = 4096
 JOBS_LIMIT_MAX = 1000
@@ -69,7 +77,7 @@ class TransactionsService(_Base, node_pb2_grpc.TransactionsServicer):
         self, request: node_pb2.TransactionRequest, context: CallContext
     ) -> node_pb2.TransactionStatus:
         """The outcome of an executed transaction."""
-        found = self._node.transaction(request.id)
+        found = await self._node.transaction(request.id)
         if found is None:
             detail = f"no executed transaction {request.id.hex()}; it may be under way: use Wait"
             detail += self._node.store.kept_note()
@@ -80,8 +88,14 @@ class TransactionsService(_Base, node_pb2_grpc.TransactionsServicer):
         self, request: node_pb2.TransactionRequest, context: CallContext
     ) -> node_pb2.TransactionStatus:
         """The outcome, as soon as there is one; the caller's deadline bounds the wait."""
-        while (found := self._node.transaction(request.id)) is None:
-            await self._node.next_block()
+        last_height = self._node.height + WINDOW_BLOCKS
+        found = await self._node.wait_transaction(request.id, last_height)
+        if found is None:
+            detail = (
+                f"no block up to {last_height} has transaction {request.id.hex()}: whatever was "
+                "valid when the wait began has expired; sign it anew"
+            )
+            await refuse(context, Rejection(RejectionReason.NOT_FOUND, detail))
         return _transaction_status(request.id, *found)
 
 
@@ -116,9 +130,16 @@ class InferenceService(_Base, node_pb2_grpc.InferenceServicer):
     ) -> node_pb2.JobView:
         """One job as the ledger has it now."""
         job = await self._node.worker.read(lambda ledger: ledger.job(request.job))
-        if job is None:
+        view = await asyncio.to_thread(
+            lambda: (
+                settled_job_view(request.job, self._node.store)
+                if job is None
+                else job_view(request.job, job, self._node.store)
+            )
+        )
+        if view is None:
             await _not_found(context, request.job)
-        return job_view(request.job, job, self._node.store)
+        return view
 
     async def List(  # noqa: N802
         self, request: node_pb2.JobsRequest, context: CallContext
@@ -128,9 +149,10 @@ class InferenceService(_Base, node_pb2_grpc.InferenceServicer):
         if limit > JOBS_LIMIT_MAX:
             detail = f"limit {limit}, allowed are 1 to {JOBS_LIMIT_MAX}"
             await refuse(context, Rejection(RejectionReason.TOO_LARGE, detail))
-        jobs = await self._node.worker.read(lambda ledger: list(ledger.jobs()))
-        jobs.sort(key=lambda item: (item[1].requested_height, item[0]), reverse=True)
-        views = [job_view(identity, job, self._node.store) for identity, job in jobs[:limit]]
+        jobs = await self._node.worker.read(lambda ledger: ledger.newest_jobs(limit))
+        views = await asyncio.to_thread(
+            lambda: [job_view(identity, job, self._node.store) for identity, job in jobs]
+        )
         return node_pb2.JobsReply(jobs=views)
 
 
@@ -157,7 +179,7 @@ class ChainService(_Base, node_pb2_grpc.ChainServicer):
             self._node.store.check_kept(height)
         except Rejection as rejection:
             await refuse(context, rejection)
-        view = block_view(self._node.store, height)
+        view = await asyncio.to_thread(block_view, self._node.store, height)
         if view is None:
             detail = f"no executed block {height}; the newest here is {self._node.height}"
             await refuse(context, Rejection(RejectionReason.NOT_FOUND, detail))
@@ -171,7 +193,7 @@ class ChainService(_Base, node_pb2_grpc.ChainServicer):
         while True:
             while height < self._node.height:
                 height += 1
-                view = block_view(self._node.store, height)
+                view = await asyncio.to_thread(block_view, self._node.store, height)
                 if view is not None:
                     yield view
             await self._node.next_block()

@@ -6,10 +6,12 @@ from assay.v1 import inference_pb2, node_pb2
 from chain.node.provider import stored_result
 from chain.pairs import pair_message
 from chain.records import (
+    JOB_LEAF,
     TRANSACTION_LEAF,
     Account,
     CommitteeSeat,
     Job,
+    JobReceipt,
     Model,
     Offer,
     TransactionReceipt,
@@ -87,6 +89,28 @@ def job_view(identity: bytes, job: Job, store: Store) -> node_pb2.JobView:
         requested_ms=job.requested_ms,
         answered_height=job.answered_height,
         engine_profile=job.engine_profile,
+    )
+
+
+def settled_job_view(identity: bytes, store: Store) -> node_pb2.JobView | None:
+    """A job whose row has left the state, as its receipt tells it; None if there is none."""
+    location = store.job_location(identity)
+    if location is None:
+        return None
+    leaf = store.receipts_at(location.height)[location.index]
+    receipt = decode(JobReceipt, leaf[len(JOB_LEAF) :])
+    digest = receipt.result_digest
+    payload = None if digest is None else store.payload(digest)
+    return node_pb2.JobView(
+        job=identity,
+        status=receipt.status.name,
+        requester=receipt.requester,
+        model=receipt.model,
+        provider=receipt.provider or b"",
+        seed=receipt.seed or b"",
+        input_tokens=receipt.input_tokens,
+        output_tokens=receipt.output_tokens,
+        result=None if payload is None else inference_pb2.InferenceResult.FromString(payload),
     )
 
 

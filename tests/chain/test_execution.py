@@ -17,7 +17,7 @@ from chain.execution import BlockContext, LaneBatch, Ledger
 from chain.execution.block import fee_of
 from chain.execution.ledger import SUPPLY_MAX
 from chain.parameters import DURATION_MS_MAX, GRAIN_PER_ASY, Parameters
-from chain.records import Account, ExecutionLink, TransactionReceipt
+from chain.records import Account, ExecutionLink, JobStatus, TransactionReceipt
 from chain.rejections import Rejection, RejectionReason
 from chain.state import TableNumber
 from chain.transactions import WINDOW_BLOCKS
@@ -516,3 +516,24 @@ def test_random_transfers_equal_a_plain_dictionary_of_balances() -> None:
                 balances[to] += amount
         world.block()
     assert {person: world.ledger.account(person).balance for person in people} == balances
+
+
+def test_a_final_job_leaves_the_state_after_the_governed_number_of_blocks() -> None:
+    world = World(parameters=Parameters(job_rows_kept_blocks=3))
+    world.open_market()
+    first, second = world.request(), world.request()
+    assert [key for key, _ in world.ledger.newest_jobs(9)] == [second, first]
+    assert [key for key, _ in world.ledger.newest_jobs(1)] == [second]
+    while world.job(first).status is not JobStatus.REFUNDED:
+        world.block(after_ms=60_001)
+    kept_until = world.job(first).final_height + 3
+    while world.ledger.height < kept_until - 1:
+        world.block()
+        assert world.ledger.job(first) is not None
+    again = restarted(world.ledger)
+    context, lanes = world.next_block()
+    outcome = world.ledger.execute(context, lanes)
+    assert again.execute(context, lanes) == outcome
+    assert world.ledger.job(first) is None
+    assert (TableNumber.JOBS, first, None) in outcome.journal
+    assert first not in dict(outcome.changed_jobs)

@@ -63,7 +63,11 @@ class Gateway:
     async def read(self, function: Callable[[Ledger], T]) -> T:
         return function(self.world.ledger)
 
-    def transaction(self, _: bytes) -> tuple[int, TransactionReceipt] | None:
+    async def wait_transaction(
+        self, _: bytes, last_height: int
+    ) -> tuple[int, TransactionReceipt] | None:
+        while self.outcome is None and self.height <= last_height:
+            await self.next_block()
         return self.outcome
 
     async def next_block(self) -> None:

@@ -11,11 +11,12 @@ from chain.node.views import (
     job_view,
     model_view,
     offer_view,
+    settled_job_view,
     transaction_receipt,
 )
 from chain.records import JobStatus
 from consensus.values import Scores, Verdict
-from tests.chain.finished_job import JOB_HEIGHT
+from tests.chain.finished_job import JOB, JOB_HEIGHT, RESULT, job_receipt
 from tests.chain.ledger_world import (
     ALICE,
     FUNDS,
@@ -130,3 +131,16 @@ def test_a_transaction_is_found_by_its_id(tmp_path: Path) -> None:
         height, receipt = found
         assert (height, receipt.transaction, receipt.accepted) == (chain.height, identity, True)
         assert transaction_receipt(store, bytes(32)) is None
+
+
+def test_a_job_that_left_the_state_is_shown_from_its_receipt(tmp_path: Path) -> None:
+    with store_of(tmp_path) as (store, chain):
+        chain.run_job()
+        view = settled_job_view(JOB, store)
+        assert view is not None
+        receipt = job_receipt(RESULT.SerializeToString())
+        assert (view.job, view.status) == (JOB, "VERIFIED")
+        assert (view.requester, view.provider) == (receipt.requester, receipt.provider)
+        assert (view.input_tokens, view.output_tokens) == (12, 4)
+        assert view.result == RESULT
+        assert settled_job_view(bytes(32), store) is None
