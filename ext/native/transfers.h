@@ -68,4 +68,11 @@ assay_run_status assay_run_transfers(assay_accounts *accounts, assay_window *win
                                      const assay_transfer_rules *rules, const uint8_t *lane_owner,
                                      assay_run_output *output, size_t *position, size_t stop);
 
+/* What a run would say of each transaction if it were the first of its block, without changing anything:
+ * three arrays with an entry for each. One that is not plain is not judged. */
+void assay_check_transfers(assay_accounts *accounts, assay_window *window,
+                           const assay_run_batch *batch, const assay_transfer_rules *rules,
+                           const uint8_t *lane_owner, size_t count, uint8_t *refusals,
+                           uint64_t *seen, uint64_t *bounds);
+
 #endif
