@@ -313,6 +313,19 @@ static void check_leaves(const assay_leaves *leaves) {
     free(ends);
 }
 
+static void check_only(assay_accounts *accounts, assay_window *window, const assay_run_batch *given,
+                       const assay_transfer_rules *rules, const uint8_t *owner, size_t bodies) {
+    uint8_t *refusals = malloc(bodies);
+    uint64_t *seen = malloc(8 * bodies), *bounds = malloc(8 * bodies);
+    assay_check_transfers(accounts, window, given, rules, owner, bodies, refusals, seen, bounds);
+    for (size_t i = 0; i < bodies; i++)
+        require(refusals[i] <= ASSAY_REFUSAL_AMOUNT_ZERO &&
+                (refusals[i] == ASSAY_REFUSAL_NONE || given->bodies->classes[i] == ASSAY_BODY_PLAIN));
+    free(refusals);
+    free(seen);
+    free(bounds);
+}
+
 static void check_runs(void) {
     const uint64_t seed[2] = {state, 9};
     const assay_transfer_rules rules = {100, 10, 3, 0, 8, 5000};
@@ -329,6 +342,8 @@ static void check_runs(void) {
         random_key(owner);
         const assay_run_batch given = {batch.payload, batch.keys, batch.ids, &batch.parsed};
         const size_t savepoint = accounts.undo.count;
+        check_only(&accounts, &window, &given, &rules, owner, batch.count);
+        require(accounts.undo.count == savepoint);
         for (size_t at = 0; at < batch.count; at++) {
             assay_run_status status = assay_run_transfers(&accounts, &window, &given, &rules, owner,
                                                           &output, &at, batch.count);
