@@ -1,7 +1,7 @@
 """Account rows on disk: pages of them, and how a run of journals goes into pages.
 
 A row is what `ext.ledger` packs: u32-LE number, key, four u64-LE. Numbers have no gaps, so page p
-holds the rows p * PAGE_ROWS and on. Journals are folded in when they are about half as long as the
+holds the rows p * PAGE_ROWS and on. Journals are folded in when they are about as long as the
 table, so nearly every page changes and is written whole. Measured for 300,000 changed rows of a
 million: 5.5 us for each as a row of its own, 2.2 us in chunks of 256, and less the larger they are.
 """
@@ -30,10 +30,12 @@ def merge_changes(changes: Sequence[bytes]) -> Rows:
     Raises ValueError for packed rows of a bad length.
     """
     rows = np.frombuffer(b"".join(changes), ROW)
-    rows = rows[np.argsort(rows["number"], kind="stable")]
+    numbers = np.ascontiguousarray(rows["number"])
+    order = np.argsort(numbers, kind="stable")
+    in_order = numbers[order]
     is_last = np.ones(len(rows), np.bool_)
-    is_last[:-1] = rows["number"][1:] != rows["number"][:-1]
-    return rows[is_last]
+    is_last[:-1] = in_order[1:] != in_order[:-1]
+    return rows[order[is_last]]
 
 
 def split_into_pages(rows: Rows) -> Iterator[tuple[int, Rows]]:

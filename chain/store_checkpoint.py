@@ -65,9 +65,9 @@ class CheckpointPolicy:
     blocks: int = 16_384
     """A checkpoint is due after so many blocks, ..."""
     journal_bytes: int = 32 << 20
-    """... or so many bytes of journals; or half as many as the accounts have, if that is more, so
-    that a checkpoint writes about as much as it was given."""
-    patience: int = 4
+    """... or so many bytes of journals; or as many as the accounts have, if that is more, so that
+    a checkpoint writes no more than it was given."""
+    patience: int = 3
     """At so many times the above commits wait for the checkpoint."""
 
 
@@ -118,8 +118,7 @@ class Checkpoints:
         return max(blocks, self._waiting_bytes / self._slice_bytes())
 
     def _slice_bytes(self) -> int:
-        table = self.row.account_rows * ACCOUNT_ROW_BYTES
-        return max(self._policy.journal_bytes, table // 2)
+        return max(self._policy.journal_bytes, self.row.account_rows * ACCOUNT_ROW_BYTES)
 
     def step(self, pruned_through: int) -> bool:
         """Fold one slice of journals in, if there are any; whether there were.

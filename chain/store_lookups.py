@@ -11,6 +11,7 @@ the reader sees both and compares the whole id in the row that the entry leads t
 import enum
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -89,20 +90,31 @@ def _entries(height: int, prefixes: NDArray[Any], slots: NDArray[Any]) -> Entrie
     entries["prefix"] = prefixes
     entries["height"] = height
     entries["slot"] = slots
-    return merged([entries])
+    return _sorted(entries)
 
 
-def merged(runs: Sequence[Entries]) -> Entries:
-    """One sorted run of several whose heights do not fall from run to run."""
-    entries = np.concatenate(runs) if runs else np.empty(0, ENTRY)
+def _sorted(entries: Entries) -> Entries:
     # Stable, so that what shares a prefix stays in order of height and slot.
     return entries[np.argsort(entries["prefix"], kind="stable")]
 
 
-def find(entries: Entries, identity: bytes, kind: LookupKind) -> list[tuple[int, int]]:
-    """(height, slot) of entries that may be this id's, newest first."""
+def merged(runs: Sequence[Entries]) -> Entries:
+    """One sorted run of several whose heights do not fall from run to run."""
+    filled = [run for run in runs if len(run)]
+    if len(filled) <= 1:
+        return filled[0] if filled else np.empty(0, ENTRY)
+    return _sorted(np.concatenate(filled))
+
+
+def find(
+    entries: Entries, identity: bytes, kind: LookupKind, prefixes: NDArray[np.uint64] | None = None
+) -> list[tuple[int, int]]:
+    """(height, slot) of entries that may be this id's, newest first.
+
+    A search copies the prefixes together unless they are given so.
+    """
     prefix = np.uint64(int.from_bytes(identity[:PREFIX_BYTES], "big"))
-    prefixes = entries["prefix"]
+    prefixes = entries["prefix"] if prefixes is None else prefixes
     low = int(np.searchsorted(prefixes, prefix, "left"))
     high = int(np.searchsorted(prefixes, prefix, "right"))
     return [
@@ -112,34 +124,46 @@ def find(entries: Entries, identity: bytes, kind: LookupKind) -> list[tuple[int,
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    entries: Entries
+    prefixes: NDArray[np.uint64]
+
+
+def _run(entries: Entries) -> _Run:
+    return _Run(entries, np.ascontiguousarray(entries["prefix"]))
+
+
 class RecentLookups:
     """Runs of the blocks above the checkpoint. One thread adds, another forgets, any may find."""
 
     def __init__(self) -> None:
-        self._runs: tuple[Entries, ...] = ()
+        self._runs: tuple[_Run, ...] = ()
         self._changing = threading.Lock()
 
-    def add(self, run: Entries) -> None:
+    def add(self, entries: Entries) -> None:
         """The entries of the next block."""
         with self._changing:
-            runs = (*self._runs, run)
-            self._runs = runs if len(runs) <= RUNS_MAX else (merged(runs),)
+            runs = (*self._runs, _run(entries))
+            if len(runs) > RUNS_MAX:
+                runs = (_run(merged([run.entries for run in runs])),)
+            self._runs = runs
 
     def through(self, height: int) -> Entries:
         """All entries up to and with a height."""
-        run = merged(self._runs)
-        return run[run["height"] <= height]
+        entries = merged([run.entries for run in self._runs])
+        return entries[entries["height"] <= height]
 
     def forget(self, height: int) -> None:
         """Drop the entries up to and with a height: the disk has them."""
         with self._changing:
-            left = (run[run["height"] > height] for run in self._runs)
-            self._runs = tuple(run for run in left if len(run))
+            left = (run.entries[run.entries["height"] > height] for run in self._runs)
+            self._runs = tuple(_run(entries) for entries in left if len(entries))
 
     def find(self, identity: bytes, kind: LookupKind) -> Iterator[tuple[int, int]]:
         """(height, slot) candidates, newest first."""
         for run in reversed(self._runs):
-            yield from find(run, identity, kind)
+            yield from find(run.entries, identity, kind, run.prefixes)
 
 
 def find_in_segment(
@@ -166,7 +190,7 @@ def read_segment(rocks: Rocks, segment: Segment) -> Entries:
 def write_segment(writer: SteppedWriter, serial: int, entries: Entries) -> Segment:
     """Write sorted entries, one at least, under a serial number that no segment has."""
     drop_segment(writer, serial)  # what a killed checkpoint left
-    prefixes = entries["prefix"]
+    prefixes = np.ascontiguousarray(entries["prefix"])
     start = 0
     while start < len(entries):
         # A prefix never spans two pieces: one seek finds all that share it.

@@ -252,8 +252,7 @@ def journal_bytes(journal: Journal, accounts: bytes) -> bytes:
             out += len(value).to_bytes(4, "little")
             out += value
     out += len(accounts).to_bytes(4, "little")
-    out += accounts
-    return bytes(out)
+    return b"".join((out, accounts))
 
 
 def packed(leaves: Sequence[bytes]) -> PackedLeaves:
@@ -263,7 +262,7 @@ def packed(leaves: Sequence[bytes]) -> PackedLeaves:
 
 def leaves_bytes(leaves: PackedLeaves) -> bytes:
     """Their number as u32-LE, their ends, their data."""
-    return len(leaves).to_bytes(END_BYTES, "little") + leaves.ends + leaves.data
+    return b"".join((len(leaves).to_bytes(END_BYTES, "little"), leaves.ends, leaves.data))
 
 
 def leaves_of_row(row: bytes) -> PackedLeaves:
