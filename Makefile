@@ -10,6 +10,8 @@ WORKERS ?= 2
 # A fuzz target runs at least this long; signatures run until 100,000 batches were tried as well.
 SECONDS ?= 60
 SEED ?= 1
+# How many operations the ledger and its specification are compared on by `make soak`.
+OPERATIONS ?= 100000
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := chain consensus ext runtime
@@ -29,7 +31,7 @@ found=$$(grep -v -E 'unused (variable|attribute) ' <<< "$$found" || true); \
 if test -n "$$found"; then echo "$$found"; exit 1; else echo "  none"; fi
 endef
 
-.PHONY: help build run check format test fuzz bench clean
+.PHONY: help build run check format test fuzz soak bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +75,9 @@ test: build ## Run every test (ARGUMENTS='tests/ext -k merkle' narrows it)
 
 fuzz: build ## Try random input on everything that reads it (SECONDS=60 each, SEED=1)
 	$(BIN)/python -m tests.fuzz --full --seconds $(SECONDS) --seed $(SEED)
+
+soak: build ## Compare the ledger with its specification (OPERATIONS=100000, SEED=1)
+	ASSAY_SOAK_OPERATIONS=$(OPERATIONS) ASSAY_SOAK_SEED=$(SEED) $(BIN)/pytest tests/chain/test_specification.py
 
 bench: build ## Measure the hot path (ratios against a baseline of the same run)
 	$(BIN)/pytest bench --benchmark-only $(ARGUMENTS)

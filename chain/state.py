@@ -7,7 +7,7 @@ of the journal, at `commit`, which hashes what changed and nothing else.
 
 Accounts are native (`ext.ledger`): a row, once made, stays. Rows of the other tables may go; the
 lowest free number is the next new row's, and a table ends with its last row in use. So which rows
-there are follows from the stored ones, whatever came before (docs/decisions/0014).
+there are follows from the stored ones, whatever came before (docs/decisions/0016).
 """
 
 import enum
