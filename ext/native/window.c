@@ -5,7 +5,10 @@
 #include "little_endian.h"
 #include "memory.h"
 
-enum { IDS_AT_FIRST = 64 };
+enum {
+    IDS_AT_FIRST = 64,
+    GROUP = 32, /* ids whose slots are fetched ahead */
+};
 
 static inline size_t place_of(const assay_window *window, size_t position) {
     return (window->head + position) & (window->capacity - 1);
@@ -126,10 +129,16 @@ void assay_window_drop_through(assay_window *window, uint64_t height) {
     size_t dropped = 0, ids = 0;
     while (dropped < window->height_count && window->heights[dropped].height <= height)
         ids += window->heights[dropped++].count;
-    for (size_t i = 0; i < ids; i++) {
-        size_t place = place_of(window, i);
-        assay_key_index_remove(&window->index, assay_key_hash(&window->index, id_at(window, place)),
-                               (uint32_t)place);
+    for (size_t start = 0; start < ids; start += GROUP) {
+        const size_t count = ids - start < GROUP ? ids - start : GROUP;
+        uint32_t hashes[GROUP];
+        for (size_t i = 0; i < count; i++) {
+            hashes[i] = assay_key_hash(&window->index, id_at(window, place_of(window, start + i)));
+            assay_key_index_prefetch(&window->index, hashes[i]);
+        }
+        for (size_t i = 0; i < count; i++)
+            assay_key_index_remove(&window->index, hashes[i],
+                                   (uint32_t)place_of(window, start + i));
     }
     window->head = place_of(window, ids);
     window->count -= ids;
