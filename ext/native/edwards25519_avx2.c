@@ -136,11 +136,9 @@ QUAD_TARGET static unsigned decode_four(edwards_ready out[LANES],
     broadcast(&one, &FIELD_ONE);
     quad_square(&y2, &y);
     quad_subtract(&u, &y2, &one);
-    quad_reduce(&u, &u);
     broadcast(&constant, &EDWARDS_D);
     quad_multiply(&v, &y2, &constant);
     quad_add(&v, &v, &one);
-    quad_reduce(&v, &v);
     quad_square(&v2, &v);
     quad_multiply(&uv3, &u, &v);
     quad_multiply(&uv3, &uv3, &v2);
@@ -168,9 +166,7 @@ QUAD_TARGET static unsigned decode_four(edwards_ready out[LANES],
     quad_multiply(&product, &x, &y);
     quad_multiply(&product, &product, &constant);
     quad_subtract(&other, &y, &x);
-    quad_reduce(&other, &other);
     quad_add(&check, &y, &x);
-    quad_reduce(&check, &check);
     store_ready(out, &other, &check, &product);
     return plain | turned;
 }

@@ -3,9 +3,9 @@
  *
  * Five limbs with 51 bits between them, signed: value = sum of limb[i] * 2^(51 i). With
  * e = 2^13 for what carries leave behind:
- *   reduced  every limb at most 2^50 + e in size. Results of multiply, square, load and carry.
- *   twice    at most 2^51 + 2e: the sum or difference of two reduced elements.
- * One operand of multiply may be twice, the other is reduced; square wants a reduced one.
+ *   reduced  every limb at most 2^50 + e in size: the result of everything here.
+ *   twice    at most 2^51 + 2e: what adding two reduced elements limb by limb gives.
+ * The first operand of multiply may be twice; all other operands are reduced.
  * docs/ed25519.md derives why every step is exact. Callers set the rounding mode (quad_enter). */
 #ifndef ASSAY_FIELD25519_AVX2_H
 #define ASSAY_FIELD25519_AVX2_H
@@ -153,24 +153,31 @@ QUAD_INLINE void quad_square(quad *out, const quad *a) {
     quad_carry(out, &columns);
 }
 
+/* The limbs of a reduced element as bits, QUAD_LOW_BITS too much: in size they are below 2^51, so the
+ * sum stays between 2^52 and 2^53. */
+QUAD_INLINE __m256i quad_limb_bits(const quad *a, int i) {
+    return _mm256_castpd_si256(_mm256_add_pd(a->limb[i], QUAD_DOUBLES(low)));
+}
+
+/* Reduced operands, reduced result. The limbs are added as integers: as doubles, the sum may be too
+ * large for quad_limb_bits. */
 QUAD_INLINE void quad_add(quad *out, const quad *a, const quad *b) {
+    quad_columns columns;
 #pragma GCC unroll 5
-    for (int i = 0; i < 5; i++) out->limb[i] = _mm256_add_pd(a->limb[i], b->limb[i]);
+    for (int i = 0; i < 5; i++)
+        columns.sum[i] =
+            _mm256_add_epi64(_mm256_add_epi64(quad_limb_bits(a, i), quad_limb_bits(b, i)),
+                             quad_word(QUAD_BIAS - 2 * QUAD_LOW_BITS));
+    quad_carry(out, &columns);
 }
 
 QUAD_INLINE void quad_subtract(quad *out, const quad *a, const quad *b) {
-#pragma GCC unroll 5
-    for (int i = 0; i < 5; i++) out->limb[i] = _mm256_sub_pd(a->limb[i], b->limb[i]);
-}
-
-/* The integer limbs of any element whose limbs are below 2^51 + 2e in size, brought to reduced. */
-QUAD_INLINE void quad_reduce(quad *out, const quad *a) {
     quad_columns columns;
 #pragma GCC unroll 5
-    for (int i = 0; i < 5; i++) {
-        __m256i limb = _mm256_castpd_si256(_mm256_add_pd(a->limb[i], _mm256_set1_pd(QUAD_LOW)));
-        columns.sum[i] = _mm256_add_epi64(limb, quad_word(QUAD_BIAS - QUAD_LOW_BITS));
-    }
+    for (int i = 0; i < 5; i++)
+        columns.sum[i] =
+            _mm256_add_epi64(_mm256_sub_epi64(quad_limb_bits(a, i), quad_limb_bits(b, i)),
+                             quad_word(QUAD_BIAS));
     quad_carry(out, &columns);
 }
 
@@ -187,14 +194,13 @@ QUAD_INLINE void quad_from_fields(quad *out, const field elements[4]) {
     quad_carry(out, &columns);
 }
 
-/* Limbs of a + 2p: positive and below 2^53, so loose, for a reduced or twice as large. */
+/* Limbs of a + 2p for a reduced a: positive and below 2^53, so loose. */
 QUAD_INLINE void quad_to_fields(field elements[4], const quad *a) {
 #pragma GCC unroll 5
     for (int i = 0; i < 5; i++) {
         const uint64_t twice_p = i == 0 ? 0xfffffffffffdaull : 0xffffffffffffeull;
         uint64_t lanes[4];
-        __m256i limb = _mm256_castpd_si256(_mm256_add_pd(a->limb[i], _mm256_set1_pd(QUAD_LOW)));
-        limb = _mm256_add_epi64(limb, quad_word(twice_p - QUAD_LOW_BITS));
+        __m256i limb = _mm256_add_epi64(quad_limb_bits(a, i), quad_word(twice_p - QUAD_LOW_BITS));
         _mm256_storeu_si256((__m256i *)lanes, limb);
         for (int lane = 0; lane < 4; lane++) elements[lane].limb[i] = lanes[lane];
     }

@@ -87,3 +87,9 @@ def test_the_signature_vectors_pass_under_the_sanitizers(build: Build) -> None:
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout == f"{len(lines)} right\n"
+
+
+def test_four_lanes_are_exact_at_the_bounds_of_their_limbs(build: Build) -> None:
+    program = str(build("quad_bounds"))
+    run = subprocess.run([program], capture_output=True, text=True, check=False, timeout=120)
+    assert (run.returncode, run.stdout) == (0, "right\n"), run.stderr
