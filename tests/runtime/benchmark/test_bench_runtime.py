@@ -1,6 +1,8 @@
 """The verb on a tiny model: what it prints, writes, draws and refuses."""
 
 import json
+import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from runtime.benchmark.cli import runtime_command
 from runtime.packages import REFERENCE_PROFILE, ModelPackage
+from tests.conftest import REPOSITORY
 from tests.runtime.tiny_model import TinyModel, tiny_package
 
 ARGUMENTS = ["--in-flight", "1,3", "--tokens", "8", "--rounds", "2"]
@@ -86,6 +89,13 @@ def test_what_is_no_report_is_refused(text: str, tmp_path: Path) -> None:
     refused = bench("--from", str(path), "--json")
     assert refused.exit_code == 1
     assert json.loads(refused.stderr)["reason"] == "bad_report"
+
+
+def test_assay_bench_has_the_verb() -> None:
+    with (REPOSITORY / "pyproject.toml").open("rb") as file:
+        groups = tomllib.load(file)["project"]["entry-points"]
+    entry = EntryPoint("runtime", groups["assay.bench"]["runtime"], "assay.bench")
+    assert entry.load() is runtime_command
 
 
 def test_a_call_without_package_or_report_is_wrong() -> None:
