@@ -1,6 +1,7 @@
 """What a block did, for those who follow: the leaves of the events tree."""
 
 import enum
+import struct
 from dataclasses import dataclass
 
 from consensus.wire import U8, U64, Hash, PublicKey, encode
@@ -44,17 +45,13 @@ class Event:
         return b"E" + encode(self)
 
 
+_TAIL = struct.Struct("<QB").pack
+_HEADS = {kind: b"E" + kind.to_bytes(1, "little") for kind in EventKind}
+
+
 def event_leaf(
     kind: EventKind, subject: bytes, other: bytes | None, amount: int, code: int
 ) -> bytes:
     """`Event(...).leaf()`, laid out by hand: the same bytes at a fraction of the cost."""
-    return b"".join(
-        (
-            b"E",
-            kind.to_bytes(1, "little"),
-            subject,
-            b"\0" if other is None else b"\1" + other,
-            amount.to_bytes(8, "little"),
-            code.to_bytes(1, "little"),
-        )
-    )
+    party = b"\0" if other is None else b"\1" + other
+    return _HEADS[kind] + subject + party + _TAIL(amount, code)

@@ -123,12 +123,13 @@ class Table(Generic[Record]):
         for key in self._by_suffix.get(suffix, ()):
             yield key, self._records[key]
 
-    def put(self, key: bytes, record: Record | None) -> None:
-        """Set the record, or delete it with None. Only `State.put` calls this."""
-        present = key in self._records
+    def put(self, key: bytes, record: Record | None) -> Record | None:
+        """Set the record, or delete it with None; what was there. Only `State` calls this."""
+        before = self._records.get(key)
+        present = before is not None
         if record is not None:
             self._records[key] = record
-            if not present and self._group_bytes:
+            if self._group_bytes and not present:
                 insort(self._by_prefix.setdefault(key[: self._group_bytes], []), key)
                 insort(self._by_suffix.setdefault(key[self._group_bytes :], []), key)
         elif present:
@@ -136,6 +137,7 @@ class Table(Generic[Record]):
             if self._group_bytes:
                 _leave(self._by_prefix, key[: self._group_bytes], key)
                 _leave(self._by_suffix, key[self._group_bytes :], key)
+        return before
 
     def load(self, values: dict[bytes, bytes]) -> None:
         """Fill the empty table from stored values. Raises StateError for any that is not ours."""
@@ -261,8 +263,8 @@ class State:
 
     def put(self, table: Table[Record], key: bytes, record: Record | None) -> None:
         """Set a record, or delete it with None, so that it can be undone."""
-        self._undo.append((table, key, table.get(key), key in table.dirty))
-        table.put(key, record)
+        before = table.put(key, record)
+        self._undo.append((table, key, before, key in table.dirty))
         table.dirty.add(key)
 
     def savepoint(self) -> Savepoint:

@@ -25,6 +25,7 @@ PUBLIC_KEY_BYTES = 32
 SALT_MAX = (1 << 64) - 1
 
 _OPS_FIELD = pb.TxBody.OPS_FIELD_NUMBER
+_RESULT_FIELD = pb.SubmitResult.RESULT_FIELD_NUMBER
 _OPERATION_FIELDS = {field.number: field.name for field in pb.Op.DESCRIPTOR.fields}
 _OPERATION_NAMES = {
     field.message_type.full_name: field.name
@@ -135,7 +136,7 @@ def result_bytes(submit_result: bytes) -> bytes:
     results = [
         submit_result[start:end]
         for number, kind, start, end in _fields(submit_result)
-        if number == pb.SubmitResult.RESULT_FIELD_NUMBER and kind == _DELIMITED
+        if number == _RESULT_FIELD and kind == _DELIMITED
     ]
     if len(results) != 1:
         raise _malformed(f"SubmitResult holds {len(results)} results, must be one")
@@ -177,7 +178,10 @@ def _fields(data: bytes) -> list[tuple[int, int, int, int]]:
             tag, start = _varint(data, offset)
         number, kind = tag >> 3, tag & 7
         if kind == _DELIMITED:
-            size, start = _varint(data, start)
+            if start < length and data[start] < 0x80:
+                size, start = data[start], start + 1
+            else:
+                size, start = _varint(data, start)
             offset = start + size
         elif kind == _VARINT:
             _, offset = _varint(data, start)

@@ -23,14 +23,6 @@ PROMPT_BYTES_PER_TOKEN_MAX = 16
 """A generous bound: the exact count of tokens is known to the runtime only."""
 RESULT_TEXT_BYTES_MAX = 1 << 16
 
-_SAMPLING_NAMES = (
-    "temperature_milli",
-    "top_k",
-    "top_p_milli",
-    "the number of stop strings",
-    "min_tokens",
-    "logprob_ceiling_milli",
-)
 _ROLES = (inference.ROLE_SYSTEM, inference.ROLE_USER, inference.ROLE_ASSISTANT)
 _FINISH_REASONS = (
     inference.FINISH_REASON_STOP,
@@ -191,26 +183,21 @@ def check_input(prompt: inference.InferenceInput, context_tokens: int) -> None:
 
 def check_sampling(sampling: inference.Sampling) -> None:
     """Refuse sampling outside of the protocol's ranges. Raises Rejection."""
-    values = (
-        sampling.temperature_milli,
-        sampling.top_k,
-        sampling.top_p_milli,
-        len(sampling.stop),
-        sampling.min_tokens,
-        sampling.logprob_ceiling_milli,
-    )
-    limits = (
-        TEMPERATURE_MILLI_MAX,
-        TOP_K_MAX,
-        TOP_P_MILLI_MAX,
-        STOP_STRINGS_MAX,
-        sampling.max_output_tokens,
-        LOGPROB_CEILING_MILLI_MAX,
-    )
-    for name, value, limit in zip(_SAMPLING_NAMES, values, limits, strict=True):
-        if value > limit:
-            raise _bad_sampling(f"{name} is {value}, at most {limit}")
-    if any(not 1 <= len(text.encode()) <= STOP_BYTES_MAX for text in sampling.stop):
+    if sampling.temperature_milli > TEMPERATURE_MILLI_MAX:
+        raise _above("temperature_milli", sampling.temperature_milli, TEMPERATURE_MILLI_MAX)
+    if sampling.top_k > TOP_K_MAX:
+        raise _above("top_k", sampling.top_k, TOP_K_MAX)
+    if sampling.top_p_milli > TOP_P_MILLI_MAX:
+        raise _above("top_p_milli", sampling.top_p_milli, TOP_P_MILLI_MAX)
+    if sampling.min_tokens > sampling.max_output_tokens:
+        raise _above("min_tokens", sampling.min_tokens, sampling.max_output_tokens)
+    if sampling.logprob_ceiling_milli > LOGPROB_CEILING_MILLI_MAX:
+        ceiling = sampling.logprob_ceiling_milli
+        raise _above("logprob_ceiling_milli", ceiling, LOGPROB_CEILING_MILLI_MAX)
+    stops = sampling.stop
+    if len(stops) > STOP_STRINGS_MAX:
+        raise _above("the number of stop strings", len(stops), STOP_STRINGS_MAX)
+    if any(not 1 <= len(text.encode()) <= STOP_BYTES_MAX for text in stops):
         raise _bad_sampling(f"each stop string needs 1 to {STOP_BYTES_MAX} bytes")
 
 
@@ -290,6 +277,10 @@ def _bad_input(detail: str) -> Rejection:
 
 def _too_long(detail: str) -> Rejection:
     return Rejection(RejectionReason.PROMPT_TOO_LONG, detail)
+
+
+def _above(name: str, value: int, limit: int) -> Rejection:
+    return _bad_sampling(f"{name} is {value}, at most {limit}")
 
 
 def _bad_sampling(detail: str) -> Rejection:

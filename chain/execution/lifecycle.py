@@ -58,17 +58,18 @@ def assignment_weights(scope: Scope, offers: list[tuple[bytes, Offer]]) -> list[
     """
     if not offers:
         return []
-    cheapest = min(offer.input_price + offer.output_price for _, offer in offers)
+    cheapest = min([offer.input_price + offer.output_price for _, offer in offers])
+    stake_max = scope.parameters.stake_weight_cap
     candidates = []
     for index, (provider, offer) in enumerate(offers):
-        stake = min(scope.stake_of(provider), scope.parameters.stake_weight_cap)
         price = offer.input_price + offer.output_price
-        price_factor = max(1, FACTOR_SCALE * (cheapest + 1) // (price + 1))
+        price_factor = FACTOR_SCALE * (cheapest + 1) // (price + 1) or 1
         done = offer.completed + 1
-        record_factor = max(1, FACTOR_SCALE * done // (done + offer.failed))
+        record_factor = FACTOR_SCALE * done // (done + offer.failed) or 1
         free = offer.capacity - offer.open_jobs
         # One more, so that a chain without required stake can assign, too.
-        candidates.append(Candidate(index, (stake + 1) * free * price_factor * record_factor))
+        stake = min(scope.stake_of(provider), stake_max) + 1
+        candidates.append(Candidate(index, stake * free * price_factor * record_factor))
     return candidates
 
 
