@@ -35,7 +35,7 @@ LOG_FILES_KEPT: Final = 2
 WAL_BYTES_MAX: Final = 64 << 20
 BLOB_BYTES_MIN: Final = 16 << 10
 BLOB_FILE_BYTES: Final = 64 << 20
-STEP_BYTES_MAX: Final = 1 << 20
+STEP_BYTES_MAX: Final = 256 << 10
 """RocksDB's write keeps the interpreter's lock: background work writes no more than this at once,
 so that the event loop never waits long."""
 

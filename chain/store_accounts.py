@@ -12,11 +12,11 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ext.ledger import ACCOUNT_ROW_BYTES
+
 Rows: TypeAlias = NDArray[np.void]
 """Rising in number."""
 
-ACCOUNT_ROW_BYTES: Final = 68
-"""As `ext.ledger` packs them."""
 NUMBER_BYTES: Final = 4
 NO_NUMBER: Final = 0xFFFFFFFF
 """Of a row that nobody set; tables end long before it."""

@@ -17,7 +17,6 @@ from typing import Final
 from chain.leaves import PackedLeaves
 from chain.rocks import Rocks, SteppedWriter
 from chain.store_accounts import (
-    ACCOUNT_ROW_BYTES,
     PAGE_ROWS,
     merge_changes,
     split_into_pages,
@@ -54,6 +53,7 @@ from chain.store_rows import (
     record_key,
 )
 from consensus.wire import encode
+from ext.ledger import ACCOUNT_ROW_BYTES
 
 ID_BYTES: Final = 32
 

@@ -13,10 +13,10 @@ from chain.genesis import Genesis
 from chain.records import ExecutionLink
 from chain.rocks import Rocks
 from chain.store import BlockCommit, JobOrigin, Store
-from chain.store_accounts import ACCOUNT_ROW_BYTES
 from consensus.values import Batch, BatchHeader, Block, Tip
 from ext import merkle
 from ext.hashing import sha256, tagged_hash
+from ext.ledger import ACCOUNT_ROW_BYTES
 from tests.builders import block, genesis
 from tests.chain.finished_job import transaction_leaf
 

@@ -92,9 +92,9 @@ def test_a_long_change_is_written_in_steps(tmp_path: Path) -> None:
     rocks = Counting(tmp_path / "rocks")
     writer = SteppedWriter(rocks)
     for number in range(100):
-        writer.put(b"k" + number.to_bytes(4, "big"), bytes(100_000))
+        writer.put(b"k" + number.to_bytes(4, "big"), bytes(STEP_BYTES_MAX // 4 - 100))
     writer.finish()
-    assert len(sizes) == 10
+    assert len(sizes) == 25
     assert max(sizes) <= STEP_BYTES_MAX + 1_000
     assert len(list(rocks.all_rows(b"k"))) == 100
     rocks.close()

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chain.records import ExecutionLink
-from chain.store import JobOrigin, LeafLocation, Store, StoreError
+from chain.store import PAYLOAD_ROW_BYTES, JobOrigin, LeafLocation, Store, StoreError
 from chain.store_rows import (
+    PAYLOADS,
     JournalEntry,
     JournalRow,
     journal_bytes,
@@ -115,6 +116,30 @@ def test_jobs_are_found(chain: Chain) -> None:
     assert chain.store.job_origin(JOB) == JobOrigin(JOB, TRANSACTION, OPERATION)
     assert chain.store.job_location(bytes(32)) is None
     assert chain.store.payload(bytes(32)) is None
+
+
+def test_many_payloads_of_a_block_stand_in_rows_of_bounded_size(chain: Chain) -> None:
+    sizes = [0, 1, 70_000, 200_000, 30_000, 30_000, 30_000, 5, 65_000]
+    payloads = [(sha256(bytes([index])), bytes([index]) * size) for index, size in enumerate(sizes)]
+    chain.commit(payloads=tuple(payloads))
+    rows = list(chain.store._rocks.all_rows(PAYLOADS))
+    assert len(rows) == 4
+    assert all(len(row) < PAYLOAD_ROW_BYTES + max(sizes) for _, row in rows)
+    for _ in range(2):
+        for digest, data in payloads:
+            assert chain.store.payload(digest) == data
+        chain.store.checkpoint()
+
+
+def test_ids_that_share_a_prefix_are_told_apart(chain: Chain) -> None:
+    digests = [b"same pre" + bytes([index]) * 24 for index in range(5)]
+    for digest in digests[:4]:
+        chain.commit(payloads=((digest, digest[8:]),))
+    for _ in range(2):
+        for digest in digests[:4]:
+            assert chain.store.payload(digest) == digest[8:]
+        assert chain.store.payload(digests[4]) is None
+        chain.store.checkpoint()
 
 
 def test_a_certificate_serves_its_ancestors(chain: Chain) -> None:

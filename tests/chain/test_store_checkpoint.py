@@ -153,6 +153,31 @@ def test_segments_stay_few(tmp_path: Path) -> None:
         assert stored == serials
 
 
+def test_segments_are_merged_up_to_a_bound(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chain.store_checkpoint.SEGMENT_ENTRIES_MAX", 40)
+    chain = TableChain(store)
+    for _ in range(30):
+        chain.commit()
+        store.checkpoint()
+    segments = store._segments()
+    assert sum(segment.entries for segment in segments) == 30 * 5
+    assert max(segment.entries for segment in segments) <= 40
+    check_lookups(store, range(1, 31))
+
+
+def test_a_segment_that_lost_entries_is_told(store: Store) -> None:
+    chain = TableChain(store)
+    chain.commit()
+    store.checkpoint()
+    changes = WriteBatch(raw_mode=True)
+    for key, _ in store._rocks.all_rows(LOOKUPS):
+        changes.delete(key)
+    store._rocks.write(changes, sync=True)
+    chain.commit()
+    with pytest.raises(StoreError, match="lookups of heights 1 to 1 have 0 entries, 5 were writ"):
+        store.checkpoint()
+
+
 def test_a_later_refusal_does_not_hide_that_a_transaction_was_included(store: Store) -> None:
     chain = Chain.start(store)
     identity = bytes(range(32))

@@ -166,7 +166,7 @@ def killed_writer(path: Path, folder: Path, random: Random, *options: str) -> in
 
 def test_a_process_killed_again_and_again_leaves_whole_blocks(tmp_path: Path) -> None:
     random = Random(1)
-    for _ in range(5):
+    for _ in range(3):
         told = killed_writer(tmp_path / "home", tmp_path, random)
         with open_store(tmp_path / "home") as store:
             assert store.height in {told, told + 1}
@@ -176,7 +176,7 @@ def test_a_process_killed_again_and_again_leaves_whole_blocks(tmp_path: Path) ->
 def test_a_process_killed_while_it_prunes(long_home: Path, tmp_path: Path) -> None:
     random = Random(2)
     home = Path(shutil.copytree(long_home, tmp_path / "home"))
-    for _ in range(4):
+    for _ in range(3):
         told = killed_writer(home, tmp_path, random, "prune")
         with open_store(home) as store:
             assert store.height in {told, told + 1}
