@@ -20,7 +20,6 @@ EXPLANATIONS = (
     None,
     "there is no memory",
     "the table holds as many rows as it may",
-    "an amount does not fit 64 bits",
     "changes stand uncommitted: commit or roll back first",
     "its number leaves a gap, or is not new",
     "its number does not rise",
