@@ -1,6 +1,6 @@
 """Every fuzz target, by name. A new one is a module beside this and a line here."""
 
-from tests.fuzz import codec, hashing, ledger, payloads, receipts, signatures
+from tests.fuzz import blocks, codec, hashing, ledger, payloads, receipts, signatures
 from tests.fuzz.harness import Target
 
 TARGETS: dict[str, Target] = {
@@ -11,6 +11,7 @@ TARGETS: dict[str, Target] = {
         payloads.TARGET,
         ledger.BODIES,
         ledger.RUNS,
+        blocks.TARGET,
         codec.TARGET,
         receipts.TARGET,
     )
