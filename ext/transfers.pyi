@@ -98,9 +98,9 @@ def check(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint64], NDArray[np.uint64]]:
     """What `run` would say of each of n bodies if it were the first of its block.
 
-    Three (n,) arrays: the code (a constant above); what was seen; and what would have been allowed. The numbers are
-    heights for EXPIRED and TOO_FAR_AHEAD, fees for FEE_TOO_LOW, a balance and what it had to hold
-    for INSUFFICIENT_BALANCE, else 0; a bound above 64 bits is the largest. A body that is OTHER is
-    not judged: ACCEPTED, 0, 0. Changes nothing. Raises ValueError for a lane owner that is not 32
-    bytes.
+    Three (n,) arrays: the code (a constant above); what was seen; and what would have been allowed.
+    The numbers are heights for EXPIRED and TOO_FAR_AHEAD, fees for FEE_TOO_LOW, a balance and what
+    it had to hold for INSUFFICIENT_BALANCE, else 0; a bound above 64 bits is the largest. A body
+    that is OTHER is not judged: ACCEPTED, 0, 0. Changes nothing. Raises ValueError for a lane owner
+    that is not 32 bytes.
     """
