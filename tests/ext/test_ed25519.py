@@ -306,6 +306,39 @@ def test_a_key_that_is_no_point_is_never_kept() -> None:
             assert (cost["keys_decoded"], cost["keys_known"]) == (1, 0)
 
 
+# Points whose y brings some limb to the edge of what it may hold. Four lanes, which once added such
+# limbs as doubles, took them for no points.
+EDGE_ENCODINGS = [
+    bytes.fromhex(encoding)
+    for encoding in (
+        "fffffffffffffbffffffffff9ffffffffffffffeffffffffff07000000000020",
+        "ffffffffffff070000000000c0ffffffffffff00000000000004000000000080",
+        "000000000000faffffffffff1f000000000000ffffffffffff07000000000040",
+        "020000000000f0ffffffffff3f00000000000000000000000004000000000020",
+        "0000000000000a0000000000e0ffffffffffff000000000000000000000000a0",
+        "ffffffffffff0700000000001000000000000000000000000000000000000000",
+        "000000000000000000000000d0fffffffffffffeffffffffff07000000000080",
+        "feffffffffff030000000000d0ffffffffffff000000000000f8ffffffffffbf",
+    )
+]
+EDGES = [0, 1, 2, 19, *(2**50 + near for near in (-2, -1, 0, 1)), *(2**51 - n for n in (20, 19, 1))]
+
+
+@pytest.mark.parametrize("engine", ed25519.engines())
+def test_an_engine_takes_for_points_what_the_rule_takes_for_points(engine: str) -> None:
+    source = random.Random(51)
+    keys = list(EDGE_ENCODINGS)
+    for _ in range(300):
+        number = sum(source.choice(EDGES) << 51 * place for place in range(5))
+        keys.append((number | source.getrandbits(1) << 255).to_bytes(32, "little"))
+    for key in keys:
+        # With one place to keep a key in, it is known when it comes again exactly if it is a point.
+        verifier = ed25519.Verifier(1, engine)
+        spent(verifier, [(key, b"", bytes(64))])
+        _, cost = spent(verifier, [(key, b"", bytes(64))])
+        assert bool(cost["keys_known"]) == (reference.decode(key) is not None), key.hex()
+
+
 def test_one_encoding_of_a_key_does_not_stand_in_for_another() -> None:
     # Two encodings of one point give different challenges; each must be judged under its own.
     canonical, other = SMALL_ORDER_ENCODINGS[0], SMALL_ORDER_ENCODINGS[8]
