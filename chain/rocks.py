@@ -33,6 +33,9 @@ CHUNK_BYTES: Final = 4 << 20
 OPEN_FILES_MAX: Final = 256
 LOG_FILES_KEPT: Final = 2
 WAL_BYTES_MAX: Final = 64 << 20
+BUFFER_BYTES: Final = 32 << 20
+BUFFERS_MAX: Final = 3
+"""Of memory before the disk: small, because big values only pass through."""
 BLOB_BYTES_MIN: Final = 16 << 10
 BLOB_FILE_BYTES: Final = 64 << 20
 STEP_BYTES_MAX: Final = 256 << 10
@@ -68,6 +71,8 @@ def _options() -> Options:
     options.set_max_open_files(OPEN_FILES_MAX)
     options.set_keep_log_file_num(LOG_FILES_KEPT)
     options.set_max_total_wal_size(WAL_BYTES_MAX)
+    options.set_write_buffer_size(BUFFER_BYTES)
+    options.set_max_write_buffer_number(BUFFERS_MAX)
     # Ids, digests and signatures: nothing here can be compressed.
     options.set_compression_type(DBCompressionType.none())
     options.set_enable_blob_files(True)

@@ -144,7 +144,7 @@ class Checkpoints:
 
     def write_genesis(self, writer: SteppedWriter, accounts: bytes) -> None:
         """The pages of the first accounts, and the checkpoint of height 0."""
-        account_rows = self._write_accounts(writer, [accounts])
+        account_rows = self._write_accounts(writer, accounts)
         self.row = CheckpointRow(0, account_rows, 0, ())
         writer.changes.put(CHECKPOINT_KEY, encode(self.row))
 
@@ -172,13 +172,13 @@ class Checkpoints:
 
     def _fold(self, heights: list[int], pruned_through: int) -> CheckpointRow:
         records: dict[bytes, JournalEntry] = {}
-        accounts: list[bytes] = []
+        accounts = bytearray()
         for height in heights:
             journal = read_row(self._rocks, JournalRow, JOURNAL + number(height))
             if journal is None:
                 raise damaged(f"the journal of block {height} is missing")
             records.update((record_key(entry.table, entry.key), entry) for entry in journal.entries)
-            accounts.append(journal.accounts)
+            accounts += journal.accounts
         writer = SteppedWriter(self._rocks)
         for key in sorted(records):
             value = records[key].value
@@ -195,7 +195,7 @@ class Checkpoints:
         writer.finish()
         return row
 
-    def _write_accounts(self, writer: SteppedWriter, changes: list[bytes]) -> int:
+    def _write_accounts(self, writer: SteppedWriter, changes: bytes | bytearray) -> int:
         """Write changed pages; the number of rows there are then."""
         account_rows = self.row.account_rows
         for page, rows in split_into_pages(merge_changes(changes)):

@@ -16,7 +16,6 @@ from chain.store import BlockCommit, JobOrigin, Store
 from consensus.values import Batch, BatchHeader, Block, Tip
 from ext import merkle
 from ext.hashing import sha256, tagged_hash
-from ext.ledger import ACCOUNT_ROW_BYTES
 from tests.builders import block, genesis
 from tests.chain.finished_job import transaction_leaf
 
@@ -90,7 +89,6 @@ class TableChain:
     def __post_init__(self) -> None:
         self.tables = Tables(self.seed)
         self.roots = [self._link(0, ()).extend(bytes(32))]
-        self._tip: Tip | None = None
         if self.store.height is None:
             self.store.commit_genesis(self._link(0, ()), self.roots[0], bytes(32), ())
         for height in range(1, (self.store.height or 0) + 1):
@@ -167,11 +165,3 @@ def payload(height: int) -> bytes:
 def payload_digest(height: int) -> bytes:
     """Its digest."""
     return sha256(payload(height))
-
-
-def account_numbers(packed: bytes) -> list[int]:
-    """Row numbers in packed rows."""
-    return [
-        int.from_bytes(packed[at : at + 4], "little")
-        for at in range(0, len(packed), ACCOUNT_ROW_BYTES)
-    ]

@@ -33,7 +33,7 @@ def test_of_each_row_the_newest_content_stays(journals: list[dict[int, int]]) ->
     expected: dict[int, int] = {}
     for journal in journals:
         expected |= journal
-    merged = merge_changes([packed(journal) for journal in journals])
+    merged = merge_changes(b"".join(packed(journal) for journal in journals))
     assert unpacked(merged.tobytes()) == expected
     assert merged["number"].tolist() == sorted(expected)
     pages = dict(split_into_pages(merged))
@@ -52,7 +52,7 @@ def test_a_page_takes_changes_and_new_rows(
     changes = {first + place: 2 for place in changed if place < old}
     changes |= {first + old + place: 3 for place in range(new)}
     if changes:
-        after = update_page(page, packed(before), merge_changes([packed(changes)]))
+        after = update_page(page, packed(before), merge_changes(packed(changes)))
         assert unpacked(after) == before | changes
 
 
@@ -62,9 +62,9 @@ def test_a_gap_between_rows_is_told(page: int, old: int, row: int) -> None:
     first = page * PAGE_ROWS
     before = packed({first + place: 1 for place in range(old)})
     with pytest.raises(ValueError, match=f"account rows of page {page} have gaps"):
-        update_page(page, before, merge_changes([packed({first + row: 1})]))
+        update_page(page, before, merge_changes(packed({first + row: 1})))
 
 
 def test_rows_of_a_bad_length_are_told() -> None:
     with pytest.raises(ValueError, match="multiple"):
-        merge_changes([packed({0: 1}), b"half a row"])
+        merge_changes(packed({0: 1}) + b"half a row")
