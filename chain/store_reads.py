@@ -1,5 +1,6 @@
 """What can be read of a store. Any thread may call any method."""
 
+import logging
 from collections.abc import Iterator
 
 from chain.leaves import PackedLeaves
@@ -42,6 +43,8 @@ from consensus.wire import DecodeError, decode
 
 TRANSACTION_TAG = b"T"
 JOB_TAG = b"J"
+
+logger = logging.getLogger(__name__)
 
 
 class StoreReads:
@@ -130,7 +133,10 @@ class StoreReads:
         is pruned."""
         rows = self._rocks.rows(FINAL_BLOCK, FINAL_BLOCK + number(height), limit)
         blocks = [decode_row(FinalRow, value).block for _, value in rows]
-        return blocks if blocks and blocks[0].height <= max(height, 1) else []
+        if blocks and blocks[0].height > max(height, 1):
+            logger.info("block %d is asked for%s", height, self.kept_note())
+            return []
+        return blocks
 
     def certificate_at(self, height: int) -> tuple[int, Certificate] | None:
         """The certificate of `height` or of its nearest certified descendant, and whose it is."""
@@ -238,8 +244,10 @@ class StoreReads:
         return None
 
     def _candidates(self, identity: bytes, kind: LookupKind) -> Iterator[tuple[int, int]]:
-        """(height, slot) of what may be this id's, newest first."""
+        """(height, slot) of what may be this id's, newest first; none for what is no id."""
         self._rocks.check_open()
+        if len(identity) != ID_BYTES:  # a part of one would find the whole
+            return
         yield from self._recent.find(identity, kind)
         segments = self._segments()
         while True:
@@ -257,7 +265,6 @@ def _at(leaves: PackedLeaves, slot: int) -> bytes:
 
 def _was_included(leaf: bytes) -> bool:
     try:
-        receipt = decode(TransactionReceipt, leaf[1:])
+        return decode(TransactionReceipt, leaf[1:]).was_included
     except DecodeError:
         return False
-    return receipt.accepted or receipt.fee > 0
