@@ -52,8 +52,8 @@ class Settings:
     executor: Executor | None = None
     """None: one process where there is one device, else processes on this machine."""
     max_batched_tokens: int = 1024
-    """Tokens of one forward pass. On a GPU a verification's logits take 4 x vocabulary bytes a token
-    of it; our worker on CPUs has `cpu_worker.HEAD_ROWS` of them in memory at once."""
+    """Tokens of one forward pass. On a GPU a verification's logits take 4 x vocabulary bytes for
+    each; our worker on CPUs has `cpu_worker.HEAD_ROWS` rows of them in memory at once."""
     export_directory: Path | None = None
 
     @property
