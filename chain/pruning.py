@@ -82,6 +82,11 @@ class Pruner:
 
     def target(self, policy: PruningPolicy, head: Head) -> int:
         """The height to prune through, as soon as a checkpoint has passed it."""
+        most = head.height - KEEP_BLOCKS_MIN
+        if head.oldest_open_height is not None:
+            most = min(most, head.oldest_open_height - 1)
+        if most <= self.through:  # nor need the head have a block yet: genesis has none
+            return self.through
         asked: list[int] = []
         if policy.keep_blocks is not None:
             asked.append(head.height - policy.keep_blocks)
@@ -89,10 +94,7 @@ class Pruner:
             asked.append(self._older_than(policy.keep_ms, head.height))
         if not asked:
             return self.through
-        needed = [head.height - KEEP_BLOCKS_MIN]
-        if head.oldest_open_height is not None:
-            needed.append(head.oldest_open_height - 1)
-        return max(self.through, min(asked + needed))
+        return max(self.through, min(asked + [most]))
 
     def step(self, target: int) -> bool:
         """Forget up to STEP_BLOCKS_MAX more blocks below the checkpoint; whether there were any."""

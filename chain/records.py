@@ -299,6 +299,11 @@ class TransactionReceipt:
     """Empty if accepted, else a RejectionReason."""
     fee: U64
 
+    @property
+    def was_included(self) -> bool:
+        """Whether it paid its fee, so that it can't come again; else it may have other receipts."""
+        return self.accepted or self.fee > 0
+
     def leaf(self) -> bytes:
         """The receipt tree's leaf data: a tag byte, then the encoding."""
         return TRANSACTION_LEAF + encode(self)

@@ -68,12 +68,16 @@ class TransactionWaits:
 def receipts_of(
     height: int, leaves: PackedLeaves, wanted: Iterable[bytes]
 ) -> dict[bytes, TransactionReceipt]:
-    """The receipts of the wanted transactions that a block holds, by transaction."""
+    """The receipts of the wanted transactions that a block holds, by transaction; of several, as
+    `StoreReads.transaction_location` has it, the one that says it was included, or the newest."""
     entries = receipt_entries(height, leaves)
-    found = {}
+    found: dict[bytes, TransactionReceipt] = {}
     for identity in wanted:
         for _, place in find(entries, identity, LookupKind.TRANSACTION):
             leaf = leaves[place]
-            if leaf.startswith(TRANSACTION_LEAF + identity):
-                found[identity] = decode(TransactionReceipt, leaf[len(TRANSACTION_LEAF) :])
+            if not leaf.startswith(TRANSACTION_LEAF + identity):
+                continue
+            receipt = decode(TransactionReceipt, leaf[len(TRANSACTION_LEAF) :])
+            if receipt.was_included or identity not in found:
+                found[identity] = receipt
     return found

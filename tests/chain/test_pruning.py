@@ -116,6 +116,13 @@ def test_pruning_by_age_goes_by_block_time(store: Store) -> None:
     assert store.prune(PruningPolicy(keep_ms=0)) == OLDEST - 49  # the least that a node needs
 
 
+def test_a_chain_without_a_block_has_nothing_to_prune(tmp_path: Path) -> None:
+    with open_store(tmp_path, PruningPolicy(keep_ms=0)) as store:
+        TableChain(store)
+        assert not store.maintain()
+        assert store.pruned_through == 0
+
+
 def test_a_block_stays_if_either_limit_keeps_it(store: Store) -> None:
     assert store.prune(PruningPolicy(keep_blocks=550, keep_ms=650)) == 49
     assert store.prune(PruningPolicy(keep_blocks=640, keep_ms=0)) == 11

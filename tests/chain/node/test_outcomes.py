@@ -1,6 +1,7 @@
 """Waiting for a transaction: who waits hears of it once, and nobody else costs anything."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -60,3 +61,13 @@ def test_wanted_receipts_are_found_among_a_blocks_leaves() -> None:
     found = receipts_of(5, leaves, [IDS[1], IDS[2], IDS[3]])
     assert found == {IDS[1]: receipts[1], IDS[2]: receipts[2]}
     assert receipts_of(5, PackedLeaves(), IDS) == {}
+
+
+def test_whoever_waits_hears_of_the_inclusion_if_the_block_refused_it_first() -> None:
+    """One lane's copy came before the money, another lane's after it."""
+    refused, included = a_receipt(0, "INSUFFICIENT_BALANCE"), a_receipt(0)
+    refused = replace(refused, fee=0)
+    leaves = PackedLeaves.from_list([refused.leaf(), included.leaf(), a_receipt(1).leaf()])
+    assert receipts_of(5, leaves, [IDS[0]]) == {IDS[0]: included}
+    twice = [replace(refused, reason="MALFORMED").leaf(), refused.leaf()]
+    assert receipts_of(5, PackedLeaves.from_list(twice), [IDS[0]]) == {IDS[0]: refused}
