@@ -1,8 +1,10 @@
 """A client of one node: typed calls, rejections as exceptions, an inference as a stream of
 events."""
 
+import asyncio
+import random
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -13,7 +15,8 @@ from chain.fees import fee_ceiling
 from chain.keys import KeyPair
 from chain.node.errors import rejection_of
 from chain.parameters import Parameters
-from chain.transactions import sign_transaction
+from chain.rejections import Busy, RejectionReason
+from chain.transactions import SUBMIT_BYTES_MAX, SUBMIT_MANY_MAX, sign_transaction
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
@@ -23,6 +26,10 @@ VALIDITY_BLOCKS = 200
 lags."""
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 DEADLINE_S = 10.0
+_LAST_CALL_S = 1.0
+"""What a call is given at least, however little is left."""
+_ENVELOPE_BYTES = 8
+"""A transaction's tag and length in a request, at most."""
 
 
 class NodeUnavailableError(Exception):
@@ -131,15 +138,66 @@ class NodeClient:
         return bytes(reply.id)
 
     async def submit_many(
-        self, signed: Sequence[transactions_pb2.SignedTx]
+        self,
+        signed: Sequence[transactions_pb2.SignedTx],
+        deadline_s: float = DEADLINE_S * 3,
     ) -> Sequence[node_pb2.SubmitManyReply.Outcome]:
-        """Submit up to 4,096 transactions; each has an outcome of its own."""
-        reply = await self._call(
-            self._transactions.SubmitMany,
-            node_pb2.SubmitManyRequest(transactions=signed),
-            DEADLINE_S * 3,
-        )
-        return list(reply.outcomes)
+        """Submit any number of transactions, in as many calls as it takes; an outcome for each.
+
+        What is refused as BUSY is sent again after the node's delay, until the deadline; then that
+        is its outcome. After NodeUnavailableError some may have been admitted: sending them again
+        is safe, and says REPLAYED of those.
+        """
+        ends_s = asyncio.get_running_loop().time() + deadline_s
+        outcomes: list[node_pb2.SubmitManyReply.Outcome] = []
+        for part in _parts(signed):
+            outcomes += await self._submit_part(part, ends_s)
+        return outcomes
+
+    async def _submit_part(
+        self, part: Sequence[transactions_pb2.SignedTx], ends_s: float
+    ) -> list[node_pb2.SubmitManyReply.Outcome]:
+        loop = asyncio.get_running_loop()
+        outcomes: dict[int, node_pb2.SubmitManyReply.Outcome] = {}
+        missing = list(range(len(part)))
+        while True:
+            try:
+                reply = await self._call(
+                    self._transactions.SubmitMany,
+                    node_pb2.SubmitManyRequest(transactions=[part[place] for place in missing]),
+                    max(ends_s - loop.time(), _LAST_CALL_S),
+                )
+                outcomes.update(zip(missing, reply.outcomes, strict=True))
+                delay_s = reply.retry_delay_ms / 1000
+            except Busy as busy:
+                refusal = node_pb2.SubmitManyReply.Outcome(reason=busy.reason, detail=busy.detail)
+                outcomes.update((place, refusal) for place in missing)
+                delay_s = busy.retry_delay_ms / 1000
+            missing = [place for place in missing if outcomes[place].reason == RejectionReason.BUSY]
+            if not missing or loop.time() + delay_s > ends_s:
+                return [outcomes[place] for place in range(len(part))]
+            await asyncio.sleep(delay_s * random.uniform(1, 1.5))
+
+    async def submit_stream(
+        self, frames: AsyncIterator[Sequence[transactions_pb2.SignedTx]], deadline_s: float
+    ) -> AsyncIterator[Sequence[node_pb2.SubmitManyReply.Outcome]]:
+        """Submit frames of up to SUBMIT_MANY_MAX transactions as fast as the node takes them.
+
+        Yields each frame's outcomes, in order. Replies that are not taken hold the stream up.
+        """
+
+        async def requests() -> AsyncIterator[node_pb2.SubmitManyRequest]:
+            async for frame in frames:
+                yield node_pb2.SubmitManyRequest(transactions=frame)
+
+        call = self._transactions.SubmitStream(requests(), timeout=deadline_s)
+        try:
+            async for reply in call:
+                yield list(reply.outcomes)
+        except grpc.aio.AioRpcError as error:
+            raise self._failure(error) from error
+        finally:
+            call.cancel()
 
     async def wait(self, transaction: bytes, deadline_s: float) -> node_pb2.TransactionStatus:
         """The outcome of a transaction, once its block is final and executed."""
@@ -178,3 +236,20 @@ class NodeClient:
             max_fee=max_fee,
             salt=secrets.randbits(64),
         )
+
+
+def _parts(
+    signed: Sequence[transactions_pb2.SignedTx],
+) -> Iterator[Sequence[transactions_pb2.SignedTx]]:
+    """Cut into what one call may hold. One that is too large for any is left to the node."""
+    start, size = 0, 0
+    for place, transaction in enumerate(signed):
+        size_of_one = transaction.ByteSize() + _ENVELOPE_BYTES
+        if place > start and (
+            place - start == SUBMIT_MANY_MAX or size + size_of_one > SUBMIT_BYTES_MAX
+        ):
+            yield signed[start:place]
+            start, size = place, 0
+        size += size_of_one
+    if start < len(signed):
+        yield signed[start:]

@@ -57,3 +57,11 @@ class Rejection(Exception):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}"
+
+
+class Busy(Rejection):
+    """Nothing is wrong but the moment: the same may be asked again after `retry_delay_ms`."""
+
+    def __init__(self, detail: str, retry_delay_ms: int) -> None:
+        super().__init__(RejectionReason.BUSY, detail)
+        self.retry_delay_ms = retry_delay_ms

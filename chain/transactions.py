@@ -21,6 +21,9 @@ from ext.transactions import BODY_BYTES_MAX, signing_digest, transaction_id
 OPERATIONS_MAX = 256
 WINDOW_BLOCKS = 256
 """A transaction names a last height at most this far ahead; ids are remembered as long."""
+SUBMIT_MANY_MAX = 4_096
+SUBMIT_BYTES_MAX = 1024 * 1024
+"""What one request to a node may hold."""
 PUBLIC_KEY_BYTES = 32
 SALT_MAX = (1 << 64) - 1
 
@@ -85,11 +88,16 @@ def check_signed(chain_id: str, body: bytes, public_key: bytes, signature: bytes
     """`decode_transaction`, and the signature. Raises Rejection."""
     transaction = decode_transaction(chain_id, body, public_key)
     if not signatures.verify(public_key, signing_digest(chain_id.encode(), body), signature):
-        raise Rejection(
-            RejectionReason.BAD_SIGNATURE,
-            'the signature does not cover H("tx-sign", chain_id, body) under public_key',
-        )
+        raise bad_signature()
     return transaction
+
+
+def bad_signature() -> Rejection:
+    """The refusal of what its sender did not sign for this chain."""
+    return Rejection(
+        RejectionReason.BAD_SIGNATURE,
+        'the signature does not cover H("tx-sign", chain_id, body) under public_key',
+    )
 
 
 def sign_transaction(

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from chain.genesis import GenesisError, split_address
 from chain.pruning import KEEP_BLOCKS_MIN, PruningPolicy
+from chain.transactions import SUBMIT_BYTES_MAX
 
 CONFIG_FILE_NAME = "node.toml"
 RUNTIMES_MAX = 32
@@ -73,6 +74,15 @@ class StorageSettings(_Section):
         return PruningPolicy(self.keep_blocks, self.keep_ms)
 
 
+class SubmitSettings(_Section):
+    """How often one connection may call Submit, which costs as much as hundreds of transactions of
+    SubmitMany."""
+
+    per_second: int = Field(default=200, ge=1)
+    burst: int = Field(default=400, ge=1)
+    """Calls that a connection may make at once after a pause."""
+
+
 class NodeConfig(_Section):
     """Everything `assay node start` reads."""
 
@@ -90,12 +100,13 @@ class NodeConfig(_Section):
     keys: KeyFiles = KeyFiles()
     provider: ProviderSettings = ProviderSettings()
     storage: StorageSettings = StorageSettings()
+    submit: SubmitSettings = SubmitSettings()
     verifier: bool = True
     """Whether this validator audits results of models its runtime serves."""
     batch_interval_ms: int = Field(default=20, ge=1, le=1000)
     batch_bytes: int = Field(default=256 * 1024, ge=1024, le=1024 * 1024)
-    pending_bytes_max: int = Field(default=64 * 1024 * 1024, ge=1024 * 1024)
-    """Admitted transactions held until sealed; beyond it submitters get BUSY."""
+    pending_bytes_max: int = Field(default=64 * 1024 * 1024, ge=SUBMIT_BYTES_MAX)
+    """Bytes of transactions checked or held until sealed; beyond it submitters get BUSY."""
 
 
 def load_config(home: Path) -> NodeConfig:

@@ -12,7 +12,9 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+from chain.node.backlog import Backlog
 from chain.node.worker import check_payload
 from chain.store import Store
 from consensus.events import (
@@ -49,10 +51,9 @@ from consensus.values import BATCH_PAYLOAD_BYTES_MAX
 from consensus.wal import Wal
 from consensus.wire import encode
 
-EVENTS_MAX = 100_000
-"""Beyond it the newest message of a peer is dropped: consensus treats it as lost on the way."""
 EVENTS_PER_TURN = 256
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
@@ -94,7 +95,9 @@ class Driver:
         self._broadcast = broadcast
         self._deliver = deliver
         self._clock_ms = clock_ms
-        self._events: deque[Event] = deque([Start()])
+        self._events: deque[tuple[Event, int]] = deque([(Start(), 0)])
+        """With the bytes that each counts in its peer's backlog."""
+        self._backlog = Backlog()
         self._arrived = asyncio.Event()
         self._arrived.set()
         self._wake_at_ms: int | None = None
@@ -115,12 +118,25 @@ class Driver:
         self.post(SealBatch(payload))
 
     def post(self, event: Event) -> None:
-        """Queue an event; from the event loop only."""
-        if len(self._events) >= EVENTS_MAX and isinstance(event, MessageReceived):
-            logger.warning("more than %d events wait; a message is dropped", EVENTS_MAX)
-            return
-        self._events.append(event)
+        """Queue an event of this node's own; from the event loop only."""
+        self._events.append((event, 0))
         self._arrived.set()
+
+    async def receive(self, peer: int, message: Message, size_bytes: int) -> None:
+        """Queue a peer's message; returns when the peer may be read again.
+
+        Until then its messages that were not stepped, and its batches that are being checked, stay
+        above their bound.
+        """
+        counted = self._backlog.add(peer, size_bytes)
+        self._events.append((MessageReceived(peer, message), counted))
+        self._arrived.set()
+        await self._backlog.room(peer)
+
+    async def in_pipeline(self, function: Callable[..., T], *arguments: object) -> T:
+        """Run a function on the pipeline's thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pipeline, function, *arguments)
 
     async def run(self) -> None:
         """Step until cancelled. An error here is a bug or a dead disk: the node must stop."""
@@ -132,10 +148,12 @@ class Driver:
             for _ in range(EVENTS_PER_TURN):
                 if not self._events:
                     break
-                event = self._events.popleft()
+                event, counted = self._events.popleft()
                 self._sealing -= isinstance(event, SealBatch)
                 for effect in self.replica.step(event, self._clock_ms()):
                     self._perform(effect, turn)
+                if isinstance(event, MessageReceived):
+                    self._backlog.remove(event.peer, counted)
             if turn.records or turn.batches or turn.finalized or turn.compact:
                 loop = asyncio.get_running_loop()
                 await loop.run_in_executor(self._disk, self._write, turn)
@@ -163,7 +181,7 @@ class Driver:
                     await self._arrived.wait()
             except TimeoutError:
                 self._wake_at_ms = None
-                self._events.append(Tick())
+                self.post(Tick())
 
     def _perform(self, effect: Effect, turn: _Turn) -> None:
         match effect:
@@ -179,7 +197,8 @@ class Driver:
             case Send() | Broadcast():
                 turn.outgoing.append(effect)
             case CheckBatch():
-                self._background(self._check(effect))
+                counted = self._backlog.add(effect.peer, len(effect.batch.payload))
+                self._background(self._check(effect, counted))
             case Deliver():
                 turn.deliveries.append(effect)
             case WakeAt():
@@ -228,16 +247,13 @@ class Driver:
             self._failure = task.exception()
             self._arrived.set()
 
-    async def _check(self, effect: CheckBatch) -> None:
-        loop = asyncio.get_running_loop()
-        valid = await loop.run_in_executor(
-            self._pipeline, check_payload, self._chain_id, effect.batch
-        )
+    async def _check(self, effect: CheckBatch, counted: int) -> None:
+        valid = await self.in_pipeline(check_payload, self._chain_id, effect.batch)
+        self._backlog.remove(effect.peer, counted)
         self.post(BatchChecked(effect.peer, effect.batch.header.digest(), valid))
 
     async def _serve_blocks(self, effect: LoadBlocks) -> None:
-        loop = asyncio.get_running_loop()
-        message = await loop.run_in_executor(self._pipeline, self._load_blocks, effect)
+        message = await self.in_pipeline(self._load_blocks, effect)
         if message is not None:
             self._send(effect.peer, message)
 
@@ -258,8 +274,7 @@ class Driver:
         return None
 
     async def _serve_batches(self, effect: LoadBatch) -> None:
-        loop = asyncio.get_running_loop()
-        for message in await loop.run_in_executor(self._pipeline, self._load_batches, effect):
+        for message in await self.in_pipeline(self._load_batches, effect):
             self._send(effect.peer, message)
 
     def _load_batches(self, effect: LoadBatch) -> list[BatchMessage]:

@@ -8,12 +8,13 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
-from chain.rejections import Rejection, RejectionReason
+from chain.rejections import Busy, Rejection, RejectionReason
 
 CallContext: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 """What a handler is given, whatever its messages."""
 ERROR_DOMAIN = "assay.node"
 _RETRY_DELAY_MS = 250
+"""For whoever is refused as BUSY without being told when to come again."""
 
 _CODES = {
     RejectionReason.BUSY: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -37,7 +38,8 @@ def status_of(rejection: Rejection) -> Any:
     details = [_pack(info)]
     if rejection.reason is RejectionReason.BUSY:
         delay = duration_pb2.Duration()
-        delay.FromMilliseconds(_RETRY_DELAY_MS)
+        told_ms = rejection.retry_delay_ms if isinstance(rejection, Busy) else _RETRY_DELAY_MS
+        delay.FromMilliseconds(told_ms)
         details.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
     status = status_pb2.Status(code=code.value[0], message=rejection.detail, details=details)
     return rpc_status.to_status(status)
@@ -67,11 +69,18 @@ def rejection_of(error: grpc.aio.AioRpcError) -> Rejection | None:
             status = status_pb2.Status.FromString(value)
         except DecodeError:
             return None
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        told = False
         for detail in status.details:
-            info = error_details_pb2.ErrorInfo()
-            if detail.Unpack(info) and info.domain == ERROR_DOMAIN:
-                try:
-                    return Rejection(RejectionReason(info.reason), status.message)
-                except ValueError:
-                    return None
+            told = (detail.Unpack(info) and info.domain == ERROR_DOMAIN) or told
+            detail.Unpack(retry)
+        if not told:
+            return None
+        try:
+            reason = RejectionReason(info.reason)
+        except ValueError:
+            return None
+        if reason is RejectionReason.BUSY:
+            return Busy(status.message, retry.retry_delay.ToMilliseconds())
+        return Rejection(reason, status.message)
     return None

@@ -17,6 +17,7 @@ from chain.keys import KeyPair
 from chain.node.config import NodeConfig
 from chain.node.driver import Driver
 from chain.node.duties import Duties
+from chain.node.ingress import Ingress
 from chain.node.intake import Intake
 from chain.node.outcomes import Outcome, TransactionWaits, receipts_of
 from chain.node.peers import Peers
@@ -39,9 +40,9 @@ from consensus.events import (
     Deliver,
     Demand,
     Executed,
-    MessageReceived,
     PeerConnected,
 )
+from consensus.messages import Message
 
 AGENT_VALIDITY_BLOCKS = 128
 DUTIES_INTERVAL_MS = 1_000
@@ -89,7 +90,7 @@ class Node:
             genesis,
             config.validator,
             keys.tls,
-            lambda peer, message: self.driver.post(MessageReceived(peer, message)),
+            self._receive,
             lambda peer: self.driver.post(PeerConnected(peer)),
             self.streams,
         )
@@ -112,6 +113,7 @@ class Node:
             config.batch_interval_ms,
             config.pending_bytes_max,
         )
+        self.ingress = Ingress(genesis.chain_id, self.worker, self.intake, self.driver.in_pipeline)
         self._executed = asyncio.Event()
         self._waits = TransactionWaits()
         self._attested_height = 0
@@ -285,6 +287,9 @@ class Node:
             detail=self.voting_detail,
             version=metadata.version("assay-chain"),
         )
+
+    async def _receive(self, peer: int, message: Message, size_bytes: int) -> None:
+        await self.driver.receive(peer, message, size_bytes)
 
     async def _resume(self) -> None:
         """Pick up what the ledger says is under way."""

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc
 
@@ -41,7 +41,8 @@ _OPTIONS = [
     ("grpc.so_reuseport", 0),
 ]
 
-ReceiveMessage = Callable[[int, Message], None]
+ReceiveMessage = Callable[[int, Message, int], Awaitable[None]]
+"""Takes a peer, its message and the bytes of it; done when the peer may be read again."""
 
 
 class _Outbox:
@@ -142,22 +143,30 @@ class PeerService(peer_pb2_grpc.PeerServicer):
         self._genesis = genesis
         self._receive = receive
         self._streams = streams
+        self._pushing: dict[int, CallContext] = {}
 
     async def Push(  # noqa: N802 (gRPC names its methods so)
         self,
         request_iterator: AsyncIterator[peer_pb2.Frame],
         context: CallContext,
     ) -> peer_pb2.PushSummary:
-        """Hand each frame to consensus; a frame that is no message ends the call."""
+        """Hand each frame to consensus; a frame that is no message ends the call.
+
+        Only the newest call of a peer is listened to, so a peer has one frame here to be worked
+        off beside its backlog, and no more by calling often.
+        """
         index = await self._authenticate(context)
+        self._pushing[index] = context
         count = 0
         async for frame in request_iterator:
+            if self._pushing[index] is not context:
+                await context.abort(grpc.StatusCode.ABORTED, "a newer call of yours took over")
             try:
                 message = decode_message(frame.message)
             except DecodeError as error:
                 logger.warning("peer %d sent no message: %s", index, error)
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not a message: {error}")
-            self._receive(index, message)
+            await self._receive(index, message, len(frame.message))
             count += 1
         return peer_pb2.PushSummary(frames=count)
 

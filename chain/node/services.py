@@ -6,6 +6,7 @@ status.
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import fields
 from typing import NoReturn
 
@@ -15,6 +16,7 @@ from assay.v1 import node_pb2, node_pb2_grpc, receipts_pb2
 from chain.node.errors import CallContext, refuse
 from chain.node.inference import InferenceFlow
 from chain.node.node import Node
+from chain.node.rate_limit import RateLimit
 from chain.node.views import (
     account_view,
     block_view,
@@ -24,10 +26,10 @@ from chain.node.views import (
     settled_job_view,
 )
 from chain.records import TransactionReceipt
-from chain.rejections import Rejection, RejectionReason
+from chain.rejections import Busy, Rejection, RejectionReason
 from chain.transactions import WINDOW_BLOCKS
 
-SUBMIT_MANY_MAX = 4096
+TRANSACTIONS = node_pb2.DESCRIPTOR.services_by_name["Transactions"].full_name
 JOBS_LIMIT_MAX = 1000
 JOBS_LIMIT_DEFAULT = 50
 """How many jobs a listing shows unless told."""
@@ -41,37 +43,46 @@ class _Base:
 class TransactionsService(_Base, node_pb2_grpc.TransactionsServicer):
     """Submit and follow transactions."""
 
+    def __init__(self, node: Node) -> None:
+        super().__init__(node)
+        self._limit = RateLimit(node.config.submit.per_second, node.config.submit.burst)
+
     async def Submit(  # noqa: N802 (gRPC names its methods so)
         self, request: node_pb2.SubmitRequest, context: CallContext
     ) -> node_pb2.SubmitReply:
         """Admit one transaction."""
+        delay_ms = self._limit.take(context.peer())
         try:
-            transaction = await self._node.intake.submit(request.transaction)
+            if delay_ms:
+                raise Busy(
+                    "this connection calls Submit too often; use SubmitMany or SubmitStream, or "
+                    "wait as RetryInfo says",
+                    delay_ms,
+                )
+            transaction = await self._node.ingress.submit(request.transaction)
         except Rejection as rejection:
             await refuse(context, rejection)
         return node_pb2.SubmitReply(id=transaction.id)
 
-    async def SubmitMany(  # noqa: N802
-        self, request: node_pb2.SubmitManyRequest, context: CallContext
-    ) -> node_pb2.SubmitManyReply:
+    async def SubmitMany(  # type: ignore[override]  # noqa: N802 (takes and gives bytes)
+        self, request: bytes, context: CallContext
+    ) -> bytes:
         """Admit many, each for itself."""
-        if len(request.transactions) > SUBMIT_MANY_MAX:
-            await refuse(
-                context,
-                Rejection(
-                    RejectionReason.TOO_LARGE,
-                    f"{len(request.transactions)} transactions in one call, allowed are "
-                    f"{SUBMIT_MANY_MAX}; split the call",
-                ),
-            )
-        reply = node_pb2.SubmitManyReply()
-        for signed in request.transactions:
-            try:
-                transaction = await self._node.intake.submit(signed)
-                reply.outcomes.add(id=transaction.id)
-            except Rejection as rejection:
-                reply.outcomes.add(reason=rejection.reason.value, detail=rejection.detail)
-        return reply
+        try:
+            return await self._node.ingress.submit_many(request)
+        except Rejection as rejection:
+            await refuse(context, rejection)
+
+    async def SubmitStream(  # type: ignore[override]  # noqa: N802 (takes and gives bytes)
+        self, requests: AsyncIterator[bytes], context: CallContext
+    ) -> AsyncIterator[bytes]:
+        """The same for each request of a stream, as fast as there is room."""
+        try:
+            async with aclosing(self._node.ingress.stream(requests)) as replies:
+                async for reply in replies:
+                    yield reply
+        except Rejection as rejection:
+            await refuse(context, rejection)
 
     async def Get(  # noqa: N802
         self, request: node_pb2.TransactionRequest, context: CallContext
@@ -272,7 +283,16 @@ class ProofsService(_Base, node_pb2_grpc.ProofsServicer):
 
 def add_services(server: grpc.aio.Server, node: Node) -> tuple[str, ...]:
     """Register every public service; returns their full names for health and reflection."""
-    node_pb2_grpc.add_TransactionsServicer_to_server(TransactionsService(node), server)
+    transactions = TransactionsService(node)
+    node_pb2_grpc.add_TransactionsServicer_to_server(transactions, server)
+    # These two take their requests as the bytes they are; what is registered last is called.
+    server.add_registered_method_handlers(
+        TRANSACTIONS,
+        {
+            "SubmitMany": grpc.unary_unary_rpc_method_handler(transactions.SubmitMany),
+            "SubmitStream": grpc.stream_stream_rpc_method_handler(transactions.SubmitStream),
+        },
+    )
     node_pb2_grpc.add_InferenceServicer_to_server(InferenceService(node), server)
     node_pb2_grpc.add_ChainServicer_to_server(ChainService(node), server)
     node_pb2_grpc.add_StateServicer_to_server(StateService(node), server)

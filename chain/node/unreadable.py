@@ -32,7 +32,7 @@ class _Unreadable:
 
 
 class RefuseUnreadable(grpc.aio.ServerInterceptor):
-    """Wraps the public methods, all of which take one message."""
+    """Wraps the public methods that take a message; there is none that takes a stream of them."""
 
     async def intercept_service(
         self,
@@ -43,6 +43,8 @@ class RefuseUnreadable(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or not method.startswith(OWN_METHODS):
+            return handler
+        if handler.request_deserializer is None:  # reads its requests itself
             return handler
         decode = handler.request_deserializer
 

@@ -276,10 +276,14 @@ async def test_one_bad_transaction_of_many_is_refused_alone(
     assert (await client.wait(outcomes[1].id, COMMAND_BOUND_S)).accepted
 
 
-async def test_too_many_transactions_in_one_call(client: NodeClient) -> None:
-    with pytest.raises(Rejection) as caught:
-        await client.submit_many([transactions_pb2.SignedTx()] * 4_097)
-    assert caught.value.reason is RejectionReason.TOO_LARGE
+async def test_too_many_transactions_in_one_call(network: Network) -> None:
+    request = node_pb2.SubmitManyRequest(transactions=[transactions_pb2.SignedTx()] * 4_097)
+    async with grpc.aio.insecure_channel(network.nodes[1].public) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await node_pb2_grpc.TransactionsStub(channel).SubmitMany(request)
+    rejection = rejection_of(caught.value)
+    assert rejection is not None
+    assert rejection.reason is RejectionReason.TOO_LARGE
 
 
 @pytest.mark.parametrize("method", ["Transactions/Submit", "Chain/Status", "Inference/Infer"])

@@ -5,7 +5,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
 from chain.node.errors import ERROR_DOMAIN, rejection_of, status_of
-from chain.rejections import Rejection, RejectionReason
+from chain.rejections import Busy, Rejection, RejectionReason
 
 
 def failed_call(
@@ -39,6 +39,13 @@ def test_a_busy_node_says_when_to_come_again() -> None:
     assert any(detail.Unpack(retry) for detail in status.details)
     assert retry.retry_delay.ToMilliseconds() > 0
     assert sent.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_the_delay_of_a_busy_node_arrives() -> None:
+    sent = status_of(Busy("full", 1_234))
+    received = rejection_of(failed_call(tuple(sent.trailing_metadata), sent.code))
+    assert isinstance(received, Busy)
+    assert (received.detail, received.retry_delay_ms) == ("full", 1_234)
 
 
 @pytest.mark.parametrize(

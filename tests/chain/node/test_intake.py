@@ -9,9 +9,15 @@ from pathlib import Path
 import pytest
 
 from assay.v1 import transactions_pb2
-from chain.node.intake import Intake
+from chain.node.intake import (
+    OWN_BYTES_MAX,
+    RETRY_DELAY_MS,
+    DrainRate,
+    Intake,
+    payload_field,
+)
 from chain.node.worker import LedgerWorker
-from chain.rejections import Rejection, RejectionReason
+from chain.rejections import Busy, Rejection, RejectionReason
 from chain.store import Store
 from chain.transactions import make_operation, sign_transaction
 from consensus.values import BATCH_PAYLOAD_BYTES_MAX
@@ -102,6 +108,18 @@ async def refused(intake: Intake, signed: transactions_pb2.SignedTx) -> Rejectio
     return caught.value.reason
 
 
+async def admit(intake: Intake, signed: transactions_pb2.SignedTx) -> None:
+    """As a client's, where `Intake.submit` is for the node's own."""
+    await intake.admit(intake.check(signed), signed)
+
+
+async def told_busy(intake: Intake, signed: transactions_pb2.SignedTx) -> Busy:
+    with pytest.raises(Busy) as caught:
+        await admit(intake, signed)
+    assert RETRY_DELAY_MS[0] <= caught.value.retry_delay_ms <= RETRY_DELAY_MS[1]
+    return caught.value
+
+
 async def test_what_is_admitted_is_sealed_once_and_in_order(tmp_path: Path) -> None:
     lane = Lane()
     sent = [a_transfer(salt) for salt in range(5)]
@@ -162,13 +180,83 @@ async def test_the_same_transaction_waits_once(tmp_path: Path) -> None:
 
 async def test_a_full_intake_says_busy_and_takes_more_once_it_has_room(tmp_path: Path) -> None:
     lane = Lane()
-    async with intake_of(tmp_path, lane, pending_bytes_max=2_000) as intake:
-        await intake.submit(a_transfer(1, payload=3_000))
-        assert await refused(intake, a_transfer(2)) is RejectionReason.BUSY
+    async with intake_of(tmp_path, lane, pending_bytes_max=4_000) as intake:
+        await admit(intake, a_transfer(1, payload=3_000))
+        busy = await told_busy(intake, a_transfer(2, payload=3_000))
+        assert "limit is 4000" in busy.detail
+        await admit(intake, a_transfer(3))
         async with running(intake):
-            await until_sealed(lane, 1)
-            await intake.submit(a_transfer(2))
             await until_sealed(lane, 2)
+            await admit(intake, a_transfer(2, payload=3_000))
+            await until_sealed(lane, 3)
+
+
+async def test_a_full_intake_leaves_room_for_the_nodes_own_and_seals_them_first(
+    tmp_path: Path,
+) -> None:
+    lane = Lane()
+    async with intake_of(tmp_path, lane, pending_bytes_max=4_000) as intake:
+        await admit(intake, a_transfer(1, payload=3_500))
+        await intake.submit(a_transfer(2, payload=3_500))
+        assert await refused(intake, a_transfer(1, payload=3_500)) is RejectionReason.REPLAYED
+        async with running(intake):
+            await until_sealed(lane, 2)
+    assert lane.transactions() == [a_transfer(2, payload=3_500), a_transfer(1, payload=3_500)]
+
+
+async def test_the_nodes_own_transactions_are_bounded_as_well(tmp_path: Path) -> None:
+    async with intake_of(tmp_path, Lane()) as intake:
+        size = len(payload_field(a_transfer(0, payload=10_000)))
+        for salt in range(OWN_BYTES_MAX // size):
+            await intake.submit(a_transfer(salt, payload=10_000))
+        assert await refused(intake, a_transfer(999, payload=10_000)) is RejectionReason.BUSY
+
+
+async def test_what_is_reserved_counts_until_it_is_released(tmp_path: Path) -> None:
+    async with intake_of(tmp_path, Lane(), pending_bytes_max=4_000) as intake:
+        assert intake.reserve(3_900) == 3_900
+        await told_busy(intake, a_transfer(1))
+        assert intake.reserve(3_000) == 100
+        assert intake.reserve(3_000) == 0
+        intake.release(4_000)
+        await admit(intake, a_transfer(1))
+
+
+async def test_who_waits_in_line_for_room_goes_before_who_takes_what_there_is(
+    tmp_path: Path,
+) -> None:
+    async with intake_of(tmp_path, Lane(), pending_bytes_max=4_000) as intake:
+        assert intake.reserve(3_000) == 3_000
+        first = asyncio.create_task(intake.reserve_all(2_000))
+        second = asyncio.create_task(intake.reserve_all(1_500))
+        await asyncio.sleep(0.01)
+        assert intake.reserve(500) == 0
+        intake.release(1_000)
+        await asyncio.sleep(0.01)
+        assert first.done()
+        assert not second.done()
+        intake.release(2_000)
+        await asyncio.sleep(0.01)
+        assert second.done()
+        assert intake.reserve(1_000) == 500
+
+
+def test_the_delay_follows_from_how_fast_bytes_leave() -> None:
+    now_s = 0.0
+    rate = DrainRate(lambda: now_s)
+    assert rate.delay_ms(1) == RETRY_DELAY_MS[1]
+    for _ in range(200):
+        now_s += 0.05
+        rate.sealed(50_000)
+    fast_ms = rate.delay_ms(500_000)
+    assert 400 < fast_ms < 600
+    assert rate.delay_ms(1) == RETRY_DELAY_MS[0]
+    for _ in range(200):
+        now_s += 0.05
+        rate.sealed(25_000)
+    assert 1.8 * fast_ms < rate.delay_ms(500_000) < 2.2 * fast_ms
+    now_s += 60
+    assert rate.delay_ms(500_000) == RETRY_DELAY_MS[1]
 
 
 async def test_what_the_ledger_refuses_does_not_wait(tmp_path: Path) -> None:

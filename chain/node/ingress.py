@@ -1,0 +1,299 @@
+"""Clients' transactions by the thousand: from raw request bytes to the intake.
+
+A request stays the bytes that came. It is counted, parsed into arrays, its signatures are checked
+and its bodies parsed on the pipeline's thread, without the interpreter lock; one call on the
+ledger's thread then admits all of it. What is admitted goes to the intake as slices of the request.
+SubmitManyRequest and BatchPayload serialise transactions alike, so one parser reads both.
+
+Bounds: a request has at most SUBMIT_MANY_MAX transactions and SUBMIT_BYTES_MAX bytes; those being
+checked have reserved their bytes in the intake, and there are at most CALLS_MAX of them; one
+request at a time is on the pipeline's thread, so a peer's batch waits for no more than that one. Of
+a stream at most FRAMES_MAX frames are under way, from being read until their reply is taken.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.v1 import node_pb2, transactions_pb2
+from chain.node.intake import Intake, already_waits
+from chain.node.worker import LedgerWorker
+from chain.rejections import Busy, Rejection, RejectionReason
+from chain.transactions import (
+    SUBMIT_BYTES_MAX,
+    SUBMIT_MANY_MAX,
+    Transaction,
+    bad_signature,
+    check_signed,
+    decode_transaction,
+)
+from ext.bodies import OTHER, Bodies, parse_bodies
+from ext.signatures import verify_batch
+from ext.transactions import (
+    PUBLIC_KEY_BYTES,
+    SIGNATURE_BYTES,
+    ParsedBatch,
+    ParseError,
+    count_batch,
+    parse_batch,
+)
+
+CALLS_MAX: Final = 256
+STREAMS_MAX: Final = 64
+FRAMES_MAX: Final = 4
+BUSY_DELAY_MS: Final = 100
+"""When to come again if it is not the intake that is full."""
+
+T = TypeVar("T")
+_BEHIND_BODY_BYTES = 2 + PUBLIC_KEY_BYTES + 2 + SIGNATURE_BYTES
+_ID_BYTES = 32
+_ACCEPTED_PREFIX = bytes((0x0A, 2 + _ID_BYTES, 0x0A, _ID_BYTES))
+"""Before the id of an outcome that has nothing else, in SubmitManyReply."""
+
+
+class InPipeline(Protocol):
+    """Runs a function on the pipeline's thread."""
+
+    def __call__(self, function: Callable[..., T], *arguments: object) -> Awaitable[T]:
+        """What the function returned or raised."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checked:
+    """What the pipeline found in a request, and what is left for the ledger to say."""
+
+    batch: ParsedBatch
+    bodies: Bodies
+    fields: tuple[bytes, ...]
+    """The transactions there is room for, as fields of BatchPayload; the first of the batch."""
+    others: dict[int, Transaction]
+    """Those that are no plain transfers, by place."""
+    refused: dict[int, Rejection]
+    """By place."""
+
+
+class Ingress:
+    """From requests to the intake. Used from the event loop only."""
+
+    def __init__(
+        self, chain_id: str, worker: LedgerWorker, intake: Intake, in_pipeline: InPipeline
+    ) -> None:
+        self._chain_id = chain_id
+        self._worker = worker
+        self._intake = intake
+        self._in_pipeline = in_pipeline
+        self._turn = asyncio.Semaphore(1)
+        self._calls = 0
+        self._streams = 0
+
+    async def submit(self, signed: transactions_pb2.SignedTx) -> Transaction:
+        """Check and admit one transaction. Raises Rejection."""
+        self._enter()
+        try:
+            async with self._turn:
+                transaction = await self._in_pipeline(
+                    check_signed,
+                    self._chain_id,
+                    signed.body,
+                    signed.public_key,
+                    signed.signature,
+                )
+            await self._intake.admit(transaction, signed)
+        finally:
+            self._calls -= 1
+        return transaction
+
+    async def submit_many(self, request: bytes) -> bytes:
+        """A serialised SubmitManyRequest in, a serialised SubmitManyReply out.
+
+        Raises Rejection for the request as a whole: MALFORMED, TOO_LARGE, or Busy if there is no
+        room for any of it. Where there is room for some, the others' outcomes are BUSY.
+        """
+        check_size(request)
+        self._enter()
+        try:
+            granted = self._intake.reserve(len(request))
+            return await self._admit(request, granted)
+        finally:
+            self._calls -= 1
+
+    async def stream(self, requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """Replies for requests, in order; reads on only while there is room. Raises Rejection."""
+        if self._streams >= STREAMS_MAX:
+            raise Busy(
+                f"{self._streams} streams are open, allowed are {STREAMS_MAX}; use SubmitMany or "
+                "another node",
+                BUSY_DELAY_MS,
+            )
+        slots = asyncio.Semaphore(FRAMES_MAX)
+        frames: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
+        under_way: set[asyncio.Task[bytes]] = set()
+        self._streams += 1
+        reader = asyncio.create_task(self._read_frames(requests, slots, frames, under_way))
+        try:
+            while (frame := await frames.get()) is not None:
+                yield await frame
+                under_way.discard(frame)
+                slots.release()
+            await reader
+        finally:
+            self._streams -= 1
+            for task in (reader, *under_way):
+                task.cancel()
+            await asyncio.gather(reader, *under_way, return_exceptions=True)
+
+    async def _read_frames(
+        self,
+        requests: AsyncIterator[bytes],
+        slots: asyncio.Semaphore,
+        frames: "asyncio.Queue[asyncio.Task[bytes] | None]",
+        under_way: "set[asyncio.Task[bytes]]",
+    ) -> None:
+        try:
+            await slots.acquire()
+            async for request in requests:
+                check_size(request)
+                await self._intake.reserve_all(len(request))
+                task = asyncio.create_task(self._admit(request, len(request)))
+                under_way.add(task)
+                frames.put_nowait(task)
+                await slots.acquire()
+        finally:
+            frames.put_nowait(None)
+
+    def _enter(self) -> None:
+        if self._calls >= CALLS_MAX:
+            raise Busy(
+                f"{self._calls} calls are being checked, allowed are {CALLS_MAX}; put more "
+                "transactions into a call, or use SubmitStream",
+                BUSY_DELAY_MS,
+            )
+        self._calls += 1
+
+    async def _admit(self, request: bytes, granted: int) -> bytes:
+        """Check what there is room for and queue what is good. Gives the granted room back."""
+        try:
+            async with self._turn:
+                checked = await self._in_pipeline(check_request, self._chain_id, request, granted)
+            if not checked.fields and len(checked.batch):
+                raise self._intake.busy(len(request))
+            by_ledger = await self._worker.read(
+                lambda ledger: ledger.admit_many(checked.bodies, checked.others)
+            )
+            refused = {**by_ledger, **checked.refused}
+            self._queue(checked, refused)
+        finally:
+            self._intake.release(granted)
+        delay_ms = 0
+        if len(checked.fields) < len(checked.batch):
+            busy = self._intake.busy(len(request))
+            delay_ms = busy.retry_delay_ms
+            for place in range(len(checked.fields), len(checked.batch)):
+                refused[place] = busy
+        return await self._in_pipeline(encode_reply, checked.batch.ids, refused, delay_ms)
+
+    def _queue(self, checked: Checked, refused: dict[int, Rejection]) -> None:
+        """Hand what is not refused to the intake; whatever waits there already is refused, too."""
+        ids = checked.batch.ids[: len(checked.fields)].tobytes()
+        fields: dict[bytes, bytes] = {}
+        places: dict[bytes, int] = {}
+        for place, field in enumerate(checked.fields):
+            if place in refused:
+                continue
+            identity = ids[_ID_BYTES * place : _ID_BYTES * (place + 1)]
+            if identity in fields:
+                refused[place] = already_waits(identity)
+                continue
+            fields[identity] = field
+            places[identity] = place
+        for identity in self._intake.add(fields):
+            refused[places[identity]] = already_waits(identity)
+
+
+def check_size(request: bytes) -> None:
+    """Refuse a request that is too long to be looked at. Raises Rejection."""
+    if len(request) > SUBMIT_BYTES_MAX:
+        raise Rejection(
+            RejectionReason.TOO_LARGE,
+            f"the request has {len(request)} bytes, allowed are {SUBMIT_BYTES_MAX}; split it",
+        )
+
+
+def check_request(chain_id: str, request: bytes, room_bytes: int) -> Checked:
+    """All that needs no state: shape, signatures, bodies. Looks at what fits into `room_bytes`.
+
+    Raises Rejection for the whole request.
+    """
+    batch = _parse(request)
+    bodies_at = batch.bodies.astype(np.int64)
+    ends = bodies_at.sum(axis=1) + _BEHIND_BODY_BYTES
+    fitting = int(np.searchsorted(ends, room_bytes, side="right"))
+    bodies = parse_bodies(batch, chain_id.encode())
+    refused: dict[int, Rejection] = {}
+    others: dict[int, Transaction] = {}
+    for place in np.flatnonzero(bodies.classes[:fitting] == OTHER).tolist():
+        signed = batch.transaction(place)
+        try:
+            others[place] = decode_transaction(chain_id, signed.body, signed.public_key)
+        except Rejection as rejection:
+            refused[place] = rejection
+    valid = verify_batch(
+        batch.public_keys[:fitting],
+        batch.signing_digests(chain_id.encode())[:fitting],
+        batch.signatures[:fitting],
+    )
+    for place in np.flatnonzero(~valid).tolist():
+        others.pop(place, None)
+        refused.setdefault(place, bad_signature())
+    starts = [0, *ends[:fitting].tolist()]
+    fields = tuple(request[start:end] for start, end in pairwise(starts))
+    return Checked(batch, bodies, fields, others, refused)
+
+
+def encode_reply(ids: NDArray[np.uint8], refused: dict[int, Rejection], delay_ms: int) -> bytes:
+    """A serialised SubmitManyReply: an outcome for each id, in order."""
+    accepted = np.empty((len(ids), len(_ACCEPTED_PREFIX) + _ID_BYTES), dtype=np.uint8)
+    accepted[:, : len(_ACCEPTED_PREFIX)] = np.frombuffer(_ACCEPTED_PREFIX, dtype=np.uint8)
+    accepted[:, len(_ACCEPTED_PREFIX) :] = ids
+    parts: list[bytes] = []
+    start = 0
+    for place in sorted(refused):
+        parts.append(accepted[start:place].tobytes())
+        rejection = refused[place]
+        outcome = node_pb2.SubmitManyReply.Outcome(
+            id=ids[place].tobytes(), reason=rejection.reason.value, detail=rejection.detail
+        )
+        parts.append(node_pb2.SubmitManyReply(outcomes=[outcome]).SerializeToString())
+        start = place + 1
+    parts.append(accepted[start:].tobytes())
+    parts.append(node_pb2.SubmitManyReply(retry_delay_ms=delay_ms).SerializeToString())
+    return b"".join(parts)
+
+
+def _parse(request: bytes) -> ParsedBatch:
+    try:
+        count, attestations = count_batch(request)
+        if count > SUBMIT_MANY_MAX:
+            raise Rejection(
+                RejectionReason.TOO_LARGE,
+                f"{count} transactions in one request, allowed are {SUBMIT_MANY_MAX}; split it",
+            )
+        if attestations:
+            raise _malformed("field 2 is unknown")
+        return parse_batch(request)
+    except ParseError as error:
+        raise _malformed(str(error)) from error
+
+
+def _malformed(cause: str) -> Rejection:
+    return Rejection(
+        RejectionReason.MALFORMED,
+        f"the request is not a message of assay.v1.Transactions, or not a canonical one: {cause}; "
+        "build it with the schemas of this version, each transaction with its three fields and "
+        "nothing else",
+    )

@@ -1,0 +1,110 @@
+"""What a peer sends is taken as fast as it is worked off, from one call at a time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from assay.v1 import peer_pb2, peer_pb2_grpc
+from chain.node.peers import FRAME_BYTES_MAX, PeerService
+from chain.node.streams import TokenStreams
+from chain.tls import channel_credentials, channel_options, server_credentials
+from consensus.messages import BatchMessage, Message, encode_message
+from consensus.values import Batch, BatchHeader
+from ext.hashing import sha256
+from tests.builders import genesis, tls_identity
+
+SOON_S = 20.0
+PAYLOAD = bytes(1024 * 1024)
+FRAMES = 24
+
+
+class Receiver:
+    """Takes messages, and is done with each when told."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[int, int]] = []
+        self.open = asyncio.Event()
+
+    async def __call__(self, peer: int, _: Message, size_bytes: int) -> None:
+        self.taken.append((peer, size_bytes))
+        await self.open.wait()
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(SOON_S):
+            while len(self.taken) < count:
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def serving(receiver: Receiver) -> AsyncIterator[int]:
+    """Validator 0's side of the wires; yields its port."""
+    limit = [("grpc.max_receive_message_length", FRAME_BYTES_MAX)]
+    server = grpc.aio.server(options=limit)
+    service = PeerService(genesis(), receiver, TokenStreams())
+    peer_pb2_grpc.add_PeerServicer_to_server(service, server)
+    port = server.add_secure_port("127.0.0.1:0", server_credentials(tls_identity(0), genesis()))
+    await server.start()
+    try:
+        yield port
+    finally:
+        receiver.open.set()
+        await server.stop(None)
+
+
+@asynccontextmanager
+async def pushing(port: int, index: int) -> AsyncIterator[Any]:
+    """A call of validator `index`."""
+    credentials, _ = channel_credentials(tls_identity(index), genesis(), 0)
+    options = channel_options(0)
+    async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options) as channel:
+        yield peer_pb2_grpc.PeerStub(channel).Push(timeout=SOON_S)
+
+
+def a_frame(sequence: int = 1) -> peer_pb2.Frame:
+    header = BatchHeader(0, 1, sequence, bytes(32), sha256(PAYLOAD))
+    message = BatchMessage(Batch(header, bytes(64), PAYLOAD), None)
+    return peer_pb2.Frame(message=encode_message(message))
+
+
+async def test_a_peer_is_read_no_further_until_what_it_sent_is_worked_off() -> None:
+    receiver = Receiver()
+    async with serving(receiver) as port, pushing(port, 1) as call:
+
+        async def send_all() -> None:
+            for sequence in range(FRAMES):
+                await call.write(a_frame(sequence))
+            await call.done_writing()
+
+        sending = asyncio.create_task(send_all())
+        await receiver.until(1)
+        await asyncio.sleep(0.3)
+        assert receiver.taken == [(1, len(a_frame().message))]
+        assert not sending.done()
+        receiver.open.set()
+        await sending
+        assert (await call).frames == FRAMES
+        assert len(receiver.taken) == FRAMES
+
+
+async def test_the_newest_call_of_a_peer_takes_over_and_others_are_left_alone() -> None:
+    receiver = Receiver()
+    receiver.open.set()
+    async with serving(receiver) as port, pushing(port, 1) as old, pushing(port, 2) as other:
+        await old.write(a_frame())
+        await receiver.until(1)
+        await other.write(a_frame())
+        await receiver.until(2)
+        async with pushing(port, 1) as new:
+            await new.write(a_frame())
+            await receiver.until(3)
+            await old.write(a_frame())
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await old
+            assert caught.value.code() is grpc.StatusCode.ABORTED
+            await other.write(a_frame())
+            await receiver.until(4)
+        assert [peer for peer, _ in receiver.taken] == [1, 2, 1, 2]
