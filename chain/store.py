@@ -153,6 +153,9 @@ class Store(StoreReads):
     def _segments(self) -> tuple[Segment, ...]:
         return self._checkpoints.row.segments
 
+    def _settled_segments(self) -> tuple[Segment, ...]:
+        return self._checkpoints.settled_segments()
+
     # --- what ordering writes -----------------------------------------------------------------
 
     def put_batch(self, batch: Batch, sync: bool = True) -> None:

@@ -83,6 +83,7 @@ class Checkpoints:
         self._recent = recent
         self._policy = policy
         self._counting = threading.Lock()
+        self._publishing = threading.Lock()
         self._waiting: deque[tuple[int, int]] = deque()
         self._waiting_bytes = 0
         row = read_row(rocks, CheckpointRow, CHECKPOINT_KEY)
@@ -129,18 +130,28 @@ class Checkpoints:
         if not heights:
             return False
         try:
-            row = self._fold(heights, pruned_through)
+            writer, row = self._fold(heights, pruned_through)
         except ValueError as error:
             raise damaged(
                 f"a checkpoint of blocks {heights[0]} to {heights[-1]} is not possible: {error}"
             ) from error
         # Readers look into memory first, then into segments: in this order nothing is missed.
-        self.row = row
+        with self._publishing:
+            writer.finish()
+            self.row = row
         self._recent.forget(row.height)
         with self._counting:
             for _ in heights:
                 self._waiting_bytes -= self._waiting.popleft()[1]
         return True
+
+    def settled_segments(self) -> tuple[Segment, ...]:
+        """The segments on disk; waits for a checkpoint that is replacing some at this moment.
+
+        Who has searched these very segments, without waiting, missed nothing.
+        """
+        with self._publishing:
+            return self.row.segments
 
     def write_genesis(self, writer: SteppedWriter, accounts: bytes) -> None:
         """The pages of the first accounts, and the checkpoint of height 0."""
@@ -170,7 +181,8 @@ class Checkpoints:
                 break
         return heights
 
-    def _fold(self, heights: list[int], pruned_through: int) -> CheckpointRow:
+    def _fold(self, heights: list[int], pruned_through: int) -> tuple[SteppedWriter, CheckpointRow]:
+        """Write all but the last step, which holds the row and the end of what it replaces."""
         records: dict[bytes, JournalEntry] = {}
         accounts = bytearray()
         for height in heights:
@@ -192,8 +204,7 @@ class Checkpoints:
             drop_segment(writer, serial)
         row = CheckpointRow(heights[-1], account_rows, self.row.next_serial + 1, segments)
         writer.changes.put(CHECKPOINT_KEY, encode(row))
-        writer.finish()
-        return row
+        return writer, row
 
     def _write_accounts(self, writer: SteppedWriter, changes: bytes | bytearray) -> int:
         """Write changed pages; the number of rows there are then."""

@@ -58,6 +58,9 @@ class StoreReads:
     def _segments(self) -> tuple[Segment, ...]:
         raise NotImplementedError
 
+    def _settled_segments(self) -> tuple[Segment, ...]:
+        raise NotImplementedError
+
     # --- where we are -------------------------------------------------------------------------
 
     @property
@@ -253,10 +256,10 @@ class StoreReads:
         while True:
             for segment in reversed(segments):
                 yield from find_in_segment(self._rocks, segment, identity, kind)
-            if self._segments() is segments:
+            settled = self._settled_segments()
+            if settled is segments:
                 return
-            # A checkpoint merged segments away while we looked.
-            segments = self._segments()
+            segments = settled  # a checkpoint merged segments away while we looked
 
 
 def _at(leaves: PackedLeaves, slot: int) -> bytes:

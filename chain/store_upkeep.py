@@ -15,7 +15,8 @@ class Upkeep:
     """Runs `step` until it says that nothing is left, then waits to be woken.
 
     An error ends the thread; `check` raises it in whoever comes next, so that a node whose tables
-    can't follow stops, instead of filling its disk.
+    can't follow stops, instead of filling its disk or waiting for ever. That goes for an error of
+    ours, too, which the thread leaves to `threading.excepthook`.
     """
 
     def __init__(self, step: Callable[[], bool]) -> None:
@@ -36,7 +37,7 @@ class Upkeep:
     def wait_until(self, has_room: Callable[[], bool]) -> None:
         """Wait for the thread until a condition holds. Raises StoreError if it failed."""
         with self._changed:
-            while not has_room() and self._error is None and not self._is_stopped:
+            while not has_room() and self._is_running():
                 self._is_woken = True
                 self._changed.notify_all()
                 self._changed.wait(IDLE_S)
@@ -46,6 +47,11 @@ class Upkeep:
         """Raise the error that ended the thread, if there was one."""
         if self._error is not None:
             raise StoreError(f"the store's upkeep failed: {self._error}") from self._error
+        if not self._is_stopped and not self._thread.is_alive():
+            raise StoreError("the store's upkeep failed: its traceback is in the log")
+
+    def _is_running(self) -> bool:
+        return self._error is None and not self._is_stopped and self._thread.is_alive()
 
     def stop(self) -> None:
         """Let the step under way finish, then end the thread."""

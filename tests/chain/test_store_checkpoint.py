@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from rocksdict import WriteBatch
 from chain.records import TransactionReceipt
 from chain.rocks import Rocks, StoreError
 from chain.store import JobOrigin, LeafLocation, Store
-from chain.store_checkpoint import CheckpointPolicy
+from chain.store_checkpoint import CheckpointPolicy, Checkpoints
 from chain.store_rows import ACCOUNTS, JOURNAL, LOOKUPS, RECORD, number
 from tests.builders import genesis
 from tests.chain import table_chain
@@ -50,6 +50,15 @@ def check_lookups(store: Store, heights: range) -> None:
     unknown = table_chain.transaction(heights.stop)
     assert store.transaction_location(unknown) is None
     assert store.payload(unknown) is None
+
+
+def test_a_part_of_an_id_finds_nothing(store: Store) -> None:
+    TableChain(store).commit(1)
+    store.checkpoint()
+    for identity in (table_chain.transaction(1), table_chain.job(1)):
+        for other in (identity[:8], identity[:31], identity + b"\1", b""):
+            assert store.transaction_location(other) is None
+            assert store.job_origin(other) is None
 
 
 STEPS = st.lists(st.sampled_from(["commit", "commit", "checkpoint", "reopen"]), max_size=14)
@@ -285,6 +294,66 @@ def test_a_failed_checkpoint_stops_the_next_commit(tmp_path: Path) -> None:
         expected.commit(height or 0)
         assert rows_of(again) == expected.tables.rows()
         expected.store.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_bug_in_the_background_stops_the_next_commit_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fold(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Checkpoints, "_fold", fold)
+    with open_store(tmp_path, background=True, blocks=2, patience=2) as store:
+        with pytest.raises(StoreError, match="the store's upkeep failed: its traceback"):
+            TableChain(store).commit(50)
+        assert (store.height or 0) <= 4
+
+
+class WatchedRocks(Rocks):
+    """Lets somebody look in right behind a durable write."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.look: Callable[[], None] | None = None
+
+    def write(self, changes: WriteBatch, sync: bool) -> None:
+        super().write(changes, sync)
+        if sync and self.look is not None:
+            self.look()
+
+
+def test_lookups_are_found_while_a_checkpoint_replaces_their_segment(tmp_path: Path) -> None:
+    """The rows of the old segments go with the new height; who looks for them just then waits."""
+    looked: list[threading.Thread] = []
+    found: list[bytes | None] = []
+
+    def look() -> None:
+        reader = threading.Thread(
+            target=lambda: found.append(watched.payload(table_chain.payload_digest(1)))
+        )
+        looked.append(reader)
+        reader.start()
+        reader.join(0.2)
+
+    with Store(
+        tmp_path,
+        genesis().chain_id,
+        genesis().digest(),
+        background=False,
+        open_rocks=WatchedRocks,
+    ) as watched:
+        chain = TableChain(watched)
+        chain.commit(2)
+        watched.checkpoint()
+        chain.commit(2)
+        assert isinstance(watched._rocks, WatchedRocks)
+        watched._rocks.look = look
+        watched.checkpoint()
+        watched._rocks.look = None
+        for reader in looked:
+            reader.join(SOON_S)
+    assert found == [table_chain.payload(1)]
 
 
 # --- damage -----------------------------------------------------------------------------------
