@@ -75,8 +75,8 @@ def errors_reported(as_json: bool) -> Iterator[None]:
     except (Rejection, ReceiptInvalid) as error:
         fail(as_json, error.reason, error.detail)
     except tuple(_OPERATOR_ERRORS) as error:
-        reasons = (reason for kind, reason in _OPERATOR_ERRORS.items() if isinstance(error, kind))
-        fail(as_json, next(reasons), str(error))
+        known = next(kind for kind in type(error).__mro__ if kind in _OPERATOR_ERRORS)
+        fail(as_json, _OPERATOR_ERRORS[known], str(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         fail(as_json, "FILE", f"{where}{error.strerror or error}", EXIT_USAGE)
