@@ -7,7 +7,7 @@ hold exactly one field, and a `SubmitResult` exactly one result.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError, Message
 from nacl.signing import SigningKey
@@ -39,8 +39,7 @@ _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 _VARINT_BYTES_MAX = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(NamedTuple):
     """A decoded transaction whose signature has been, or will be, checked by the caller."""
 
     id: bytes

@@ -22,7 +22,7 @@ from chain.rejections import Rejection, RejectionReason
 from chain.transactions import WINDOW_BLOCKS, Transaction, decode_transaction, job_id
 from ext.bodies import parse_bodies
 from ext.ledger import IdWindow
-from ext.transactions import ParsedBatch
+from ext.transactions import ParsedBatch, SignedTransaction
 from ext.transfers import RunOutput, TransferRules, run
 
 
@@ -49,7 +49,7 @@ def run_lanes(
             if stop > place:
                 run(scope.state.accounts, window, bodies, place, stop, rules, owner, output)
             if stop < count:
-                include(scope, chain_id, batch, stop, owner, window)
+                include(scope, chain_id, batch.transaction(stop), owner, window)
             place = stop + 1
         attest_all(scope, lane.lane, batch)
     scope.burn(output.burned)
@@ -116,15 +116,9 @@ def apply_operations(scope: Scope, transaction: Transaction) -> None:
 
 
 def include(
-    scope: Scope,
-    chain_id: str,
-    batch: ParsedBatch,
-    place: int,
-    lane_owner: bytes,
-    window: IdWindow,
+    scope: Scope, chain_id: str, signed: SignedTransaction, lane_owner: bytes, window: IdWindow
 ) -> None:
-    """Apply one transaction of a batch that is more than plain transfers, or is malformed."""
-    signed = batch.transaction(place)
+    """Apply one transaction that is more than plain transfers, or is malformed."""
     try:
         transaction = decode_transaction(chain_id, signed.body, signed.public_key)
         fee = check_envelope(scope, transaction, window)

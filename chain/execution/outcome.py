@@ -1,6 +1,7 @@
 """What goes into the execution of a block, and what comes out."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from chain.leaves import PackedLeaves
 from chain.records import ExecutionLink, Job, JobReceipt
@@ -37,8 +38,7 @@ class LedgerMeta:
     execution_root: Hash
 
 
-@dataclass(frozen=True, slots=True)
-class NewJob:
+class NewJob(NamedTuple):
     """Which operation of which transaction asked for a job."""
 
     job: bytes
