@@ -5,9 +5,11 @@ The parts, and who talks to whom:
   `errors`, `unreadable`: the public API in terms of the node.
 - `node`: puts everything together and owns the event loop's side of it.
 - `driver`: steps the consensus core and performs its effects, durable things before spoken ones.
-- `peers`: mutual TLS to the other validators. `streams`: tokens on their way to callers.
+- `peers`: mutual TLS to the other validators, each read no further than its `backlog` allows.
+  `streams`: tokens on their way to callers.
 - `worker`: the ledger's own thread. `recovery`: from what is on disk to a replica.
-- `intake`: from clients and agents into the own lane.
+- `ingress`: clients' requests, checked as arrays by the thousand. `intake`: what they and the
+  agents brought, until it is sealed into the own lane. `rate_limit`: dear calls, by connection.
 - `provider`, `verifier`, `duties`: the agents that earn: answer, audit, and keep the offer
   standing.
 

@@ -12,8 +12,10 @@ a stream at most FRAMES_MAX frames are under way, from being read until their re
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Final, Protocol, TypeVar
 
@@ -69,8 +71,10 @@ class Checked:
 
     batch: ParsedBatch
     bodies: Bodies
+    ids: tuple[bytes, ...]
+    """Of the transactions there is room for: the first of the batch."""
     fields: tuple[bytes, ...]
-    """The transactions there is room for, as fields of BatchPayload; the first of the batch."""
+    """The same, as fields of BatchPayload."""
     others: dict[int, Transaction]
     """Those that are no plain transfers, by place."""
     refused: dict[int, Rejection]
@@ -118,7 +122,7 @@ class Ingress:
         self._enter()
         try:
             granted = self._intake.reserve(len(request))
-            return await self._admit(request, granted)
+            return await self._admit(request, granted, self._room(granted))
         finally:
             self._calls -= 1
 
@@ -159,7 +163,10 @@ class Ingress:
             async for request in requests:
                 check_size(request)
                 await self._intake.reserve_all(len(request))
-                task = asyncio.create_task(self._admit(request, len(request)))
+                room = self._room(len(request))
+                task = asyncio.create_task(self._admit(request, len(request), room))
+                # A task that is cancelled before its first step never comes to its own `finally`.
+                task.add_done_callback(partial(_close, room))
                 under_way.add(task)
                 frames.put_nowait(task)
                 await slots.acquire()
@@ -175,7 +182,13 @@ class Ingress:
             )
         self._calls += 1
 
-    async def _admit(self, request: bytes, granted: int) -> bytes:
+    def _room(self, granted: int) -> ExitStack:
+        """Reserved room, to be given back once, by whoever closes it first."""
+        room = ExitStack()
+        room.callback(self._intake.release, granted)
+        return room
+
+    async def _admit(self, request: bytes, granted: int, room: ExitStack) -> bytes:
         """Check what there is room for and queue what is good. Gives the granted room back."""
         try:
             async with self._turn:
@@ -188,7 +201,7 @@ class Ingress:
             refused = {**by_ledger, **checked.refused}
             self._queue(checked, refused)
         finally:
-            self._intake.release(granted)
+            room.close()
         delay_ms = 0
         if len(checked.fields) < len(checked.batch):
             busy = self._intake.busy(len(request))
@@ -199,20 +212,22 @@ class Ingress:
 
     def _queue(self, checked: Checked, refused: dict[int, Rejection]) -> None:
         """Hand what is not refused to the intake; whatever waits there already is refused, too."""
-        ids = checked.batch.ids[: len(checked.fields)].tobytes()
-        fields: dict[bytes, bytes] = {}
-        places: dict[bytes, int] = {}
-        for place, field in enumerate(checked.fields):
-            if place in refused:
-                continue
-            identity = ids[_ID_BYTES * place : _ID_BYTES * (place + 1)]
-            if identity in fields:
-                refused[place] = already_waits(identity)
-                continue
-            fields[identity] = field
-            places[identity] = place
-        for identity in self._intake.add(fields):
-            refused[places[identity]] = already_waits(identity)
+        ids = checked.ids
+        places: Sequence[int] = range(len(ids))
+        if refused:
+            places = [place for place in places if place not in refused]
+        fields = {ids[place]: checked.fields[place] for place in places}
+        known = set(self._intake.add(fields))
+        if not known and len(fields) == len(places):
+            return
+        for place in places:
+            if ids[place] in known:
+                refused[place] = already_waits(ids[place])
+            known.add(ids[place])  # once more in this very request
+
+
+def _close(room: ExitStack, _: asyncio.Task[bytes]) -> None:
+    room.close()
 
 
 def check_size(request: bytes) -> None:
@@ -252,7 +267,9 @@ def check_request(chain_id: str, request: bytes, room_bytes: int) -> Checked:
         refused.setdefault(place, bad_signature())
     starts = [0, *ends[:fitting].tolist()]
     fields = tuple(request[start:end] for start, end in pairwise(starts))
-    return Checked(batch, bodies, fields, others, refused)
+    joined = batch.ids[:fitting].tobytes()
+    ids = tuple(joined[at : at + _ID_BYTES] for at in range(0, len(joined), _ID_BYTES))
+    return Checked(batch, bodies, ids, fields, others, refused)
 
 
 def encode_reply(ids: NDArray[np.uint8], refused: dict[int, Rejection], delay_ms: int) -> bytes:

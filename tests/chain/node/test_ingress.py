@@ -4,7 +4,7 @@ waits anywhere than is allowed."""
 import asyncio
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from chain.client import NodeClient
 from chain.execution import Ledger
 from chain.genesis import Genesis
 from chain.node.errors import rejection_of
-from chain.node.ingress import FRAMES_MAX, STREAMS_MAX, Ingress, encode_reply
+from chain.node.ingress import CALLS_MAX, FRAMES_MAX, STREAMS_MAX, Ingress, encode_reply
 from chain.node.intake import Intake
 from chain.node.node import Node
 from chain.rejections import Busy, Rejection, RejectionReason
@@ -322,17 +322,79 @@ async def test_a_stream_whose_replies_nobody_takes_has_few_frames_under_way() ->
     assert ingress._streams == 0
 
 
-def ingress_alone(genesis: Genesis) -> Ingress:
+async def at_once(function: Callable[..., Any], *arguments: object) -> Any:
+    return function(*arguments)
+
+
+async def test_a_stream_that_breaks_off_at_any_point_gives_its_room_back() -> None:
+    async def requests() -> AsyncIterator[bytes]:
+        yield b"not a request"
+        await asyncio.Event().wait()
+
+    async def read(stream: AsyncGenerator[bytes, None]) -> None:
+        async for _ in stream:
+            pass
+
+    ingress = ingress_alone(solitary_genesis("alice"))
+    for turns in range(12):
+        stream = ingress.stream(requests())
+        reader = asyncio.create_task(read(stream))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
+        await stream.aclose()
+        assert ingress._intake._reserved_bytes == 0
+
+
+def ingress_alone(genesis: Genesis, in_pipeline: Any = at_once) -> Ingress:
     class Worker:
         async def read(self, function: Callable[[Ledger], Any]) -> Any:
             return {}
 
-    async def in_pipeline(function: Callable[..., Any], *arguments: object) -> Any:
-        return function(*arguments)
-
     worker: Any = Worker()
     intake = Intake(genesis.chain_id, worker, lambda _: None, lambda: 0, 1024, 1, SUBMIT_BYTES_MAX)
     return Ingress(genesis.chain_id, worker, intake, in_pipeline)
+
+
+async def test_a_caller_who_goes_away_gives_the_room_back() -> None:
+    genesis = solitary_genesis("alice")
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def in_pipeline(function: Callable[..., Any], *arguments: object) -> Any:
+        started.set()
+        await go_on.wait()
+        return function(*arguments)
+
+    ingress = ingress_alone(genesis, in_pipeline)
+    request = node_pb2.SubmitManyRequest(transactions=[a_transfer(genesis, 1)]).SerializeToString()
+    call = asyncio.create_task(ingress.submit_many(request))
+    await started.wait()
+    assert ingress._intake.reserve(SUBMIT_BYTES_MAX) == SUBMIT_BYTES_MAX - len(request)
+    ingress._intake.release(SUBMIT_BYTES_MAX - len(request))
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    assert ingress._intake.reserve(SUBMIT_BYTES_MAX) == SUBMIT_BYTES_MAX
+    assert ingress._calls == 0
+
+
+async def test_only_so_many_calls_are_checked_at_once() -> None:
+    genesis = solitary_genesis("alice")
+    go_on = asyncio.Event()
+
+    async def in_pipeline(function: Callable[..., Any], *arguments: object) -> Any:
+        await go_on.wait()
+        return function(*arguments)
+
+    ingress = ingress_alone(genesis, in_pipeline)
+    calls = [asyncio.create_task(ingress.submit_many(b"")) for _ in range(CALLS_MAX)]
+    await asyncio.sleep(0)
+    with pytest.raises(Busy) as caught:
+        await ingress.submit_many(b"")
+    assert "SubmitStream" in caught.value.detail
+    go_on.set()
+    assert await asyncio.gather(*calls) == [b""] * CALLS_MAX
+    assert await ingress.submit_many(b"") == b""
 
 
 async def test_a_bad_frame_ends_its_stream_after_the_replies_to_those_before(
