@@ -94,7 +94,7 @@ class Pruner:
             asked.append(self._older_than(policy.keep_ms, head.height))
         if not asked:
             return self.through
-        return max(self.through, min(asked + [most]))
+        return max(self.through, min(most, *asked))
 
     def step(self, target: int) -> bool:
         """Forget up to STEP_BLOCKS_MAX more blocks below the checkpoint; whether there were any."""

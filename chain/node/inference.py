@@ -85,7 +85,10 @@ class InferenceFlow:
             if job.status in FINAL_STATUSES:
                 break
             await self._node.next_block()
-            job = await self._job(identity) or job
+            found = await self._job(identity)
+            if found is None:  # a slow reader: final for so long that its row has left the state
+                break
+            job = found
         await self._drain_tokens()
         await self._put(receipt=await self._node.wait_receipt(identity))
 

@@ -154,6 +154,27 @@ async def test_a_request_that_is_never_included_ends_when_it_has_expired(tmp_pat
     assert caught.value.reason is RejectionReason.EXPIRED
 
 
+async def test_who_reads_on_when_the_job_has_left_the_state_still_gets_the_receipt(
+    tmp_path: Path,
+) -> None:
+    with store_of(tmp_path) as (store, _):
+        gateway = Gateway(store)
+        source = gateway.flow()
+        await following(source)
+        job = gateway.include()
+        assert (await following(source)).status.status == "REQUESTED"
+        gateway.world.block()
+        gateway.world.answer(job)
+        gateway.world.vote(job, PASS_ALL)
+        while gateway.world.ledger.job(job) is not None:
+            gateway.world.block()
+        gateway.tell()
+        last = await following(source)
+        with pytest.raises(StopAsyncIteration):
+            await following(source)
+    assert last.WhichOneof("kind") is None
+
+
 async def test_only_a_question_is_taken(tmp_path: Path) -> None:
     with store_of(tmp_path) as (store, _), pytest.raises(Rejection) as caught:
         await following(Gateway(store, transfer=True).flow())
