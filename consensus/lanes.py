@@ -30,6 +30,9 @@ from ext.hashing import sha256
 
 LANE_AHEAD_MAX: Final = 4_096
 """Batches of one lane above its final tip."""
+CUT_BATCHES_MAX: Final = 1_024
+"""New batches of all lanes together in one block, which bounds what one execution may cost: of the
+smallest transactions there fit fewer ids and leaves than their tables and trees can hold."""
 BUFFERED_BATCHES_MAX: Final = 16
 """Batches of one lane above the held tip that wait for their check or their predecessor."""
 PROOFS_KEPT_MAX: Final = 64
@@ -113,6 +116,14 @@ class Lanes:
             return 0
         lane = self._lanes[own]
         return max(0, lane.final.sequence + LANE_AHEAD_MAX - lane.tip.sequence)
+
+    def unproven(self) -> int:
+        """How many batches of the own lane are neither proven available nor final."""
+        own = self._context.own_index
+        if own is None:
+            return 0
+        lane = self._lanes[own]
+        return lane.tip.sequence - max(lane.proven_sequence(), lane.final.sequence)
 
     def seal(self, payload: bytes) -> None:
         """Append a batch to the own lane and send it out."""
@@ -368,13 +379,29 @@ class Lanes:
     # --- cuts -------------------------------------------------------------------------------
 
     def best_cut(self, parent: Cut) -> Cut:
-        """The parent's cut with every lane moved to its newest proven tip."""
+        """The parent's cut with every lane moved to its newest proven tip, or as far as its share
+        of CUT_BATCHES_MAX goes; what is left over goes into the next blocks."""
         tips = {tip.lane: tip for tip in parent}
+        share = CUT_BATCHES_MAX // len(self._lanes)
         for lane in self._lanes:
             sequence = tips[lane.index].sequence if lane.index in tips else 0
-            if lane.best is not None and lane.best.body.tip.sequence > sequence:
-                tips[lane.index] = lane.best.body.tip
+            tip = self._proven_tip(lane, sequence, sequence + share)
+            if tip is not None:
+                tips[lane.index] = tip
         return tuple(tips[index] for index in sorted(tips))
+
+    def _proven_tip(self, lane: Lane, above: int, most: int) -> Tip | None:
+        """The newest proven tip in (above, most]. Below a proven tip that lies further ahead all
+        is proven; its own batches name it, where the proof is no longer kept."""
+        if lane.best is None or lane.best.body.tip.sequence <= above:
+            return None
+        if lane.best.body.tip.sequence <= most:
+            return lane.best.body.tip
+        if most in lane.chain:
+            return Tip(lane.index, most, lane.chain[most])
+        kept = [proof.body.tip for proof in lane.proofs.values()]
+        within = [tip for tip in kept if above < tip.sequence <= most]
+        return max(within, key=lambda tip: tip.sequence, default=None)
 
     def grows(self, parent: Cut) -> bool:
         """Whether a block on this cut would make anything more final."""

@@ -15,7 +15,7 @@ from consensus.context import Context
 from consensus.events import Misbehaviour
 from consensus.evidence import Fault, conflict
 from consensus.executions import Executions, executed_height_max
-from consensus.lanes import LANE_AHEAD_MAX, Cut, Lanes
+from consensus.lanes import CUT_BATCHES_MAX, LANE_AHEAD_MAX, Cut, Lanes
 from consensus.messages import (
     CertificatesRequest,
     Message,
@@ -254,7 +254,8 @@ def _child_fault(block: Block, parent: Block) -> str | None:
 
 
 def cut_fault(cut: Cut, parent_cut: Cut) -> str | None:
-    """Why a cut cannot follow its parent's: lanes rise in it, tips never go back nor leap."""
+    """Why a cut cannot follow its parent's: lanes rise in it, tips never go back nor leap, and
+    all together bring no more batches than one execution may take."""
     lanes = [tip.lane for tip in cut]
     if lanes != sorted(set(lanes)):
         return "lanes of the cut are not in rising order"
@@ -270,4 +271,7 @@ def cut_fault(cut: Cut, parent_cut: Cut) -> str | None:
     for tip in tips.values():
         if not 1 <= tip.sequence <= LANE_AHEAD_MAX:
             return f"lane {tip.lane} starts at sequence {tip.sequence}"
+    new = sum(tip.sequence for tip in cut) - sum(tip.sequence for tip in parent_cut)
+    if new > CUT_BATCHES_MAX:
+        return f"{new} new batches in one block, at most {CUT_BATCHES_MAX} are allowed"
     return None

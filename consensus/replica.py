@@ -162,6 +162,11 @@ class Replica:
         return self._lanes.room()
 
     @property
+    def lane_unproven(self) -> int:
+        """How many own batches are neither proven available nor final."""
+        return self._lanes.unproven()
+
+    @property
     def held_tips(self) -> tuple[Tip, ...]:
         """For each lane that has one, the newest batch up to which all is held."""
         return self._lanes.held_tips()

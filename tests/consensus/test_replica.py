@@ -147,6 +147,9 @@ REFUSALS: dict[str, Callable[[Block], Block]] = {
         block, cut=(Tip(1, 1, b"t" * 32), Tip(0, 1, b"t" * 32))
     ),
     "tip beyond the window": lambda block: replace(block, cut=(Tip(0, 4_097, b"t" * 32),)),
+    "more batches than a block may bring": lambda block: replace(
+        block, cut=(Tip(0, 1_000, b"t" * 32), Tip(1, 25, b"t" * 32))
+    ),
     "tip zero": lambda block: replace(block, cut=(Tip(0, 0, b"t" * 32),)),
 }
 
@@ -557,6 +560,29 @@ def test_a_single_validator_makes_a_chain_of_its_own() -> None:
     delivered_blocks = [e for e in effects if isinstance(e, Deliver)]
     assert delivered_blocks[0].increments[0].last_sequence == 1
     assert replica.finalized_height == len(delivered_blocks)
+
+
+def test_more_batches_than_one_block_takes_become_final_in_several(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in ("lanes", "proposals"):
+        monkeypatch.setattr(f"consensus.{module}.CUT_BATCHES_MAX", 3)
+    validators, (signer,), _ = make_validators((7,), real=True)
+    replica = Replica.recover(config(0, validators), signer, Recovered(), NOW_MS)
+    effects = replica.step(Start(), NOW_MS)
+    for number in range(8):
+        effects += replica.step(SealBatch(bytes([number])), NOW_MS)
+    for step in range(1, 12):
+        effects += replica.step(Tick(), NOW_MS + 100 * step)
+        done = [e for e in effects if isinstance(e, Deliver)]
+        for delivered in done[replica.executed_height :]:
+            height = delivered.block.height
+            effects += replica.step(Executed(height, sha256(bytes([height]))), NOW_MS + 100 * step)
+    increments = [e.increments[0] for e in effects if isinstance(e, Deliver) and e.increments]
+    sizes = [len(increment.digests) for increment in increments]
+    assert max(sizes) == 3
+    assert sum(sizes) == 8
+    assert increments[-1].last_sequence == 8
 
 
 def test_an_observer_follows_and_signs_nothing() -> None:
