@@ -208,8 +208,11 @@ class StoreReads:
         that says it was included, or else the newest, counts.
         """
         newest: LeafLocation | None = None
+        read_height, receipts = 0, PackedLeaves()
         for height, slot in self._candidates(transaction, LookupKind.TRANSACTION):
-            leaf = _at(self.receipts_at(height), slot)
+            if height != read_height:  # a lane may hold the same transaction a thousand times
+                read_height, receipts = height, self.receipts_at(height)
+            leaf = _at(receipts, slot)
             if not leaf.startswith(TRANSACTION_TAG + transaction):
                 continue
             location = LeafLocation(height, slot)

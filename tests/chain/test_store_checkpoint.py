@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rocksdict import WriteBatch
 
+from chain.leaves import PackedLeaves
 from chain.records import TransactionReceipt
 from chain.rocks import Rocks, StoreError
 from chain.store import JobOrigin, LeafLocation, Store
@@ -50,6 +52,31 @@ def check_lookups(store: Store, heights: range) -> None:
     unknown = table_chain.transaction(heights.stop)
     assert store.transaction_location(unknown) is None
     assert store.payload(unknown) is None
+
+
+def test_a_transaction_repeated_in_a_block_costs_its_lookup_one_read_of_the_receipts(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lane may repeat what expired as often as it likes."""
+    chain = TableChain(store)
+    chain.commit(1)
+    identity = table_chain.transaction(0)
+    included = TransactionReceipt(identity, True, "", 7).leaf()
+    expired = TransactionReceipt(identity, False, "EXPIRED", 0).leaf()
+    for leaves in ((included,), (expired,) * 500):
+        commit = replace(chain._commit_of(chain.height + 1), receipt_leaves=leaves)
+        store.commit_block(commit)
+        chain._append(commit)
+    read: list[int] = []
+    receipts_at = store.receipts_at
+
+    def counted(height: int) -> PackedLeaves:
+        read.append(height)
+        return receipts_at(height)
+
+    monkeypatch.setattr(store, "receipts_at", counted)
+    assert store.transaction_location(identity) == LeafLocation(2, 0)
+    assert read == [3, 2]
 
 
 def test_a_part_of_an_id_finds_nothing(store: Store) -> None:
