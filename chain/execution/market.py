@@ -22,6 +22,8 @@ from chain.state import ACCOUNT_BYTES, ID_BYTES
 
 CONTEXT_TOKENS_MAX = 1 << 24
 CAPACITY_MAX = 1 << 16
+OFFERS_MAX = 64
+"""Of one provider, withdrawn ones included: each is looked at whenever its stake is."""
 INDEX_BYTES = 2
 
 
@@ -73,6 +75,12 @@ def set_offer(scope: Scope, sender: bytes, message: pb.SetOffer) -> None:
     before = scope.state.offers.get(message.model + sender)
     if before is None and message.capacity == 0:
         raise Rejection(RejectionReason.BAD_OFFER, "there is no offer of yours to withdraw")
+    if before is None and sum(1 for _ in scope.state.offers.ending(sender)) >= OFFERS_MAX:
+        raise Rejection(
+            RejectionReason.BAD_OFFER,
+            f"you have offers for {OFFERS_MAX} models, withdrawn ones included, and no account may "
+            "have more; use another account",
+        )
     if before is None or message.capacity > 0:
         profile = message.engine_profile
         _check_verifiable(scope, message.model, sender, message.operator, profile)

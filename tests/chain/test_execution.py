@@ -16,6 +16,7 @@ from chain.events import EventKind
 from chain.execution import BlockContext, LaneBatch, Ledger
 from chain.execution.block import fee_of
 from chain.execution.ledger import SUPPLY_MAX
+from chain.execution.market import OFFERS_MAX
 from chain.parameters import DURATION_MS_MAX, GRAIN_PER_ASY, Parameters
 from chain.records import Account, ExecutionLink, JobStatus, TransactionReceipt
 from chain.rejections import Rejection, RejectionReason
@@ -402,6 +403,25 @@ def test_a_withdrawn_offer_takes_no_jobs_and_frees_its_stake() -> None:
     assert world.do(ALICE, a_request()).reason == RejectionReason.NO_OFFER
     unstake = pb.Unstake(amount=world.parameters.stake_min_per_offer)
     assert world.do(PROVIDERS[0], unstake).accepted
+
+
+def test_offers_of_one_account_are_bounded_withdrawn_ones_included() -> None:
+    world = World()
+    stake = pb.Stake(amount=2 * world.parameters.stake_min_per_offer)
+    assert world.do(PROVIDERS[0], stake).accepted
+
+    def offer_for(model: bytes) -> TransactionReceipt:
+        registration, offer = a_registration(), an_offer()
+        registration.model = offer.model = model
+        assert world.do(OWNER, registration).accepted
+        receipt = world.do(PROVIDERS[0], offer)
+        offer.capacity = 0
+        world.do(PROVIDERS[0], offer)
+        return receipt
+
+    receipts = [offer_for(account(f"model {number}")) for number in range(OFFERS_MAX + 1)]
+    assert all(receipt.accepted for receipt in receipts[:-1])
+    assert receipts[-1].reason == RejectionReason.BAD_OFFER
 
 
 def test_saying_again_that_one_verifies_does_not_restart_the_wait() -> None:
