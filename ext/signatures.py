@@ -2,9 +2,11 @@
 
 One signature and many obey one rule (docs/ed25519.md), so how signatures were grouped can never
 decide whether a block is valid. Signing and key generation stay with PyNaCl, whose signatures all
-pass.
+pass. ``ASSAY_ED25519=portable`` in the environment keeps batches off the processor's own
+instructions, where somebody doubts them or measures what they are worth.
 """
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,7 +29,7 @@ _KNOWN_SIGNATURE = bytes.fromhex(
 _SELF_TEST_SIZE = 32
 
 # One for the process: every thread profits from the public keys another has decoded.
-_VERIFIER = ed25519.Verifier()
+_VERIFIER = ed25519.Verifier(engine=os.environ.get("ASSAY_ED25519"))
 
 
 def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:

@@ -1,5 +1,9 @@
 """Checking signatures: RFC 8032's examples, damage of every kind, one answer one or many."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,3 +75,16 @@ def test_a_batch_that_finds_nothing_does_not_pass_the_self_test(
     monkeypatch.setattr(signatures, "verify_many", lambda items: [True] * len(items))
     with pytest.raises(RuntimeError, match="the Ed25519 self-test failed"):
         signatures.self_test()
+
+
+@pytest.mark.parametrize(("engine", "said"), [("portable", "fine"), ("abacus", "'abacus' is none")])
+def test_the_environment_chooses_the_arithmetic_of_batches(engine: str, said: str) -> None:
+    program = "import ext.signatures; print('fine')"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "ASSAY_ED25519": engine},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said in done.stdout + done.stderr
