@@ -39,6 +39,7 @@ from consensus.events import (
     Tick,
     WakeAt,
 )
+from consensus.lanes import BUFFERED_BATCHES_MAX, LANE_AHEAD_MAX
 from consensus.messages import (
     BLOCKS_BYTES_MAX,
     BLOCKS_PER_MESSAGE_MAX,
@@ -52,6 +53,11 @@ from consensus.wal import Wal
 from consensus.wire import encode
 
 EVENTS_PER_TURN = 256
+UNPROVEN_BATCHES_MAX = BUFFERED_BATCHES_MAX
+"""Own batches out for acks: peers buffer no more."""
+NOT_FINAL_BATCHES_MAX = 256
+"""Own batches above the final tip, 64 MiB of full ones: behind a slow chain clients wait, not
+batches."""
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -109,8 +115,16 @@ class Driver:
 
     @property
     def seal_room(self) -> int:
-        """How many more payloads `seal` may be given now."""
-        return self.replica.lane_room - self._sealing
+        """How many more payloads `seal` may be given now.
+
+        The peers set the pace: a batch that they have no room for would be sent in vain, and what
+        waits for them would hold up votes.
+        """
+        room = self.replica.lane_room
+        not_final = LANE_AHEAD_MAX - room
+        unproven = self.replica.lane_unproven
+        allowed = min(room, UNPROVEN_BATCHES_MAX - unproven, NOT_FINAL_BATCHES_MAX - not_final)
+        return max(0, allowed - self._sealing)
 
     def seal(self, payload: bytes) -> None:
         """Put a payload into the own lane; only while there is `seal_room`."""

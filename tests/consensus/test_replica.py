@@ -407,6 +407,18 @@ def test_a_lane_as_far_ahead_as_it_may_be_takes_no_more(monkeypatch: pytest.Monk
         bench.step(SealBatch(b"3"))
 
 
+def test_own_batches_are_unproven_until_peers_hold_them() -> None:
+    bench = Bench(VOTER)
+    for payload in (b"1", b"2", b"3"):
+        bench.step(SealBatch(payload))
+    assert bench.replica.lane_unproven == 3
+    second = bench.all(StoreBatch)[1].batch.header
+    body = AckBody(0, Tip(VOTER, 2, second.digest()))
+    peer = OTHERS[0]  # with the owner itself more than a third, so one of them is honest
+    bench.step(MessageReceived(peer, sign_ack(SIGNERS[peer], CHAIN_ID, peer, body)))
+    assert bench.replica.lane_unproven == 1
+
+
 def test_unacked_batches_are_sent_again_ever_more_slowly() -> None:
     bench = Bench(VOTER)
     bench.step(SealBatch(b"payload"))

@@ -23,13 +23,16 @@ from tests.builders import genesis_validator, key, tls_identity
 RICH = 1_000 * GRAIN_PER_ASY
 
 
-def solitary_genesis(*accounts: str) -> Genesis:
-    """A chain of one validator; each named account is rich."""
+def solitary_genesis(*accounts: str, validators: int = 1) -> Genesis:
+    """A chain of one validator, or of more that are not running; each named account is rich."""
     return make_genesis(
         name="alone",
         genesis_time_ms=1_750_000_000_000,
         parameters=Parameters(),
-        validators=(replace(genesis_validator(0), address=f"127.0.0.1:{_free_port()}"),),
+        validators=tuple(
+            replace(genesis_validator(index), address=f"127.0.0.1:{_free_port()}")
+            for index in range(validators)
+        ),
         balances={key(name).public_key: RICH for name in accounts},
         treasury=key("treasury").public_key,
     )

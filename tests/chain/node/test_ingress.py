@@ -16,6 +16,7 @@ from assay.v1 import node_pb2, node_pb2_grpc, transactions_pb2
 from chain.client import NodeClient
 from chain.execution import Ledger
 from chain.genesis import Genesis
+from chain.node.driver import UNPROVEN_BATCHES_MAX
 from chain.node.errors import rejection_of
 from chain.node.ingress import CALLS_MAX, FRAMES_MAX, STREAMS_MAX, Ingress, encode_reply
 from chain.node.intake import Intake
@@ -232,6 +233,21 @@ async def test_a_full_queue_says_busy_and_loses_nothing_that_it_accepted(tmp_pat
         assert {item.reason for item in await retry} == {""}
         await until_executed(client, [sent[0], sent[admitted - 1], sent[-1]])
         assert await balance(client, "bob") == 100 * len(sent)
+
+
+async def test_without_peers_that_take_its_batches_a_node_keeps_what_clients_sent_and_says_busy(
+    tmp_path: Path,
+) -> None:
+    genesis = solitary_genesis("alice", validators=4)
+    sent = [a_transfer(genesis, salt, operations=100) for salt in range(300)]
+    settings = {"pending_bytes_max": SUBMIT_BYTES_MAX, "batch_bytes": 8 * 1024}
+    async with running_node(tmp_path, genesis, **settings) as (node, client):
+        outcomes = await client.submit_many(sent, deadline_s=1)
+        admitted = sum(not item.reason for item in outcomes)
+        assert {item.reason for item in outcomes} == {"", "BUSY"}
+        assert node.driver.replica.lane_unproven == UNPROVEN_BATCHES_MAX
+        assert node.driver.seal_room == 0
+        assert 0 < node.intake.pending < admitted
 
 
 async def test_requests_that_are_being_checked_count_against_the_limit(tmp_path: Path) -> None:
