@@ -31,8 +31,8 @@ PREFIX_BYTES: Final = 8
 PIECE_ENTRIES: Final = 1024
 SEGMENT_ENTRIES_MAX: Final = 4 << 20
 """Longer segments are not merged: 80 MiB are sorted at most."""
-RUNS_MAX: Final = 64
-"""Runs in memory; then they become one."""
+RUN_ENTRIES_MAX: Final = 1 << 17
+"""Longer runs in memory are not merged: a commit waits for a merge, 20 ms for so many."""
 
 
 class LookupKind(enum.IntEnum):
@@ -142,12 +142,15 @@ class RecentLookups:
         self._changing = threading.Lock()
 
     def add(self, entries: Entries) -> None:
-        """The entries of the next block."""
+        """The entries of the next block. Merged so that each run is longer than all behind it, up
+        to RUN_ENTRIES_MAX: there are few, and an entry is moved a few times only."""
         with self._changing:
-            runs = (*self._runs, _run(entries))
-            if len(runs) > RUNS_MAX:
-                runs = (_run(merged([run.entries for run in runs])),)
-            self._runs = runs
+            older = list(self._runs)
+            while older and len(older[-1].entries) <= len(entries):
+                if len(older[-1].entries) + len(entries) > RUN_ENTRIES_MAX:
+                    break
+                entries = merged([older.pop().entries, entries])
+            self._runs = (*older, _run(entries)) if len(entries) else tuple(older)
 
     def through(self, height: int) -> Entries:
         """All entries up to and with a height."""

@@ -9,7 +9,7 @@ from chain.leaves import PackedLeaves
 from chain.rocks import Rocks, SteppedWriter
 from chain.store_lookups import (
     PIECE_ENTRIES,
-    RUNS_MAX,
+    RUN_ENTRIES_MAX,
     Entries,
     LookupKind,
     RecentLookups,
@@ -78,12 +78,22 @@ def test_what_is_on_disk_is_forgotten_and_nothing_else(blocks: list[list[int]], 
         assert list(recent.find(identity(number), LookupKind.PAYLOAD)) == wanted
 
 
-def test_many_small_runs_become_one() -> None:
+def test_many_small_runs_become_few() -> None:
     recent = RecentLookups()
-    for height in range(1, 3 * RUNS_MAX):
+    for height in range(1, 200):
         recent.add(id_entries(height, LookupKind.ORIGIN, [sha256(bytes([height]))]))
-    for height in range(1, 3 * RUNS_MAX):
+    assert len(recent._runs) <= 8
+    for height in range(1, 200):
         assert list(recent.find(sha256(bytes([height])), LookupKind.ORIGIN)) == [(height, 0)]
+
+
+def test_no_commit_merges_more_than_the_bound() -> None:
+    recent = RecentLookups()
+    ids = [sha256(index.to_bytes(4, "big")) for index in range(RUN_ENTRIES_MAX // 3)]
+    for height in range(1, 10):
+        recent.add(id_entries(height, LookupKind.ORIGIN, ids))
+        assert max(len(run.entries) for run in recent._runs) <= RUN_ENTRIES_MAX
+    assert list(recent.find(ids[7], LookupKind.ORIGIN)) == [(at, 7) for at in range(9, 0, -1)]
 
 
 @settings(max_examples=20)
