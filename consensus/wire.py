@@ -18,6 +18,7 @@ API uses protobuf.
 """
 
 import enum
+import itertools
 import operator
 import struct
 import types
@@ -153,6 +154,8 @@ def _sized(limit: int, text: bool) -> tuple[_Write, _Read]:
 
 
 def _sequence(element: Any, limit: int) -> tuple[_Write, _Read]:
+    if _is_number(element):
+        return _numbers_in_sequence(element, limit)
     write_one, read_one = _codec(element)
 
     def write(out: bytearray, value: Any) -> None:
@@ -164,6 +167,28 @@ def _sequence(element: Any, limit: int) -> tuple[_Write, _Read]:
 
     def read(reader: _Reader) -> tuple[Any, ...]:
         return tuple(read_one(reader) for _ in range(reader.count(limit)))
+
+    return write, read
+
+
+def _numbers_in_sequence(element: Any, limit: int) -> tuple[_Write, _Read]:
+    """The same layout for a tuple of numbers, which are packed in one step."""
+    number_format, width = _number_format(element), typing.get_args(element)[1].width
+    write_one, _ = _codec(element)
+
+    def write(out: bytearray, value: Any) -> None:
+        if len(value) > limit:
+            raise ValueError(f"{len(value)} elements exceed {limit}")
+        out += len(value).to_bytes(4, "little")
+        try:
+            out += struct.pack(f"<{len(value)}{number_format}", *value)
+        except struct.error:  # one by one they say which is out of its bounds
+            for item in value:
+                write_one(out, item)
+
+    def read(reader: _Reader) -> tuple[int, ...]:
+        count = reader.count(limit)
+        return struct.unpack(f"<{count}{number_format}", reader.take(count * width))
 
     return write, read
 
@@ -222,8 +247,15 @@ def _record(kind: type[Any]) -> tuple[_Write, _Read]:
         for start, stop, write_some in steps:
             write_some(out, values[start] if stop == start + 1 else values[start:stop])
 
+    readers = _read_steps([hints[name] for name in names], [part[1] for part in parts])
+
     def read(reader: _Reader) -> Any:
-        values = [read_one(reader) for _, read_one in parts]
+        values: list[Any] = []
+        for size, read_some in readers:
+            if size:
+                values += read_some(reader.take(size))
+            else:
+                values.append(read_some(reader))
         try:
             return kind(*values)
         except DecodeError:
@@ -236,6 +268,11 @@ def _record(kind: type[Any]) -> tuple[_Write, _Read]:
 
 def _is_named_tuple(kind: type[Any]) -> bool:
     return issubclass(kind, tuple) and hasattr(kind, "_fields")
+
+
+def _is_number(hint: Any) -> bool:
+    rule = typing.get_args(hint)[1] if typing.get_origin(hint) is Annotated else None
+    return isinstance(rule, Unsigned | Signed)
 
 
 def _number_format(hint: Any) -> str:
@@ -264,6 +301,21 @@ def _steps(formats: list[str], writes: list[_Write]) -> list[tuple[int, int, _Wr
         else:
             steps.append((start, stop, writes[start]))
         start = stop
+    return steps
+
+
+def _read_steps(hints: list[Any], reads: list[_Read]) -> list[tuple[int, Callable[[Any], Any]]]:
+    """(bytes of numbers that stand together, how to unpack them), or (0, how to read one field)."""
+    steps: list[tuple[int, Callable[[Any], Any]]] = []
+    for is_number, fields_of in itertools.groupby(
+        zip(hints, reads, strict=True), key=lambda field: _is_number(field[0])
+    ):
+        together = list(fields_of)
+        if is_number:
+            numbers = struct.Struct("<" + "".join(_number_format(hint) for hint, _ in together))
+            steps.append((numbers.size, numbers.unpack))
+        else:
+            steps += [(0, read_one) for _, read_one in together]
     return steps
 
 

@@ -200,3 +200,27 @@ def test_a_value_without_fields_is_no_bytes() -> None:
 def test_of_several_numbers_the_one_out_of_bounds_is_named() -> None:
     with pytest.raises(ValueError, match="65536 does not fit 2 bytes"):
         encode(Pair(65_536, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    values: Annotated[tuple[I32, ...], Count(4)]
+
+
+@given(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=4).map(tuple))
+def test_a_tuple_of_numbers_is_laid_out_one_by_one(values: tuple[int, ...]) -> None:
+    one_by_one = b"".join(value.to_bytes(4, "little", signed=True) for value in values)
+    encoded = len(values).to_bytes(4, "little") + one_by_one
+    assert encode(Numbers(values)) == encoded
+    assert decode(Numbers, encoded) == Numbers(values)
+
+
+def test_numbers_out_of_bounds_cut_or_too_many_are_refused() -> None:
+    with pytest.raises(ValueError, match="2147483648 does not fit 4 bytes"):
+        encode(Numbers((1, 2**31)))
+    with pytest.raises(ValueError, match="5 elements exceed 4"):
+        encode(Numbers((0,) * 5))
+    with pytest.raises(DecodeError, match="needs 8 bytes at offset 4, has 7"):
+        decode(Numbers, b"\x02\0\0\0" + bytes(7))
+    with pytest.raises(DecodeError, match="exceeds 4"):
+        decode(Numbers, b"\x05\0\0\0" + bytes(20))
