@@ -53,6 +53,8 @@ from consensus.wal import Wal
 from consensus.wire import encode
 
 EVENTS_PER_TURN = 256
+SERVED_BYTES = 64 * 1024
+"""What serving a peer's request counts in its backlog until it is done: work, more than memory."""
 UNPROVEN_BATCHES_MAX = BUFFERED_BATCHES_MAX
 """Own batches out for acks: peers buffer no more."""
 NOT_FINAL_BATCHES_MAX = 256
@@ -211,16 +213,16 @@ class Driver:
             case Send() | Broadcast():
                 turn.outgoing.append(effect)
             case CheckBatch():
-                counted = self._backlog.add(effect.peer, len(effect.batch.payload))
-                self._background(self._check(effect, counted))
+                size_bytes = len(effect.batch.payload)
+                self._background(effect.peer, size_bytes, self._check(effect))
             case Deliver():
                 turn.deliveries.append(effect)
             case WakeAt():
                 self._wake_at_ms = effect.at_ms
             case LoadBlocks():
-                self._background(self._serve_blocks(effect))
+                self._background(effect.peer, SERVED_BYTES, self._serve_blocks(effect))
             case LoadBatch():
-                self._background(self._serve_batches(effect))
+                self._background(effect.peer, SERVED_BYTES, self._serve_batches(effect))
             case Diverged():
                 raise DivergedError(
                     f"execution of height {effect.height} gave {effect.own_root.hex()} here, but "
@@ -250,9 +252,12 @@ class Driver:
             self._log.append(record)
         self._log.flush()
 
-    def _background(self, work: Coroutine[None, None, None]) -> None:
+    def _background(self, peer: int, size_bytes: int, work: Coroutine[None, None, None]) -> None:
+        """Work beside the loop, which counts in the backlog of the peer it is for."""
+        counted = self._backlog.add(peer, size_bytes)
         task = asyncio.create_task(work)
         self._checks.add(task)
+        task.add_done_callback(lambda _: self._backlog.remove(peer, counted))
         task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
@@ -261,9 +266,8 @@ class Driver:
             self._failure = task.exception()
             self._arrived.set()
 
-    async def _check(self, effect: CheckBatch, counted: int) -> None:
+    async def _check(self, effect: CheckBatch) -> None:
         valid = await self.in_pipeline(check_payload, self._chain_id, effect.batch)
-        self._backlog.remove(effect.peer, counted)
         self.post(BatchChecked(effect.peer, effect.batch.header.digest(), valid))
 
     async def _serve_blocks(self, effect: LoadBlocks) -> None:
