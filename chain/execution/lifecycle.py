@@ -5,7 +5,13 @@ not yet known to. Every open status has a deadline, and every deadline leads on,
 stays stuck.
 """
 
-from chain.execution.market import eligible_verifiers, live_offers, price_floor, seats_to_draw
+from chain.execution.market import (
+    can_be_judged,
+    eligible_verifiers,
+    live_offers,
+    price_floor,
+    seats_to_draw,
+)
 from chain.execution.ruling import count_round, start_reveals
 from chain.execution.scope import Scope
 from chain.execution.settlement import refund
@@ -40,13 +46,15 @@ def advance(scope: Scope, job_id: bytes) -> None:
 
 
 def available_offers(scope: Scope, job: Job) -> list[tuple[bytes, Offer]]:
-    """(provider, offer) that could take the job now: free, affordable, not tried before."""
+    """(provider, offer) that could take the job now: free, affordable, not tried before, and with
+    verifiers enough to judge what it answers."""
     return [
         (provider, offer)
         for provider, offer in live_offers(scope, job.model, job.pinned_provider)
         if offer.open_jobs < offer.capacity
         and provider not in job.tried
         and price_floor(scope, offer, job.model, job.tier, job.max_output_tokens) <= job.escrow
+        and can_be_judged(scope, job.model, provider, offer)
     ]
 
 

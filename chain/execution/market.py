@@ -183,6 +183,19 @@ def eligible_verifiers(scope: Scope, job: Job, height: int) -> dict[int, str]:
     }
 
 
+def can_be_judged(scope: Scope, model: bytes, provider: bytes, offer: Offer) -> bool:
+    """Whether as many verifiers as a ruling needs have a pair for the offer's results.
+
+    Without this, an offer that too few can judge draws jobs that all end in a refund.
+    """
+    registered = scope.model(model)
+    able = sum(
+        thresholds_for(registered, offer.engine_profile, verifier.engine_profile) is not None
+        for _, verifier in _auditors(scope, model, provider, offer.operator)
+    )
+    return able >= scope.parameters.reveal_quorum
+
+
 def _auditors(
     scope: Scope, model: bytes, provider: bytes | None, operator: int
 ) -> Iterator[tuple[int, Verifier]]:

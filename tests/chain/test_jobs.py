@@ -168,9 +168,11 @@ def test_a_critical_job_is_audited_by_every_other_verifier() -> None:
 def test_verifiers_that_join_after_the_answer_wait_for_the_audit_delay() -> None:
     world = World()
     world.open_market()
+    job = world.request()
+    world.block()
     for member in world.set.members[:4]:
         world.send(member.account, pb.SetVerifier(model=MODEL, serving=False))
-    job = world.answered_job()
+    world.answer(job)
     for _ in range(3):
         outcome = world.block()
     assert world.job(job).status is JobStatus.ANSWERED
@@ -188,13 +190,13 @@ def test_verifiers_that_join_after_the_answer_wait_for_the_audit_delay() -> None
 def test_without_verifiers_an_answered_job_is_refunded_at_its_deadline() -> None:
     world = World()
     world.open_market()
-    for member in world.set.members:
-        world.send(member.account, pb.SetVerifier(model=MODEL, serving=False))
     before = balance(world, ALICE)
     transaction = world.send(ALICE, a_request())
     fee = receipt_of(world.block(), transaction).fee
     (job,) = [key for key, _ in world.ledger.open_jobs()]
     world.block()
+    for member in world.set.members:
+        world.send(member.account, pb.SetVerifier(model=MODEL, serving=False))
     world.answer(job)
     world.block()
     world.block()

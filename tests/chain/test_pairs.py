@@ -235,12 +235,14 @@ def test_whatever_pairs_a_model_has_a_job_is_judged_by_those_alone(
     if not offer.accepted:
         assert offer.reason == RejectionReason.NO_CALIBRATED_PAIR
         return
-    job = world.answered_job(a_request(tier=tier))
+    job = world.request(a_request(tier=tier))
+    world.block()
     if len(able) < world.parameters.reveal_quorum:
-        world.block(after_ms=world.parameters.audit_within_ms + 1)
-        world.block()
+        assert world.job(job).status is JobStatus.REQUESTED
+        world.block(after_ms=world.parameters.assign_within_ms + 1)
         assert world.job(job).status is JobStatus.REFUNDED
     else:
+        world.answer(job)
         world.seat_committee(job)
         seats = {seat.validator: seat.engine_profile for seat in world.job(job).committee}
         assert seats.items() <= able.items()
@@ -365,3 +367,21 @@ def test_a_result_has_the_profile_its_offer_had_at_assignment(
     other = world.do(PROVIDERS[0], pb.SubmitResult(job=job, result=a_result(profile=EXACT)))
     assert other.reason == RejectionReason.BAD_RESULT
     assert world.do(PROVIDERS[0], pb.SubmitResult(job=job, result=a_result(profile=FAST))).accepted
+
+
+def test_an_offer_that_too_few_can_judge_gets_no_job() -> None:
+    world = World()
+    world.do(OWNER, a_registration(a_pair("A", "A"), a_pair("B", "B")))
+    members = world.set.members
+    for member in members:
+        world.do(member.account, serving("B" if member is members[-1] else "A"))
+    stake = pb.Stake(amount=world.parameters.stake_min_per_offer)
+    good, lonely = PROVIDERS[:2]
+    assert world.do(good, stake, an_offer(profile="A", capacity=50)).accepted
+    assert world.do(lonely, stake, an_offer(profile="B", price=0, capacity=50)).accepted
+    for _ in range(world.parameters.audit_delay_blocks + 1):
+        world.block()
+    for number in range(12):
+        job = world.request(a_request(str(number)))
+        world.block()
+        assert world.job(job).provider == good
