@@ -89,7 +89,10 @@ class Ledger:
         self._unbonding = set(state.accounts.unbonding_keys())
         self._window = IdWindow(WINDOW_BLOCKS)
         for key, record in state.included.scan():
-            self._window.load(int.from_bytes(key, "big"), record.ids, record.leaves)
+            try:
+                self._window.load(int.from_bytes(key, "big"), record.ids, record.leaves)
+            except ValueError as error:
+                raise StateError(f"table INCLUDED, key {key.hex()}: {error}") from error
 
     @classmethod
     def from_genesis(

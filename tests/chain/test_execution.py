@@ -18,9 +18,9 @@ from chain.execution.block import fee_of
 from chain.execution.ledger import SUPPLY_MAX
 from chain.execution.market import OFFERS_MAX
 from chain.parameters import DURATION_MS_MAX, GRAIN_PER_ASY, Parameters
-from chain.records import Account, ExecutionLink, JobStatus, TransactionReceipt
+from chain.records import Account, ExecutionLink, IncludedIds, JobStatus, TransactionReceipt
 from chain.rejections import Rejection, RejectionReason
-from chain.state import TableNumber
+from chain.state import StateError, TableNumber
 from chain.transactions import WINDOW_BLOCKS
 from consensus.values import ZERO_HASH
 from consensus.wire import decode, encode
@@ -163,6 +163,19 @@ def test_a_restarted_ledger_still_refuses_replays_and_forgets_them_on_the_same_h
         context, lanes = world.next_block()
         assert again.execute(context, lanes) == world.ledger.execute(context, lanes)
     assert remembered_heights(again) == []
+
+
+def test_ids_that_no_ledger_wrote_are_named_at_a_restart() -> None:
+    world = World()
+    world.do(ALICE, pb.Transfer(to=BOB, amount=7))
+    rows = [
+        (table, key, value[:4] + encode(IncludedIds(bytes(31), bytes(4))))
+        if table == TableNumber.INCLUDED
+        else (table, key, value)
+        for table, key, value in world.ledger.to_records()
+    ]
+    with pytest.raises(StateError, match="table INCLUDED, key 0000000000000001"):
+        Ledger.from_records(CHAIN, world.ledger.meta, rows, world.ledger.account_chunks())
 
 
 @pytest.mark.parametrize(
