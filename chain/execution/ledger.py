@@ -248,16 +248,13 @@ class Ledger:
         finally:
             scope.rollback(savepoint)
 
-    def admit_many(self, bodies: Bodies, others: Mapping[int, Transaction]) -> dict[int, Rejection]:
-        """`admit` for all of a batch: which places are refused, and why.
-
-        `others` are those of its bodies that are no plain transfers, by place.
-        """
+    def admit_plain(self, bodies: Bodies) -> dict[int, Rejection]:
+        """`admit` for all plain transfers of a batch: which places are refused, and why."""
         rules = transfer_rules(self.parameters, self.height + 1)
         codes, seen, bounds = check(
             self._state.accounts, self._window, bodies, rules, self.treasury
         )
-        refused = {
+        return {
             place: refusals.of_check(
                 int(codes[place]),
                 bodies.batch.ids[place].tobytes(),
@@ -266,7 +263,11 @@ class Ledger:
             )
             for place in codes.nonzero()[0].tolist()
         }
-        for place, transaction in others.items():
+
+    def admit_each(self, transactions: Mapping[int, Transaction]) -> dict[int, Rejection]:
+        """`admit` for transactions by place, one by one: which are refused, and why."""
+        refused = {}
+        for place, transaction in transactions.items():
             try:
                 self.admit(transaction)
             except Rejection as rejection:

@@ -1,18 +1,26 @@
 """Clients' transactions by the thousand: from raw request bytes to the intake.
 
 A request stays the bytes that came. It is counted, parsed into arrays, its signatures are checked
-and its bodies parsed on the pipeline's thread, without the interpreter lock; one call on the
-ledger's thread then admits all of it. What is admitted goes to the intake as slices of the request.
-SubmitManyRequest and BatchPayload serialise transactions alike, so one parser reads both.
+and its bodies parsed on the pipeline's thread, without the interpreter lock. The ledger's thread
+then admits it, all plain transfers in one call and the rest in slices. What is admitted goes to the
+intake as pieces of the request: SubmitManyRequest and BatchPayload serialise transactions alike.
 
 Bounds: a request has at most SUBMIT_MANY_MAX transactions and SUBMIT_BYTES_MAX bytes; those being
 checked have reserved their bytes in the intake, and there are at most CALLS_MAX of them; one
-request at a time is on the pipeline's thread, so a peer's batch waits for no more than that one. Of
-a stream at most FRAMES_MAX frames are under way, from being read until their reply is taken.
+request at a time is on the pipeline's and the ledger's threads, so a peer's batch waits for no more
+than that one, and a block for no more than a slice of it. Of a stream at most FRAMES_MAX frames are
+under way, from being read until their reply is taken.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Sequence,
+)
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assay.v1 import node_pb2, transactions_pb2
+from chain.execution import Ledger
 from chain.node.intake import Intake, already_waits
 from chain.node.worker import LedgerWorker
 from chain.rejections import Busy, Rejection, RejectionReason
@@ -48,6 +57,9 @@ from ext.transactions import (
 CALLS_MAX: Final = 256
 STREAMS_MAX: Final = 64
 FRAMES_MAX: Final = 4
+OPERATIONS_AT_ONCE: Final = 512
+"""That are no plain transfers, on the ledger's thread: a few milliseconds, for which a block may
+have to wait."""
 BUSY_DELAY_MS: Final = 100
 """When to come again if it is not the intake that is full."""
 
@@ -193,12 +205,9 @@ class Ingress:
         try:
             async with self._turn:
                 checked = await self._in_pipeline(check_request, self._chain_id, request, granted)
-            if not checked.fields and len(checked.batch):
-                raise self._intake.busy(len(request))
-            by_ledger = await self._worker.read(
-                lambda ledger: ledger.admit_many(checked.bodies, checked.others)
-            )
-            refused = {**by_ledger, **checked.refused}
+                if not checked.fields and len(checked.batch):
+                    raise self._intake.busy(len(request))
+                refused = {**await self._refused_by_ledger(checked), **checked.refused}
             self._queue(checked, refused)
         finally:
             room.close()
@@ -209,6 +218,13 @@ class Ingress:
             for place in range(len(checked.fields), len(checked.batch)):
                 refused[place] = busy
         return await self._in_pipeline(encode_reply, checked.batch.ids, refused, delay_ms)
+
+    async def _refused_by_ledger(self, checked: Checked) -> dict[int, Rejection]:
+        """By place. Between two slices the ledger's thread may execute a block."""
+        refused = await self._worker.read(lambda ledger: ledger.admit_plain(checked.bodies))
+        for some in slices(checked.others):
+            refused |= await self._worker.read(partial(Ledger.admit_each, transactions=some))
+        return refused
 
     def _queue(self, checked: Checked, refused: dict[int, Rejection]) -> None:
         """Hand what is not refused to the intake; whatever waits there already is refused, too."""
@@ -224,6 +240,21 @@ class Ingress:
             if ids[place] in known:
                 refused[place] = already_waits(ids[place])
             known.add(ids[place])  # once more in this very request
+
+
+def slices(others: dict[int, Transaction]) -> Iterator[dict[int, Transaction]]:
+    """The same in parts of OPERATIONS_AT_ONCE operations, or of one transaction that has more."""
+    some: dict[int, Transaction] = {}
+    operations = 0
+    for place, transaction in others.items():
+        count = len(transaction.op_bytes)
+        if some and operations + count > OPERATIONS_AT_ONCE:
+            yield some
+            some, operations = {}, 0
+        some[place] = transaction
+        operations += count
+    if some:
+        yield some
 
 
 def _close(room: ExitStack, _: asyncio.Task[bytes]) -> None:

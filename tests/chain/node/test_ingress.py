@@ -18,13 +18,14 @@ from chain.execution import Ledger
 from chain.genesis import Genesis
 from chain.node.driver import UNPROVEN_BATCHES_MAX
 from chain.node.errors import rejection_of
-from chain.node.ingress import CALLS_MAX, FRAMES_MAX, STREAMS_MAX, Ingress, encode_reply
+from chain.node.ingress import CALLS_MAX, FRAMES_MAX, STREAMS_MAX, Ingress, encode_reply, slices
 from chain.node.intake import Intake
 from chain.node.node import Node
 from chain.rejections import Busy, Rejection, RejectionReason
 from chain.transactions import (
     SUBMIT_BYTES_MAX,
     SUBMIT_MANY_MAX,
+    Transaction,
     make_operation,
     sign_transaction,
 )
@@ -485,3 +486,14 @@ def test_a_reply_reads_as_the_message_it_is() -> None:
         ]
         details = [item.detail for item in reply.outcomes]
         assert details == [f"text of {place}" if place in places else "" for place in range(5)]
+
+
+def test_slow_operations_are_admitted_in_slices_and_none_is_left_out() -> None:
+    others = {
+        place: Transaction(b"", b"", transactions_pb2.TxBody(), 0, (b"",) * count)
+        for place, count in enumerate((200, 300, 13, 256, 256, 1, 600, 2))
+    }
+    parts = list(slices(others))
+    assert [list(part) for part in parts] == [[0, 1], [2, 3], [4, 5], [6], [7]]
+    assert {place for part in parts for place in part} == set(others)
+    assert list(slices({})) == []
