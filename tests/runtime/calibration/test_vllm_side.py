@@ -9,7 +9,7 @@ from runtime.calibration.records import RecordFile, Transcript
 from runtime.packages import REFERENCE_PROFILE, ModelPackage
 from tests.runtime.vllm.conftest import EXPORTS, WHOLE_RUN_BOUND_S, run_in_torch_python
 
-JOBS = 40
+JOBS = 92
 FRAUD_JOBS = 12
 NAT = 1 << 20
 
@@ -35,9 +35,9 @@ def test_float32_of_vllm_is_calibrated_against_the_reference_engine(
     with RecordFile(tmp_path / "transcripts" / f"{name}.jsonl", Transcript) as transcripts:
         assert len([row for row in transcripts if row.fraud == "honest"]) == JOBS
     noise = report["honest_noise"]
-    for half in ("fitting", "held_out"):
+    for part in ("fitting", "held_out"):
         # What differs at all between two float32 engines is next to a tie.
-        assert noise[half]["distance_max_nats"] < 2e-3
-        assert noise[half]["margin_max_nats"] < 2e-3
+        assert noise[part]["distance_max_nats"] < 2e-3
+        assert noise[part]["margin_max_nats"] < 2e-3
     whole = report["held_out"]["frauds"]["wrong-seed"]["by_length"][-1]
     assert whole["detected"]["margins"] >= whole["jobs"] - whole["output_as_if_honest"] > 0
