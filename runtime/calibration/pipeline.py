@@ -260,7 +260,8 @@ def fingerprint_tolerance(
 
     Forgers' prefills by the provider's engine and the verifier's replays of the same tokens are two
     verifiers at work; the tolerance bounds the greatest difference of their runner-up values in an
-    output. Without enough of those, the greatest distance must do.
+    output. It is never less than the greatest distance: those prefills ran in like batches, and two
+    verifiers' batches may differ as much as a verifier's and a provider's.
     """
     if provider == verifier == REFERENCE_PROFILE:
         return 0, "both sides give the same bits"
@@ -272,7 +273,8 @@ def fingerprint_tolerance(
         ]
     if len(worst) < FITTING_JOBS_MIN:
         return distance_max, "distance_max, for want of two prefills of the same tokens"
-    return tail_bound(worst, FINGERPRINT_BUDGET), f"{len(worst)} outputs prefilled by both engines"
+    bound = max(tail_bound(worst, FINGERPRINT_BUDGET), distance_max)
+    return bound, f"distance_max, and {len(worst)} outputs prefilled by both engines"
 
 
 def run_report(plan: Plan, provider: str, verifier: str) -> tuple[dict[str, Any], Parts]:
