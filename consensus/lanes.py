@@ -405,11 +405,7 @@ class Lanes:
 
     def grows(self, parent: Cut) -> bool:
         """Whether a block on this cut would make anything more final."""
-        sequences = {tip.lane: tip.sequence for tip in parent}
-        return any(
-            lane.best is not None and lane.best.body.tip.sequence > sequences.get(lane.index, 0)
-            for lane in self._lanes
-        )
+        return self.best_cut(parent) != parent
 
     def available(self, tip: Tip, parent: Tip | None) -> bool:
         """Whether a tip that follows `parent` can be had: proven, or held and linked to it."""

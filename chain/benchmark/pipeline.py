@@ -18,6 +18,7 @@ from chain.node.worker import (
     read_lanes,
     stored_ledger,
 )
+from chain.parameters import Parameters
 from chain.store import Store
 from consensus.events import Deliver, LaneIncrement
 from consensus.values import ZERO_HASH, Batch, BatchHeader, Block, Tip
@@ -93,7 +94,7 @@ def genesis_ledger(workload: Workload) -> Ledger:
     """The accounts before the first block."""
     return Ledger.from_genesis(
         CHAIN_ID,
-        workload.parameters(),
+        Parameters(),
         workload.validators(),
         workload.balances(),
         workload.treasury(),

@@ -8,7 +8,6 @@ from functools import cached_property
 from nacl.signing import SigningKey
 
 from assay.v1 import transactions_pb2 as pb
-from chain.parameters import Parameters
 from chain.transactions import sign_transaction
 from consensus.values import Validator, ValidatorSet
 from ext.hashing import tagged_hash
@@ -83,10 +82,6 @@ class Workload:
     def treasury(self) -> bytes:
         """The treasury's account."""
         return self._digest(b"treasury", 0)
-
-    def parameters(self) -> Parameters:
-        """Those of a new chain."""
-        return Parameters()
 
     def payloads(self) -> Iterator[bytes]:
         """Batches, serialised, of one transfer a transaction; senders take turns at random."""
