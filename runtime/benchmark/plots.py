@@ -2,28 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 
-FORMATS: Final = ("png", "svg")
-DOTS_PER_INCH: Final = 110
+from runtime.figures import save_figures
 
 
 def write_plots(report: Mapping[str, Any], folder: Path, name: str) -> list[Path]:
     """`NAME.png` and `NAME.svg` with speed, overheads, verification and first token."""
-    folder.mkdir(parents=True, exist_ok=True)
-    figure = _draw(report)
-    written = []
-    # The same report gives the same bytes: no date, and ids of parts that follow from a fixed word.
-    with matplotlib.rc_context({"svg.hashsalt": "assay"}):
-        for form in FORMATS:
-            path = folder / f"{name}.{form}"
-            metadata = {"Date": None} if form == "svg" else {"Software": None}
-            figure.savefig(path, dpi=DOTS_PER_INCH, metadata=metadata)
-            written.append(path)
-    return written
+    return save_figures({name: _draw(report)}, folder)
 
 
 def _draw(report: Mapping[str, Any]) -> Figure:

@@ -18,35 +18,24 @@ from runtime.calibration.eprocess import (
 )
 from runtime.calibration.evidence import LENGTHS
 from runtime.calibration.report import Parts, curve
+from runtime.figures import save_figures
 from runtime.sampling import LOGPROB_UNITS_PER_NAT
 
 CURVE_LENGTH_MAX = 128
 """ROC and wealth are drawn at the greatest reported length up to this that outputs have."""
 WEALTH_JOBS = 2_000
-FORMATS = ("png", "svg")
-_DOTS_PER_INCH = 110
 
 
 def write_plots(report: dict[str, Any], parts: Parts, folder: Path, name: str) -> list[Path]:
     """`NAME-roc`, `NAME-detection` and `NAME-wealth` in both formats; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     title = f"provider {report['provider_profile']}, verifier {report['verifier_profile']}"
     length = _curve_length(parts)
     figures = {
-        "roc": _roc(parts, title, length),
-        "detection": _detection(report, title),
-        "wealth": _wealth(report, parts, title, length),
+        f"{name}-roc": _roc(parts, title, length),
+        f"{name}-detection": _detection(report, title),
+        f"{name}-wealth": _wealth(report, parts, title, length),
     }
-    written = []
-    # The same report gives the same bytes: no date, and ids of parts that follow from a fixed word.
-    with matplotlib.rc_context({"svg.hashsalt": "assay"}):
-        for kind, figure in figures.items():
-            for form in FORMATS:
-                path = folder / f"{name}-{kind}.{form}"
-                metadata = {"Date": None} if form == "svg" else {"Software": None}
-                figure.savefig(path, dpi=_DOTS_PER_INCH, metadata=metadata)
-                written.append(path)
-    return written
+    return save_figures(figures, folder)
 
 
 def _curve_length(parts: Parts) -> int:
