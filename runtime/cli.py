@@ -348,6 +348,9 @@ def serve_command(  # noqa: PLR0913, PLR0917 - one parameter an option
         str | None,
         typer.Option(help="vllm: its quantization method; must be the one the manifest names."),
     ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="vllm on a CPU: compile the model's graph.")
+    ] = False,
     distributed_executor_backend: Annotated[
         Executor | None, typer.Option(help="vllm: how the processes of one engine are run.")
     ] = None,
@@ -380,6 +383,7 @@ def serve_command(  # noqa: PLR0913, PLR0917 - one parameter an option
             tensor_parallel_size=tensor_parallel_size,
             pipeline_parallel_size=pipeline_parallel_size,
             quantization=quantization,
+            compiled=compiled,
             executor=distributed_executor_backend,
             max_batched_tokens=max_batched_tokens,
             export_directory=export_directory,

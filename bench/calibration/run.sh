@@ -23,15 +23,18 @@ calibrate() {
 
 # vLLM's environment has no matplotlib: reports are written there, and drawn here from the same records.
 draw() {
-  local report profiles
-  for report in "$work"/*--*.json; do
-    mapfile -t profiles < <(.venv/bin/python -c '
+  local report sides
+  for report in "$work"/*--*.json "$work-mixed"/*--*.json; do
+    [ -e "$report" ] || continue
+    mapfile -t sides < <(.venv/bin/python -c '
 import json, sys
 report = json.load(open(sys.argv[1]))
-print(report["provider_profile"], report["verifier_profile"], sep="\n")' "$report")
-    .venv/bin/assay model calibrate "$model" --work "$work" --stage report \
-      --provider-profile "${profiles[0]}" --verifier-profile "${profiles[1]}" \
-      --jobs "$jobs" --max-output-tokens "$tokens" --in-flight "$in_flight" \
+print("--provider-profile", report["provider_profile"], sep="\n")
+print("--verifier-profile", report["verifier_profile"], sep="\n")
+if report["corpus"].get("verifier_compiled"):
+    print("--verifier-compiled")' "$report")
+    .venv/bin/assay model calibrate "$model" --work "$(dirname "$report")" --stage report \
+      "${sides[@]}" --jobs "$jobs" --max-output-tokens "$tokens" --in-flight "$in_flight" \
       --output bench/calibration --plots bench/calibration
   done
 }
@@ -41,7 +44,10 @@ for name in "$@"; do
   echo "==> $name" >&2
   case "$name" in
     cross) calibrate float32 --verifier-engine reference ;;
-    *) calibrate "$name" --verifier-engine vllm --verifier-dtype "$name" ;;
+    float32) calibrate float32 --verifier-engine vllm --verifier-dtype float32 ;;
+    *) # 16-bit sides with the same kernels would agree too well (docs/calibration.md).
+      work="$work-mixed" calibrate "$name" --verifier-engine vllm --verifier-dtype "$name" \
+        --verifier-compiled ;;
   esac
 done
 draw

@@ -50,6 +50,7 @@ class SideOptions:
     threads: int
     kv_cache_mib: int | None
     export_directory: Path
+    compiled: bool
     known_profile: str | None = None
 
     def settings(self) -> Settings:
@@ -58,6 +59,7 @@ class SideOptions:
             dtype=self.dtype,
             threads=self.threads,
             kv_cache_mib=self.kv_cache_mib,
+            compiled=self.compiled,
             export_directory=self.export_directory,
         )
 
@@ -159,6 +161,12 @@ def calibrate_command(  # noqa: PLR0913, PLR0917 - one parameter an option
     verifier_dtype: Annotated[
         DataType, typer.Option(help="vllm: precision of the verifier.")
     ] = DataType.FLOAT32,
+    provider_compiled: Annotated[
+        bool, typer.Option("--provider-compiled", help="vllm on a CPU: compile the provider.")
+    ] = False,
+    verifier_compiled: Annotated[
+        bool, typer.Option("--verifier-compiled", help="vllm on a CPU: compile the verifier.")
+    ] = False,
     threads: Annotated[int, typer.Option(min=1, max=64, help="Threads of each engine.")] = 1,
     kv_cache_mib: Annotated[
         int | None, typer.Option(min=1, help="vllm: key-value cache of each engine.")
@@ -211,10 +219,22 @@ def calibrate_command(  # noqa: PLR0913, PLR0917 - one parameter an option
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     exports = export_directory or work / "exports"
     provider = SideOptions(
-        provider_engine, provider_dtype, threads, kv_cache_mib, exports, provider_profile
+        provider_engine,
+        provider_dtype,
+        threads,
+        kv_cache_mib,
+        exports,
+        provider_compiled,
+        provider_profile,
     )
     verifier = SideOptions(
-        verifier_engine, verifier_dtype, threads, kv_cache_mib, exports, verifier_profile
+        verifier_engine,
+        verifier_dtype,
+        threads,
+        kv_cache_mib,
+        exports,
+        verifier_compiled,
+        verifier_profile,
     )
     parties = Parties(
         open_provider=provider.opener(),
@@ -235,6 +255,8 @@ def calibrate_command(  # noqa: PLR0913, PLR0917 - one parameter an option
             in_flights=counts,
             verify_in_flight=verify_in_flight,
             frauds=tuple(fraud) if fraud else None,
+            provider_compiled=provider_compiled,
+            verifier_compiled=verifier_compiled,
         )
         stages = [Stage(part.value) for part in (stage or list(Part))]
         made = run_stages(plan, parties, stages, RateTeller())

@@ -91,6 +91,9 @@ class Plan:
     verify_in_flight: int = 8
     frauds: tuple[str, ...] | None = None
     """None for all."""
+    provider_compiled: bool = False
+    verifier_compiled: bool = False
+    """Which side's graph was compiled: part of no profile, so the directory notes it."""
 
     def wants(self, fraud: str) -> bool:
         """Whether this fraud is part of the run."""
@@ -111,7 +114,16 @@ class Plan:
             "max_output_tokens": self.max_output_tokens,
             "temperatures_milli": list(self.temperatures_milli),
             "in_flight": list(self.in_flights),
+            **self.compiled_sides(),
         }
+
+    def compiled_sides(self) -> dict[str, bool]:
+        """What is said of compilation, where there is any."""
+        sides = {
+            "provider_compiled": self.provider_compiled,
+            "verifier_compiled": self.verifier_compiled,
+        }
+        return sides if any(sides.values()) else {}
 
     def transcripts(self, provider: str) -> Transcripts:
         """The provider's answers. Raises RecordError."""
@@ -148,12 +160,14 @@ def claim_directory(plan: Plan, jobs: Sequence[CalibrationJob]) -> None:
         "max_output_tokens": plan.max_output_tokens,
         "temperatures_milli": list(plan.temperatures_milli),
         "first_job_sha256": corpus_digest(list(jobs[:1])),
+        **plan.compiled_sides(),
     }
     if not path.exists():
         path.write_text(json.dumps(ours, indent=1) + "\n")
     elif json.loads(path.read_text()) != ours:
         raise CalibrationError(
-            f"{path} is of another model or corpus; give another working directory"
+            f"{path} is of another model or corpus, or of a side compiled otherwise; "
+            "give another working directory"
         )
 
 

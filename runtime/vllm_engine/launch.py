@@ -44,7 +44,7 @@ def engine_config(
 ) -> Any:
     """vLLM's whole configuration. Raises SettingsError."""
     on_cpu = current_platform.device_type == CPU
-    if on_cpu:
+    if on_cpu and not settings.compiled:
         # The engine core would compile, with the machine's C++ compiler, a rank we do not use.
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     cache_bytes = None
@@ -63,7 +63,7 @@ def engine_config(
         kv_cache_memory_bytes=cache_bytes,
         # A result must not depend on what was asked before it.
         enable_prefix_caching=False,
-        enforce_eager=on_cpu,
+        enforce_eager=on_cpu and not settings.compiled,
         logprobs_mode="raw_logprobs",
         max_logprobs=CANDIDATES + 1 + MAX_END_TOKENS,
         tensor_parallel_size=settings.tensor_parallel_size,

@@ -49,6 +49,9 @@ class Settings:
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
     quantization: str | None = None
+    compiled: bool = False
+    """On a CPU: have vLLM compile the model's graph, which merges roundings. 16-bit results change
+    by it as they do between processors; a profile covers both. On a GPU vLLM always does."""
     executor: Executor | None = None
     """None: one process where there is one device, else processes on this machine."""
     max_batched_tokens: int = 1024

@@ -128,7 +128,16 @@ def test_another_corpus_needs_another_directory(
 ) -> None:
     refused = calibrate(package, work, "--corpus-seed", "2")
     assert refused.exit_code == 1
-    assert "is of another model or corpus; give another working directory" in refused.stderr
+    assert "is of another model or corpus" in refused.stderr
+    assert "give another working directory" in refused.stderr
+
+
+def test_a_compiled_side_needs_another_directory_too(
+    package: ModelPackage, work: Path, report: dict[str, Any]
+) -> None:
+    refused = calibrate(package, work, "--verifier-compiled")
+    assert refused.exit_code == 1
+    assert "give another working directory" in refused.stderr
 
 
 def test_too_few_jobs_are_an_error_that_says_so(package: ModelPackage, tmp_path: Path) -> None:
