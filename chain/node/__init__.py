@@ -5,7 +5,8 @@ The parts, and who talks to whom:
   `errors`, `unreadable`: the public API in terms of the node.
 - `node`: puts everything together and owns the event loop's side of it.
 - `driver`: steps the consensus core and performs its effects, durable things before spoken ones.
-- `peers`: mutual TLS to the other validators, each read no further than its `backlog` allows.
+- `peers`: mutual TLS to the other validators; votes never wait for batches (`traffic`). `arrivals`:
+  what has come, in fair order; each peer is read no further than its `backlog` allows.
   `streams`: tokens on their way to callers.
 - `worker`: the ledger's own thread. `recovery`: from what is on disk to a replica.
 - `ingress`: clients' requests, checked as arrays by the thousand. `intake`: what they and the

@@ -8,13 +8,13 @@ events gather, so that one sync serves many of them.
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from chain.node.backlog import Backlog
+from chain.node.arrivals import Arrivals
 from chain.node.worker import check_payload
 from chain.store import Store
 from consensus.events import (
@@ -29,7 +29,6 @@ from consensus.events import (
     Finalized,
     LoadBatch,
     LoadBlocks,
-    MessageReceived,
     Misbehaviour,
     Persist,
     SealBatch,
@@ -53,6 +52,8 @@ from consensus.wal import Wal
 from consensus.wire import encode
 
 EVENTS_PER_TURN = 256
+TURN_BYTES_MAX = 1024 * 1024
+"""Of messages stepped in one turn, and one more: urgent ones that come meanwhile wait for it."""
 SERVED_BYTES = 64 * 1024
 """What serving a peer's request counts in its backlog until it is done: work, more than memory."""
 UNPROVEN_BATCHES_MAX = BUFFERED_BATCHES_MAX
@@ -67,6 +68,19 @@ logger = logging.getLogger(__name__)
 
 class DivergedError(Exception):
     """This validator's ledger is not the one that the others have."""
+
+
+class Wires(Protocol):
+    """The way to the other validators."""
+
+    def send(self, peer: int, message: Message) -> None:
+        """Queue a message for one peer."""
+
+    def broadcast(self, message: Message) -> None:
+        """Queue a message for all peers."""
+
+    async def room(self, peer: int) -> None:
+        """Return when another answer may be prepared for a peer, which has taken most of them."""
 
 
 @dataclass(slots=True)
@@ -90,8 +104,7 @@ class Driver:
         chain_id: str,
         store: Store,
         log: Wal | None,
-        send: Callable[[int, Message], None],
-        broadcast: Callable[[Message], None],
+        wires: Wires,
         deliver: Callable[[Deliver], None],
         clock_ms: Callable[[], int],
     ) -> None:
@@ -99,21 +112,18 @@ class Driver:
         self._chain_id = chain_id
         self._store = store
         self._log = log
-        self._send = send
-        self._broadcast = broadcast
+        self._wires = wires
         self._deliver = deliver
         self._clock_ms = clock_ms
-        self._events: deque[tuple[Event, int]] = deque([(Start(), 0)])
-        """With the bytes that each counts in its peer's backlog."""
-        self._backlog = Backlog()
-        self._arrived = asyncio.Event()
-        self._arrived.set()
+        self._arrivals = Arrivals()
+        self._arrivals.post(Start())
         self._wake_at_ms: int | None = None
         self._sealing = 0
         self._failure: BaseException | None = None
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self._pipeline = ThreadPoolExecutor(1, thread_name_prefix="pipeline")
         self._checks: set[asyncio.Task[None]] = set()
+        self._turns: dict[int, asyncio.Lock] = {}
 
     @property
     def seal_room(self) -> int:
@@ -135,19 +145,15 @@ class Driver:
 
     def post(self, event: Event) -> None:
         """Queue an event of this node's own; from the event loop only."""
-        self._events.append((event, 0))
-        self._arrived.set()
+        self._arrivals.post(event)
 
     async def receive(self, peer: int, message: Message, size_bytes: int) -> None:
-        """Queue a peer's message; returns when the peer may be read again.
+        """Queue a peer's message; returns when the peer may be read again on its stream.
 
-        Until then its messages that were not stepped, and its batches that are being checked, stay
-        above their bound.
+        Until then its messages of this kind that were not stepped, and of bulk its batches that
+        are being checked and the answers it has not taken, stay above their bound.
         """
-        counted = self._backlog.add(peer, size_bytes)
-        self._events.append((MessageReceived(peer, message), counted))
-        self._arrived.set()
-        await self._backlog.room(peer)
+        await self._arrivals.receive(peer, message, size_bytes)
 
     async def in_pipeline(self, function: Callable[..., T], *arguments: object) -> T:
         """Run a function on the pipeline's thread."""
@@ -160,16 +166,8 @@ class Driver:
             await self._wait()
             if self._failure is not None:
                 raise self._failure
-            turn = _Turn()
-            for _ in range(EVENTS_PER_TURN):
-                if not self._events:
-                    break
-                event, counted = self._events.popleft()
-                self._sealing -= isinstance(event, SealBatch)
-                for effect in self.replica.step(event, self._clock_ms()):
-                    self._perform(effect, turn)
-                if isinstance(event, MessageReceived):
-                    self._backlog.remove(event.peer, counted)
+            turn = self._step()
+            await asyncio.sleep(0)  # where nothing is written, too: others want the event loop
             if turn.records or turn.batches or turn.finalized or turn.compact:
                 loop = asyncio.get_running_loop()
                 await loop.run_in_executor(self._disk, self._write, turn)
@@ -177,27 +175,48 @@ class Driver:
                 self._deliver(delivery)
             for message in turn.outgoing:
                 if isinstance(message, Send):
-                    self._send(message.peer, message.message)
+                    self._wires.send(message.peer, message.message)
                 else:
-                    self._broadcast(message.message)
+                    self._wires.broadcast(message.message)
 
     def close(self) -> None:
         """Let the disk finish."""
         self._pipeline.shutdown(wait=True, cancel_futures=True)
         self._disk.shutdown(wait=True)
 
+    def _step(self) -> _Turn:
+        turn = _Turn()
+        size_bytes = 0
+        for _ in range(EVENTS_PER_TURN):
+            arrived = self._arrivals.take()
+            if arrived is None:
+                break
+            self._sealing -= isinstance(arrived.event, SealBatch)
+            for effect in self.replica.step(arrived.event, self._clock_ms()):
+                self._perform(effect, turn)
+            arrived.done()
+            size_bytes += arrived.size_bytes
+            if size_bytes > TURN_BYTES_MAX:
+                break
+        return turn
+
+    def _ring(self) -> None:
+        """Post a Tick if it is due: also to a replica that always has something to step."""
+        if self._wake_at_ms is not None and self._clock_ms() >= self._wake_at_ms:
+            self._wake_at_ms = None
+            self.post(Tick())
+
     async def _wait(self) -> None:
-        while not self._events and self._failure is None:
-            self._arrived.clear()
+        self._ring()
+        while not self._arrivals and self._failure is None:
             timeout_s = None
             if self._wake_at_ms is not None:
                 timeout_s = max(0.0, (self._wake_at_ms - self._clock_ms()) / 1000)
             try:
                 async with asyncio.timeout(timeout_s):
-                    await self._arrived.wait()
+                    await self._arrivals.changed()
             except TimeoutError:
-                self._wake_at_ms = None
-                self.post(Tick())
+                self._ring()
 
     def _perform(self, effect: Effect, turn: _Turn) -> None:
         match effect:
@@ -254,26 +273,34 @@ class Driver:
 
     def _background(self, peer: int, size_bytes: int, work: Coroutine[None, None, None]) -> None:
         """Work beside the loop, which counts in the backlog of the peer it is for."""
-        counted = self._backlog.add(peer, size_bytes)
+        done = self._arrivals.hold(peer, size_bytes)
         task = asyncio.create_task(work)
         self._checks.add(task)
-        task.add_done_callback(lambda _: self._backlog.remove(peer, counted))
+        task.add_done_callback(lambda _: done())
         task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._checks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._failure = task.exception()
-            self._arrived.set()
+            self._arrivals.wake()
 
     async def _check(self, effect: CheckBatch) -> None:
         valid = await self.in_pipeline(check_payload, self._chain_id, effect.batch)
         self.post(BatchChecked(effect.peer, effect.batch.header.digest(), valid))
 
+    @asynccontextmanager
+    async def _answering(self, peer: int) -> AsyncIterator[None]:
+        """One answer to a peer at a time, once it has taken most of those before."""
+        async with self._turns.setdefault(peer, asyncio.Lock()):
+            await self._wires.room(peer)
+            yield
+
     async def _serve_blocks(self, effect: LoadBlocks) -> None:
-        message = await self.in_pipeline(self._load_blocks, effect)
-        if message is not None:
-            self._send(effect.peer, message)
+        async with self._answering(effect.peer):
+            message = await self.in_pipeline(self._load_blocks, effect)
+            if message is not None:
+                self._wires.send(effect.peer, message)
 
     def _load_blocks(self, effect: LoadBlocks) -> Blocks | None:
         """From the asked height to the last block in bounds that has a certificate of its own."""
@@ -292,8 +319,9 @@ class Driver:
         return None
 
     async def _serve_batches(self, effect: LoadBatch) -> None:
-        for message in await self.in_pipeline(self._load_batches, effect):
-            self._send(effect.peer, message)
+        async with self._answering(effect.peer):
+            for message in await self.in_pipeline(self._load_batches, effect):
+                self._wires.send(effect.peer, message)
 
     def _load_batches(self, effect: LoadBatch) -> list[BatchMessage]:
         """The asked batch and its ancestors, within the bounds."""

@@ -99,8 +99,7 @@ class Node:
             genesis.chain_id,
             self.store,
             opened.log,
-            self.peers.send,
-            self.peers.broadcast,
+            self.peers,
             self._deliveries.put_nowait,
             self._clock_ms,
         )

@@ -1,8 +1,11 @@
-"""The wires between validators: one outgoing stream to each peer, over mutual TLS.
+"""The wires between validators: two outgoing streams to each peer, over mutual TLS.
 
 A peer is whoever holds the TLS key whose certificate genesis pins to a validator; nobody else gets
-past the handshake. Outgoing frames wait in a bounded queue that drops its oldest when a peer is
-too slow: consensus retransmits what matters, and one slow peer must not cost memory.
+past the handshake. Urgent and bulk traffic (see `traffic`) go over connections of their own, each
+with a bounded queue. Of urgent frames the oldest is dropped when a peer is too slow, of bulk the
+newest, since batches are of use in order only: consensus sends again what matters, and one slow
+peer must not cost memory. Answers to what a peer asked for wait until it has taken most of the
+others.
 """
 
 import asyncio
@@ -17,13 +20,20 @@ from assay.v1 import node_pb2, peer_pb2, peer_pb2_grpc
 from chain.genesis import Genesis
 from chain.node.errors import CallContext
 from chain.node.streams import TokenStreams
+from chain.node.traffic import Traffic, traffic_of
 from chain.tls import TlsIdentity, channel_credentials, peer_index, server_credentials
 from consensus.messages import Message, decode_message, encode_message
 from consensus.wire import DecodeError
 
 FRAME_BYTES_MAX = 2 * 1024 * 1024
-QUEUE_BYTES_MAX = 32 * 1024 * 1024
+URGENT_QUEUE_BYTES_MAX = 4 * 1024 * 1024
+BULK_QUEUE_BYTES_MAX = 24 * 1024 * 1024
+"""More than the largest batches that a node has out for acks. Their frames are shared by all
+queues; what is a peer's own are answers, of which ANSWERS_BYTES_MAX wait."""
+ANSWERS_BYTES_MAX = 4 * 1024 * 1024
 _RECONNECT_MS = (50, 2_000)
+_STEADY_S = 5.0
+"""A call that lasted so long was a good one: the next is tried at once."""
 
 logger = logging.getLogger(__name__)
 
@@ -45,37 +55,107 @@ ReceiveMessage = Callable[[int, Message, int], Awaitable[None]]
 """Takes a peer, its message and the bytes of it; done when the peer may be read again."""
 
 
-class _Outbox:
-    """Frames waiting for one peer."""
+class Outbox:
+    """Frames of one kind that wait for one peer. Used from the event loop only."""
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_max: int, drops_oldest: bool) -> None:
+        self._bytes_max = bytes_max
+        self._drops_oldest = drops_oldest
         self._frames: deque[bytes] = deque()
         self._bytes = 0
         self._filled = asyncio.Event()
+        self._drained = asyncio.Event()
 
     def put(self, frame: bytes) -> None:
+        """Queue a frame; without room it is dropped, or what is older than it."""
+        if not self._drops_oldest and self._bytes + len(frame) > self._bytes_max:
+            return
         self._frames.append(frame)
         self._bytes += len(frame)
-        while self._bytes > QUEUE_BYTES_MAX:
+        while self._bytes > self._bytes_max:
             self._bytes -= len(self._frames.popleft())
         self._filled.set()
 
     def clear(self) -> None:
+        """Drop everything: there is nobody to take it."""
         self._frames.clear()
         self._bytes = 0
+        self._drained.set()
 
     async def get(self) -> bytes:
+        """The oldest frame, once there is one."""
         while not self._frames:
             self._filled.clear()
             await self._filled.wait()
         frame = self._frames.popleft()
         self._bytes -= len(frame)
+        self._drained.set()
         return frame
+
+    async def below(self, size_bytes: int) -> None:
+        """Return when no more than so much waits."""
+        while self._bytes > size_bytes:
+            self._drained.clear()
+            await self._drained.wait()
+
+
+class Redial:
+    """How long to wait before the next call: twice as long for each one that ended early, with
+    jitter, so that validators that lost each other at once do not come back at once."""
+
+    def __init__(self, jitter: Callable[[float, float], float] = random.uniform) -> None:
+        self._jitter = jitter
+        self._next_ms = _RECONNECT_MS[0]
+
+    def delay_s(self, lasted_s: float) -> float:
+        """After a call that lasted so long."""
+        least_ms, most_ms = _RECONNECT_MS
+        delay_ms = least_ms if lasted_s >= _STEADY_S else self._next_ms
+        self._next_ms = min(2 * delay_ms, most_ms)
+        return delay_ms * self._jitter(0.5, 1.5) / 1000
+
+
+class _Stream:
+    """The outgoing side of one kind of traffic to one peer: one push call, dialled again whenever
+    it ends."""
+
+    def __init__(self, peer: int, traffic: Traffic, on_connected: Callable[[], None]) -> None:
+        self.connected = False
+        self._peer = peer
+        self._traffic = traffic
+        self._on_connected = on_connected
+        urgent = traffic is Traffic.URGENT
+        size = URGENT_QUEUE_BYTES_MAX if urgent else BULK_QUEUE_BYTES_MAX
+        self.outbox = Outbox(size, drops_oldest=urgent)
+
+    async def run(self, channel: grpc.aio.Channel) -> None:
+        """Keep the call open until cancelled."""
+        stub = peer_pb2_grpc.PeerStub(channel)
+        push = stub.PushUrgent if self._traffic is Traffic.URGENT else stub.Push
+        loop = asyncio.get_running_loop()
+        redial = Redial()
+        while True:
+            began_s = loop.time()
+            try:
+                await channel.channel_ready()
+                began_s = loop.time()
+                self.connected = True
+                self._on_connected()
+                await push(self._frames())
+            except grpc.aio.AioRpcError as error:
+                logger.info("peer %d: %s: %s", self._peer, self._traffic.value, error.code().name)
+            finally:
+                self.connected = False
+                self.outbox.clear()
+            await asyncio.sleep(redial.delay_s(loop.time() - began_s))
+
+    async def _frames(self) -> AsyncIterator[peer_pb2.Frame]:
+        while True:
+            yield peer_pb2.Frame(message=await self.outbox.get())
 
 
 class PeerLink:
-    """This node's outgoing side to one peer: dials, pushes frames, dials again with jittered
-    back-off."""
+    """This node's outgoing side to one peer."""
 
     def __init__(
         self,
@@ -85,39 +165,49 @@ class PeerLink:
         on_connected: Callable[[int], None],
     ) -> None:
         self.index = index
-        self.connected = False
         self._address = genesis.validators[index].address
         self._credentials, self._target_name = channel_credentials(identity, genesis, index)
         self._on_connected = on_connected
-        self._outbox = _Outbox()
+        self._streams = {
+            traffic: _Stream(index, traffic, self._stream_connected) for traffic in Traffic
+        }
         self._channel: grpc.aio.Channel | None = None
 
-    def send(self, frame: bytes) -> None:
+    @property
+    def connected(self) -> bool:
+        """Whether both streams are."""
+        return all(stream.connected for stream in self._streams.values())
+
+    def send(self, traffic: Traffic, frame: bytes) -> None:
         """Queue a frame; while there is no connection frames are dropped, as on any lossy link."""
-        if self.connected:
-            self._outbox.put(frame)
+        stream = self._streams[traffic]
+        if stream.connected:
+            stream.outbox.put(frame)
+
+    async def room(self) -> None:
+        """Return when the peer has taken most of the answers that it asked for, or is gone."""
+        await self._streams[Traffic.BULK].outbox.below(ANSWERS_BYTES_MAX)
 
     async def run(self) -> None:
-        """Keep one push call open until cancelled."""
-        options = [*_OPTIONS, ("grpc.ssl_target_name_override", self._target_name)]
-        delay_ms = float(_RECONNECT_MS[0])
+        """Keep both calls open until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for stream in self._streams.values():
+                group.create_task(self._run(stream))
+
+    async def _run(self, stream: _Stream) -> None:
+        options = [
+            *_OPTIONS,
+            ("grpc.ssl_target_name_override", self._target_name),
+            ("grpc.use_local_subchannel_pool", 1),  # or both would share one connection
+        ]
         async with grpc.aio.secure_channel(self._address, self._credentials, options) as channel:
-            self._channel = channel
-            stub = peer_pb2_grpc.PeerStub(channel)
-            while True:
-                try:
-                    await channel.channel_ready()
-                    delay_ms = _RECONNECT_MS[0]
-                    self._outbox.clear()
-                    self.connected = True
-                    self._on_connected(self.index)
-                    await stub.Push(self._frames())
-                except grpc.aio.AioRpcError as error:
-                    logger.info("peer %d: push ended: %s", self.index, error.code().name)
-                finally:
-                    self.connected = False
-                await asyncio.sleep(delay_ms * random.uniform(0.5, 1.5) / 1000)
-                delay_ms = min(delay_ms * 2, _RECONNECT_MS[1])
+            if stream is self._streams[Traffic.BULK]:
+                self._channel = channel
+            await stream.run(channel)
+
+    def _stream_connected(self) -> None:
+        if self.connected:
+            self._on_connected(self.index)
 
     async def tokens(self, job: bytes, attempt: int) -> AsyncIterator[node_pb2.TokenChunk]:
         """Chunks of a job that is assigned at that peer. Ends early if the peer goes away."""
@@ -131,10 +221,6 @@ class PeerLink:
         except grpc.aio.AioRpcError as error:
             logger.info("peer %d: tokens ended: %s", self.index, error.code().name)
 
-    async def _frames(self) -> AsyncIterator[peer_pb2.Frame]:
-        while True:
-            yield peer_pb2.Frame(message=await self._outbox.get())
-
 
 class PeerService(peer_pb2_grpc.PeerServicer):
     """The incoming side: authenticated frames to the consensus driver, tokens to gateways."""
@@ -143,29 +229,44 @@ class PeerService(peer_pb2_grpc.PeerServicer):
         self._genesis = genesis
         self._receive = receive
         self._streams = streams
-        self._pushing: dict[int, CallContext] = {}
+        self._pushing: dict[tuple[int, Traffic], CallContext] = {}
 
     async def Push(  # noqa: N802 (gRPC names its methods so)
         self,
         request_iterator: AsyncIterator[peer_pb2.Frame],
         context: CallContext,
     ) -> peer_pb2.PushSummary:
-        """Hand each frame to consensus; a frame that is no message ends the call.
+        """Hand each frame of bulk to consensus; one that is none ends the call."""
+        return await self._push(Traffic.BULK, request_iterator, context)
 
-        Only the newest call of a peer is listened to, so a peer has one frame here to be worked
-        off beside its backlog, and no more by calling often.
-        """
+    async def PushUrgent(  # noqa: N802
+        self,
+        request_iterator: AsyncIterator[peer_pb2.Frame],
+        context: CallContext,
+    ) -> peer_pb2.PushSummary:
+        """The same for what is urgent."""
+        return await self._push(Traffic.URGENT, request_iterator, context)
+
+    async def _push(
+        self, traffic: Traffic, frames: AsyncIterator[peer_pb2.Frame], context: CallContext
+    ) -> peer_pb2.PushSummary:
+        # Only the newest call of a peer is listened to, so a peer has one frame here to be worked
+        # off beside its backlog, and no more by calling often.
         index = await self._authenticate(context)
-        self._pushing[index] = context
+        self._pushing[index, traffic] = context
         count = 0
-        async for frame in request_iterator:
-            if self._pushing[index] is not context:
+        async for frame in frames:
+            if self._pushing[index, traffic] is not context:
                 await context.abort(grpc.StatusCode.ABORTED, "a newer call of yours took over")
             try:
                 message = decode_message(frame.message)
             except DecodeError as error:
                 logger.warning("peer %d sent no message: %s", index, error)
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not a message: {error}")
+            if traffic_of(message) is not traffic:
+                detail = f"a {type(message).__name__} is not {traffic.value}: use the other stream"
+                logger.warning("peer %d: %s", index, detail)
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, detail)
             await self._receive(index, message, len(frame.message))
             count += 1
         return peer_pb2.PushSummary(frames=count)
@@ -230,13 +331,18 @@ class Peers:
     def send(self, peer: int, message: Message) -> None:
         """Queue a message for one peer."""
         if peer in self.links:
-            self.links[peer].send(encode_message(message))
+            self.links[peer].send(traffic_of(message), encode_message(message))
 
     def broadcast(self, message: Message) -> None:
         """Queue a message for all peers; encoded once."""
-        frame = encode_message(message)
+        frame, traffic = encode_message(message), traffic_of(message)
         for link in self.links.values():
-            link.send(frame)
+            link.send(traffic, frame)
+
+    async def room(self, peer: int) -> None:
+        """Return when another answer may be prepared for a peer, which has taken most of them."""
+        if peer in self.links:
+            await self.links[peer].room()
 
     async def stop(self) -> None:
         """Hang up."""
