@@ -1,0 +1,243 @@
+"""One signed question, followed from node to node until its receipt.
+
+While all goes well a single Infer call tells everything. If the call breaks off, or another node
+says that it knows the transaction, the job is asked for again and again until it is settled.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+from typing import Final, cast
+
+from assay.v1 import inference_pb2, node_pb2, receipts_pb2, transactions_pb2
+from chain import receipt_files
+from chain.client import NodeClient, NodeUnavailableError
+from chain.dapp.events import Accepted, Answered, Event, Progress, Restarted, Settled, Tokens
+from chain.dapp.nodes import ANOTHER_NODE_MAY, Nodes, worst_of
+from chain.dapp.transcript import AnswerChanged, Transcript
+from chain.genesis import Genesis
+from chain.node.streams import chunk_message
+from chain.receipts import ReceiptFault, ReceiptInvalid, parse_result, verify_receipt
+from chain.records import JobStatus
+from chain.rejections import Rejection, RejectionReason
+from chain.transactions import job_id
+from ext.signatures import verify
+from ext.transactions import transaction_id
+
+FINAL: Final = frozenset(
+    status.name for status in (JobStatus.VERIFIED, JobStatus.REJECTED, JobStatus.REFUNDED)
+)
+POLL_S: Final = 0.25
+ROUND_PAUSE_S: Final = 0.5
+"""After every node has failed."""
+
+
+class NotSettledInTime(Exception):
+    """The asker's time is over; the job goes on."""
+
+
+class Following:
+    """The way of one question. `run` may be called once."""
+
+    def __init__(
+        self,
+        nodes: Nodes,
+        signed: transactions_pb2.SignedTx,
+        chain_id: str,
+        trusted: Genesis | None = None,
+        sent: bool = False,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`sent` says that a node may have the transaction already."""
+        self.transaction = transaction_id(signed.body, signed.public_key)
+        self.job = job_id(self.transaction, 0)
+        self.sent = sent
+        """Whether any node may have the transaction. While it is False nothing can be charged."""
+        self._nodes = nodes
+        self._signed = signed
+        self._chain_id = chain_id
+        self._trusted = trusted
+        self._clock_s = clock_s
+        self._transcript = Transcript()
+        self._view = node_pb2.JobView()
+        self._answered = False
+
+    async def run(self, deadline_s: float) -> AsyncGenerator[Event, None]:
+        """Events until Settled.
+
+        Raises Rejection (the chain or every node refuses), NodeUnavailableError (no node answers,
+        and none may have the transaction), NotSettledInTime, ReceiptInvalid (what every node
+        gives is no receipt).
+        """
+        ends_s = self._clock_s() + deadline_s
+        while True:
+            refusals: list[Rejection] = []
+            failures: list[NodeUnavailableError] = []
+            invalid: list[ReceiptInvalid] = []
+            for client in self._nodes.in_order():
+                try:
+                    async with aclosing(self._at(client, self._left_s(ends_s))) as events:
+                        async for event in events:
+                            yield event
+                    return
+                except NodeUnavailableError as error:
+                    self._nodes.rest(client)
+                    failures.append(error)
+                except ReceiptInvalid as error:
+                    self._nodes.rest(client)
+                    invalid.append(error)
+                except Rejection as rejection:
+                    if rejection.reason not in ANOTHER_NODE_MAY:
+                        raise
+                    refusals.append(rejection)
+            if not self.sent:
+                raise worst_of(refusals, failures)
+            if invalid and not failures and not refusals:
+                raise invalid[0]
+            await asyncio.sleep(min(ROUND_PAUSE_S, self._left_s(ends_s)))
+
+    def _left_s(self, ends_s: float) -> float:
+        left_s = ends_s - self._clock_s()
+        if left_s <= 0:
+            raise NotSettledInTime(
+                f"job {self.job.hex()} is not settled in time; it goes on: ask for its receipt"
+            )
+        return left_s
+
+    async def _at(self, client: NodeClient, left_s: float) -> AsyncGenerator[Event, None]:
+        """Send to one node and hear it out; then, or if it knows the transaction, ask it."""
+        accepted = False
+        unsure = self.sent
+        try:
+            self._transcript.begin()
+            call = cast(
+                AsyncGenerator[node_pb2.InferEvent, None], client.infer(self._signed, left_s)
+            )
+            async with aclosing(call) as source:
+                async for message in source:
+                    self.sent = accepted = True
+                    for event in self._heard(client, message):
+                        yield event
+                        if isinstance(event, Settled):
+                            return
+        except NodeUnavailableError:
+            self.sent = True  # it may have had it before it failed
+            if not accepted:
+                raise
+        except Rejection as rejection:
+            replayed = rejection.reason is RejectionReason.REPLAYED
+            if accepted or not (replayed or unsure) or rejection.reason in ANOTHER_NODE_MAY:
+                raise
+            self.sent = True
+            if not replayed:
+                await self._check_known(client, rejection)
+        async with aclosing(self._asked(client, left_s)) as events:
+            async for event in events:
+                yield event
+
+    async def _check_known(self, client: NodeClient, refusal: Rejection) -> None:
+        """Raise the refusal, unless the job is on chain nevertheless (by way of another node)."""
+        try:
+            await client.job(self.job)
+        except Rejection as rejection:
+            if rejection.reason is RejectionReason.UNKNOWN_JOB:
+                raise refusal from rejection
+            raise
+
+    def _heard(self, client: NodeClient, message: node_pb2.InferEvent) -> Iterator[Event]:
+        match message.WhichOneof("kind"):
+            case "accepted":
+                yield Accepted(client.address)
+            case "status":
+                yield from self._moved(message.status)
+            case "tokens":
+                yield from self._streamed(message.tokens)
+            case "receipt":
+                yield from self._settled(message.receipt)
+
+    async def _asked(self, client: NodeClient, left_s: float) -> AsyncGenerator[Event, None]:
+        """The job's way as one node's ledger has it."""
+        status = await client.wait(self.transaction, left_s)
+        if not status.accepted:
+            raise Rejection(
+                RejectionReason(status.reason),
+                "refused when its block was executed; nothing but the fee was taken",
+            )
+        while True:
+            view = await client.job(self.job)
+            for event in self._moved(view):
+                yield event
+            if view.status in FINAL:
+                break
+            await asyncio.sleep(POLL_S)
+        while True:
+            try:
+                receipt = await client.receipt(self.job)
+                break
+            except Rejection as rejection:
+                if rejection.reason is not RejectionReason.NOT_READY:
+                    raise
+            await asyncio.sleep(POLL_S)
+        for event in self._settled(receipt):
+            yield event
+
+    def _moved(self, view: node_pb2.JobView) -> Iterator[Event]:
+        if view == self._view:
+            return
+        if view.attempts != self._view.attempts:
+            self._transcript.begin()
+        self._view = view
+        yield Progress(view)
+        if view.HasField("result"):
+            yield from self._complete(view.result)
+
+    def _streamed(self, chunk: node_pb2.TokenChunk) -> Iterator[Event]:
+        """Raises NodeUnavailableError: a node that alters tokens is not asked further."""
+        if chunk.attempt != self._view.attempts or self._answered:
+            return
+        signed = verify(chunk.provider, chunk_message(self._chain_id, chunk), chunk.signature)
+        if chunk.job != self.job or chunk.provider != self._view.provider or not signed:
+            raise NodeUnavailableError("a chunk of tokens is not signed by the assigned provider")
+        yield from self._told(
+            self._transcript.add, chunk.text, tuple(chunk.token_ids), tuple(chunk.logprobs)
+        )
+
+    def _complete(self, result: inference_pb2.InferenceResult) -> Iterator[Event]:
+        if self._answered:
+            return
+        yield from self._told(
+            self._transcript.complete,
+            result.text,
+            tuple(result.token_ids),
+            tuple(result.logprobs),
+        )
+        self._answered = True
+        yield Answered(result)
+
+    def _told(
+        self,
+        add: Callable[[str, tuple[int, ...], tuple[int, ...]], Tokens | None],
+        text: str,
+        token_ids: tuple[int, ...],
+        logprobs: tuple[int, ...],
+    ) -> Iterator[Event]:
+        try:
+            tokens = add(text, token_ids, logprobs)
+        except AnswerChanged:
+            self._transcript.clear()
+            yield Restarted()
+            tokens = self._transcript.add(text, token_ids, logprobs)
+        if tokens is not None:
+            yield tokens
+
+    def _settled(self, message: receipts_pb2.Receipt) -> Iterator[Event]:
+        receipt = receipt_files.from_protobuf(message)
+        if receipt.job_receipt.job != self.job:
+            raise ReceiptInvalid(ReceiptFault.WRONG_JOB, "the receipt is of another job")
+        if self._trusted is not None:
+            verify_receipt(receipt, self._trusted)
+        result = None if receipt.result is None else parse_result(receipt.result)
+        if result is not None:
+            yield from self._complete(result)
+        yield Settled(receipt, result, self._trusted is not None)
