@@ -26,8 +26,7 @@ VALIDITY_BLOCKS = 200
 lags."""
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 DEADLINE_S = 10.0
-_LAST_CALL_S = 1.0
-"""What a call is given at least, however little is left."""
+"""What a call is given that names no deadline."""
 _ENVELOPE_BYTES = 8
 """A transaction's tag and length in a request, at most."""
 
@@ -39,11 +38,13 @@ class NodeUnavailableError(Exception):
 class NodeClient:
     """One node, seen from the event loop it was made on. Use `async with`.
 
-    Every call raises Rejection if the node refuses, NodeUnavailableError if it can't be reached.
+    Every call raises Rejection if the node refuses, NodeUnavailableError if it can't be reached or
+    does not answer within the call's deadline, which is `deadline_s` unless the call names one.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, deadline_s: float = DEADLINE_S) -> None:
         self.address = address
+        self._deadline_s = deadline_s
         self._channel = grpc.aio.insecure_channel(
             address,
             options=[
@@ -78,14 +79,16 @@ class NodeClient:
         self,
         method: grpc.aio.UnaryUnaryMultiCallable[Request, Reply],
         request: Request,
-        deadline_s: float = DEADLINE_S,
+        deadline_s: float | None = None,
     ) -> Reply:
+        if deadline_s is None:
+            deadline_s = self._deadline_s
         try:
             return await method(request, timeout=deadline_s)
         except grpc.aio.AioRpcError as error:
             raise self._failure(error) from error
 
-    async def status(self, deadline_s: float = DEADLINE_S) -> node_pb2.StatusReply:
+    async def status(self, deadline_s: float | None = None) -> node_pb2.StatusReply:
         """Where the node stands."""
         return await self._call(self._chain.Status, node_pb2.StatusRequest(), deadline_s)
 
@@ -145,8 +148,9 @@ class NodeClient:
         """Submit any number of transactions, in as many calls as it takes; an outcome for each.
 
         What is refused as BUSY is sent again after the node's delay, until the deadline; then that
-        is its outcome. After NodeUnavailableError some may have been admitted: sending them again
-        is safe, and says REPLAYED of those.
+        is its outcome. A call under way is not cut short by it: who stops waiting for an answer
+        does not know what was admitted. After NodeUnavailableError some may have been: sending them
+        again is safe, and says REPLAYED of those.
         """
         ends_s = asyncio.get_running_loop().time() + deadline_s
         outcomes: list[node_pb2.SubmitManyReply.Outcome] = []
@@ -165,7 +169,7 @@ class NodeClient:
                 reply = await self._call(
                     self._transactions.SubmitMany,
                     node_pb2.SubmitManyRequest(transactions=[part[place] for place in missing]),
-                    max(ends_s - loop.time(), _LAST_CALL_S),
+                    max(ends_s - loop.time(), self._deadline_s),
                 )
                 outcomes.update(zip(missing, reply.outcomes, strict=True))
                 delay_s = reply.retry_delay_ms / 1000

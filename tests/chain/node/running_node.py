@@ -21,6 +21,8 @@ from chain.parameters import GRAIN_PER_ASY, Parameters
 from tests.builders import genesis_validator, key, tls_identity
 
 RICH = 1_000 * GRAIN_PER_ASY
+CALL_BOUND_S = 60.0
+"""The node shares its event loop with the test, and the machine with other tests."""
 
 
 def solitary_genesis(*accounts: str, validators: int = 1) -> Genesis:
@@ -57,7 +59,7 @@ async def running_node(
     await server.start()
     running = asyncio.create_task(node.run())
     try:
-        async with NodeClient(f"127.0.0.1:{port}") as client:
+        async with NodeClient(f"127.0.0.1:{port}", CALL_BOUND_S) as client:
             yield node, client
             if running.done():
                 await running
