@@ -80,8 +80,9 @@ class InferenceFlow:
         while True:
             if job != shown:
                 shown = job
+                view = await asyncio.to_thread(job_view, identity, job, self._node.store)
                 self._forward_tokens(identity, job)
-                await self._put(status=job_view(identity, job, self._node.store))
+                await self._put(status=view)
             if job.status in FINAL_STATUSES:
                 break
             await self._node.next_block()

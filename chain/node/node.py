@@ -257,17 +257,18 @@ class Node:
             lambda ledger: (ledger.state_root(), sum(1 for _ in ledger.open_jobs()))
         )
         replica = self.driver.replica
-        stored = self.store.block_by_height(self.height)
+        height = self.height
+        timestamp_ms, execution_root = await asyncio.to_thread(self._standing, height)
         runtimes = () if self.runtime is None else self.runtime.states()
         return node_pb2.StatusReply(
             chain_id=self.genesis.chain_id,
             genesis=self.genesis.digest(),
             validator=self.config.validator,
-            height=self.height,
+            height=height,
             final_height=replica.finalized_height,
             view=replica.view,
-            timestamp_ms=0 if stored is None else stored.block.timestamp_ms,
-            execution_root=self.store.execution_root_at(self.height) or b"",
+            timestamp_ms=timestamp_ms,
+            execution_root=execution_root,
             state_root=state_root,
             peers=[
                 node_pb2.PeerView(
@@ -287,22 +288,19 @@ class Node:
             version=metadata.version("assay-chain"),
         )
 
+    def _standing(self, height: int) -> tuple[int, bytes]:
+        """Block time (0 for genesis) and execution root of an executed height."""
+        found = self.store.final_block(height)
+        root = self.store.execution_root_at(height)
+        return 0 if found is None else found[0].timestamp_ms, root or b""
+
     async def _receive(self, peer: int, message: Message, size_bytes: int) -> None:
         await self.driver.receive(peer, message, size_bytes)
 
     async def _resume(self) -> None:
         """Pick up what the ledger says is under way."""
-        stored = self.store.block_by_height(self.height)
-        if stored is not None:
-            self._attested_height = stored.block.executed_height
-            self._receipts_height = max(
-                (
-                    height
-                    for height in range(self._attested_height + 1, self.height + 1)
-                    if self.store.receipts_at(height)
-                ),
-                default=0,
-            )
+        heights = await asyncio.to_thread(self._attested_and_receipts)
+        self._attested_height, self._receipts_height = heights
         self._wants_blocks, self._deadline_ms, jobs = await self.worker.read(
             lambda ledger: (
                 ledger.wants_blocks(),
@@ -313,6 +311,16 @@ class Node:
         for agent in (self._provider, self._verifier):
             if agent is not None:
                 agent.on_jobs(jobs)
+
+    def _attested_and_receipts(self) -> tuple[int, int]:
+        """The height whose execution the newest block vouches for, and the newest above it that has
+        receipts, as stored."""
+        stored = self.store.block_by_height(self.height)
+        if stored is None:
+            return 0, 0
+        attested = stored.block.executed_height
+        unattested = range(attested + 1, self.height + 1)
+        return attested, max(filter(self.store.receipts_at, unattested), default=0)
 
     async def _execute(self) -> None:
         while True:

@@ -108,7 +108,7 @@ class ProviderAgent:
             self._streams.end(identity, job.attempts)
 
     async def _generate(self, identity: bytes, job: Job, published: _Published) -> None:
-        request = generate_request(job, self._store)
+        request = await asyncio.to_thread(generate_request, job, self._store)
         left_s = (job.deadline_ms - self._clock_ms()) / 1000
         tokens = characters = 0
         async with aclosing(self._runtime.generate(request, left_s)) as events:

@@ -123,11 +123,11 @@ class VerifierAgent:
         )
         verdict, scores = Verdict.ABSTAIN, NO_SCORES
         fingerprint: tuple[int, ...] = ()
-        claim = stored_result(job, self._store)
+        claim = await asyncio.to_thread(stored_result, job, self._store)
         left_s = max(0.1, (job.deadline_ms - self._clock_ms()) / 1000 * VERIFY_SHARE)
         try:
             if claim is not None:
-                request = generate_request(job, self._store)
+                request = await asyncio.to_thread(generate_request, job, self._store)
                 async with asyncio.timeout(left_s):
                     reply = await self._runtime.verify(request, claim, positions, left_s)
                 if reply.engine_profile != seat.engine_profile:
