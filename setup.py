@@ -37,7 +37,7 @@ NATIVE_SOURCES = {
         *("ed25519", "ed25519_keys", "edwards25519", "edwards25519_avx2", "field25519"),
         *("multiples25519", "scalar25519", "sha512"),
     ],
-    "bodies": ["bodies"],
+    "bodies": ["bodies", "job_operations", "sha256", "wire_reader"],
     "hashing": ["sha256"],
     "ledger": ["accounts", "key_index", "memory", "merkle", "sha256", "window"],
     "merkle": ["leaves", "merkle", "sha256"],

@@ -1,9 +1,12 @@
-"""The bodies of a batch's transactions (TxBody), parsed into arrays where that is all they need.
+"""The bodies of a batch's transactions (TxBody), parsed where one look is all they need.
 
 PLAIN is a body that is canonical (what a protobuf serialiser writes: known fields once, in order,
 minimal numbers, no default written out), signed for this chain, and holds 1 to 256 operations, all
-of them transfers to a receiver of 32 bytes. Anything else is OTHER, which is no verdict: Python's
-decoder then accepts it or names the reason. Total on any bytes; runs without the interpreter lock.
+of them transfers to a receiver of 32 bytes. REQUEST and RESULT are as canonical and hold one
+operation, a RequestInference or a SubmitResult that passes every rule that needs no state
+(`read_request` and `read_result` of chain/execution/jobs.py). Anything else is OTHER, which is no
+verdict: Python's decoder then accepts it or names the reason. Total on any bytes; runs without the
+interpreter lock.
 """
 
 from typing import Final
@@ -15,10 +18,29 @@ from ext.transactions import ParsedBatch
 
 OTHER: Final = 0
 PLAIN: Final = 1
+REQUEST: Final = 2
+RESULT: Final = 3
 OPERATIONS_MAX: Final = 256
 
+class JobLimits:
+    """What the operations of a job are measured by, whatever the state; each is u32."""
+
+    def __init__(
+        self,
+        *,
+        temperature_milli_max: int,
+        top_k_max: int,
+        top_p_milli_max: int,
+        logprob_ceiling_milli_max: int,
+        stop_strings_max: int,
+        stop_bytes_max: int,
+        messages_max: int,
+        text_bytes_max: int,
+    ) -> None:
+        """Raises OverflowError."""
+
 class Bodies:
-    """n bodies of one batch with m operations, as read-only arrays. Made by parse_bodies alone.
+    """n bodies of one batch with m transfers, as read-only arrays. Made by parse_bodies alone.
 
     A body that is OTHER has zeros everywhere but in `body_bytes`.
     """
@@ -27,7 +49,7 @@ class Bodies:
     def batch(self) -> ParsedBatch: ...
     @property
     def classes(self) -> NDArray[np.uint8]:
-        """(n,): PLAIN or OTHER."""
+        """(n,): OTHER, PLAIN, REQUEST or RESULT."""
     @property
     def valid_until_heights(self) -> NDArray[np.uint64]:
         """(n,)."""
@@ -39,7 +61,7 @@ class Bodies:
         """(n,): length of each body, which the fee counts."""
     @property
     def first_operations(self) -> NDArray[np.uint32]:
-        """(n,): index of each body's first operation in the arrays below."""
+        """(n,): index of a PLAIN body's first transfer in the arrays below."""
     @property
     def operation_counts(self) -> NDArray[np.uint32]:
         """(n,)."""
@@ -52,7 +74,22 @@ class Bodies:
     def __len__(self) -> int:
         """Number of bodies."""
     def next_other(self, start: int) -> int:
-        """Index of the first body from `start` on that is OTHER, or n."""
+        """Index of the first body from `start` on that is not PLAIN, or n."""
+    def sender(self, index: int) -> bytes:
+        """The public key of a body's signer. This and what follows raises IndexError."""
+    def transaction_id(self, index: int) -> bytes: ...
+    def job_opened(self, index: int) -> bytes:
+        """The id of the job that a REQUEST opens. This and what follows raises ValueError for a
+        body of another class."""
+    def request(
+        self, index: int
+    ) -> tuple[bytes, int, int, int, int, int, bytes | None, int, bytes | None, bytes, bytes]:
+        """(model, input ids, input bytes, most output tokens, max_price, tier, provider,
+        answer_within_ms, seed, digest, message as signed) of a REQUEST."""
+    def result(self, index: int) -> tuple[bytes, int, int, str, bytes, bytes]:
+        """(job, input tokens, output tokens, engine profile, digest, message as signed) of a
+        RESULT."""
 
-def parse_bodies(batch: ParsedBatch, chain_id: bytes) -> Bodies:
-    """Classify and parse every body of the batch. `chain_id` is UTF-8."""
+def parse_bodies(batch: ParsedBatch, chain_id: bytes, limits: JobLimits | None = None) -> Bodies:
+    """Classify and parse every body of the batch. `chain_id` is UTF-8. Without limits, operations
+    of jobs are OTHER."""

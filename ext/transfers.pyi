@@ -1,4 +1,4 @@
-"""Runs of plain transfers, executed without the interpreter lock.
+"""Runs of plain transfers, executed without the interpreter lock, and other envelopes.
 
 The rules are those of chain/execution/block.py and transfers.py, in their order: expired, too far
 ahead, replayed (no receipt), fee too low, balance below the fee (a receipt without fee); then the
@@ -88,6 +88,28 @@ def run(
     would exceed 64 bits, which a supply below 2^63 excludes: after the last two the transaction
     that met it has left nothing, those before it stand.
     """
+
+class Envelopes:
+    """The same rules round any parsed transaction of a batch, whose operations somebody else
+    applies: `charge`, the operations, `conclude`. One thread at a time."""
+
+    def __init__(
+        self,
+        accounts: AccountTable,
+        window: IdWindow,
+        bodies: Bodies,
+        rules: TransferRules,
+        lane_owner: bytes,
+        output: RunOutput,
+    ) -> None:
+        """Raises ValueError for a lane owner that is not 32 bytes."""
+    def charge(self, index: int) -> int | None:
+        """The fee that was taken; None for a transaction that is refused without paying, which
+        has its receipt then (none if it is replayed). Raises IndexError, ValueError for a body
+        that is OTHER, and what `run` raises."""
+    def conclude(self, index: int, fee: int, reason: str) -> None:
+        """Add the receipt of a charged transaction, and its id to the window. `reason` is empty if
+        it was accepted. Raises ValueError above 64 bytes of it, and as `charge`."""
 
 def check(
     accounts: AccountTable,

@@ -1,13 +1,14 @@
-"""Runs of plain transfers. See transfers.pyi for the contract."""
+"""Runs of plain transfers, and envelopes. See transfers.pyi for the contract."""
 
 import numpy
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from ext.bodies cimport Bodies, assay_bodies
+from ext.bodies cimport ASSAY_BODY_OTHER, Bodies, assay_bodies
 from ext.ledger cimport (
     ASSAY_LEDGER_OK,
     AccountTable,
@@ -65,6 +66,14 @@ cdef extern from "transfers.h" nogil:
         assay_accounts *accounts, assay_window *window, const assay_run_batch *batch,
         const assay_transfer_rules *rules, const uint8_t *lane_owner, assay_run_output *output,
         size_t *position, size_t stop)
+    const size_t ASSAY_REASON_BYTES_MAX
+    assay_run_status assay_charge_envelope(
+        assay_accounts *accounts, assay_window *window, const assay_run_batch *batch,
+        const assay_transfer_rules *rules, const uint8_t *lane_owner, assay_run_output *output,
+        size_t index, int *charged, uint64_t *fee)
+    assay_run_status assay_conclude_envelope(
+        assay_window *window, const assay_run_batch *batch, const assay_transfer_rules *rules,
+        assay_run_output *output, size_t index, const char *reason, uint64_t fee)
     void assay_check_transfers(
         assay_accounts *accounts, assay_window *window, const assay_run_batch *batch,
         const assay_transfer_rules *rules, const uint8_t *lane_owner, size_t count,
@@ -188,11 +197,9 @@ cdef const uint8_t *owner_of(bytes lane_owner) except NULL:
 cdef assay_run_batch batch_of(Bodies bodies):
     """Pointers into `bodies`, which holds at least one."""
     cdef assay_run_batch batch
-    cdef const uint8_t[:, ::1] public_keys = bodies.batch.public_keys
-    cdef const uint8_t[:, ::1] ids = bodies.batch.ids
-    batch.payload = <const uint8_t *>PyBytes_AS_STRING(bodies.batch.payload)
-    batch.public_keys = &public_keys[0, 0]
-    batch.ids = &ids[0, 0]
+    batch.payload = bodies.payload
+    batch.public_keys = bodies.public_keys
+    batch.ids = bodies.ids
     batch.bodies = &bodies.parsed
     return batch
 
@@ -220,18 +227,97 @@ def run(AccountTable accounts not None, IdWindow window not None, Bodies bodies 
                     &accounts.table, &window.window, &batch, &rules.rules, owner, &output.output,
                     &position, end)
     if not accepted:
-        raise ValueError(
-            f"the window takes no ids of height {rules.rules.height}: it holds a higher one, or "
-            "drop_through was left out")
-    if status == ASSAY_RUN_NO_MEMORY:
-        raise MemoryError(f"no memory for transaction {position}")
-    if status == ASSAY_RUN_FULL:
-        raise TableFullError(f"transaction {position} needs a row more than the table may hold")
-    if status == ASSAY_RUN_OVERFLOW:
-        raise OverflowError(f"transaction {position} brings a sum above 64 bits")
-    if status == ASSAY_RUN_LEAVES_TOO_LONG:
-        raise no_room()
+        raise wrong_height(rules.rules.height)
+    if status != ASSAY_RUN_OK:
+        raise stopped(status, position)
     return position
+
+
+cdef object wrong_height(uint64_t height):
+    return ValueError(
+        f"the window takes no ids of height {height}: it holds a higher one, or "
+        "drop_through was left out")
+
+
+cdef object stopped(assay_run_status status, size_t position):
+    """The exception for a status that is not OK."""
+    if status == ASSAY_RUN_NO_MEMORY:
+        return MemoryError(f"no memory for transaction {position}")
+    if status == ASSAY_RUN_FULL:
+        return TableFullError(f"transaction {position} needs a row more than the table may hold")
+    if status == ASSAY_RUN_OVERFLOW:
+        return OverflowError(f"transaction {position} brings a sum above 64 bits")
+    return no_room()
+
+
+cdef class Envelopes:
+    cdef AccountTable accounts
+    cdef IdWindow window
+    cdef Bodies bodies
+    cdef TransferRules rules
+    cdef bytes lane_owner
+    cdef RunOutput output
+
+    def __init__(self, AccountTable accounts not None, IdWindow window not None,
+                 Bodies bodies not None, TransferRules rules not None, bytes lane_owner not None,
+                 RunOutput output not None):
+        owner_of(lane_owner)
+        self.accounts = accounts
+        self.window = window
+        self.bodies = bodies
+        self.rules = rules
+        self.lane_owner = lane_owner
+        self.output = output
+
+    def charge(self, Py_ssize_t index):
+        cdef assay_run_batch batch
+        cdef assay_run_status status = ASSAY_RUN_OK
+        cdef int charged = 0
+        cdef uint64_t fee = 0
+        cdef bint accepted
+        self.check(index)
+        batch = batch_of(self.bodies)
+        with self.accounts.lock, self.window.lock, self.output.lock:
+            accepted = assay_window_accepts(
+                &self.window.window, self.rules.rules.height) == ASSAY_LEDGER_OK
+            if accepted:
+                status = assay_charge_envelope(
+                    &self.accounts.table, &self.window.window, &batch, &self.rules.rules,
+                    owner_of(self.lane_owner), &self.output.output, index, &charged, &fee)
+        if not accepted:
+            raise wrong_height(self.rules.rules.height)
+        if status != ASSAY_RUN_OK:
+            raise stopped(status, index)
+        return fee if charged else None
+
+    def conclude(self, Py_ssize_t index, uint64_t fee, reason):
+        cdef assay_run_batch batch
+        cdef assay_run_status status = ASSAY_RUN_OK
+        cdef Py_ssize_t length
+        cdef const char *text = PyUnicode_AsUTF8AndSize(reason, &length)
+        cdef bint accepted
+        if <size_t>length > ASSAY_REASON_BYTES_MAX:
+            raise ValueError(
+                f"the reason has {length} bytes, at most {ASSAY_REASON_BYTES_MAX} are allowed")
+        self.check(index)
+        batch = batch_of(self.bodies)
+        with self.window.lock, self.output.lock:
+            accepted = assay_window_accepts(
+                &self.window.window, self.rules.rules.height) == ASSAY_LEDGER_OK
+            if accepted:
+                status = assay_conclude_envelope(
+                    &self.window.window, &batch, &self.rules.rules, &self.output.output, index,
+                    NULL if length == 0 else text, fee)
+        if not accepted:
+            raise wrong_height(self.rules.rules.height)
+        if status != ASSAY_RUN_OK:
+            raise stopped(status, index)
+
+    cdef int check(self, Py_ssize_t index) except -1:
+        self.bodies.check(index)
+        if self.bodies.parsed.classes[index] == ASSAY_BODY_OTHER:
+            raise ValueError(f"body {index} is not parsed, so its envelope is not known")
+        return 0
 
 
 def check(AccountTable accounts not None, IdWindow window not None, Bodies bodies not None,

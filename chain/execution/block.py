@@ -4,8 +4,10 @@ Order: unbonding that is due, open jobs (oldest first), then each batch's transa
 attestations in the order given. A transaction pays its fee if its balance covers it, whether its
 operations then succeed or not; the operations are all done or all undone.
 
-Plain transfers run natively, as many in one call as stand beside each other; `ext.transfers` has
-the rules below once more, and tests/chain/specification has all of them in plain Python.
+Plain transfers run natively, as many in one call as stand beside each other. Where a
+transaction's only operation asks for a job or answers one, it is parsed and its fee taken
+natively. `ext.transfers` has the rules below once more, and tests/chain/specification has all of
+them in plain Python.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,10 +22,10 @@ from chain.parameters import BASIS_POINTS, Parameters
 from chain.records import receipt_leaf
 from chain.rejections import Rejection, RejectionReason
 from chain.transactions import WINDOW_BLOCKS, Transaction, decode_transaction, job_id
-from ext.bodies import parse_bodies
+from ext.bodies import OTHER, REQUEST, Bodies, parse_bodies
 from ext.ledger import IdWindow
 from ext.transactions import ParsedBatch, SignedTransaction
-from ext.transfers import RunOutput, TransferRules, run
+from ext.transfers import Envelopes, RunOutput, TransferRules, run
 
 
 def begin_block(scope: Scope, unbonding_due: Iterable[bytes], open_jobs: Iterable[bytes]) -> None:
@@ -42,14 +44,18 @@ def run_lanes(
     for lane in lanes:
         owner = scope.validators.members[lane.lane].account
         batch = lane.batch
-        bodies = parse_bodies(batch, chain_id.encode())
+        bodies = parse_bodies(batch, chain_id.encode(), jobs.LIMITS)
+        envelopes = Envelopes(scope.state.accounts, window, bodies, rules, owner, output)
+        classes = bodies.classes.tobytes()
         place, count = 0, len(batch)
         while place < count:
             stop = bodies.next_other(place)
             if stop > place:
                 run(scope.state.accounts, window, bodies, place, stop, rules, owner, output)
-            if stop < count:
+            if stop < count and classes[stop] == OTHER:
                 include(scope, chain_id, batch.transaction(stop), owner, window)
+            elif stop < count:
+                include_parsed(scope, bodies, stop, envelopes)
             place = stop + 1
         attest_all(scope, lane.lane, batch)
     scope.burn(output.burned)
@@ -137,6 +143,28 @@ def include(
         reason = rejection.reason
     leaf = scope.output.append_receipt(receipt_leaf(signed.id, reason, fee))
     window.add(signed.id, scope.height, leaf)
+
+
+def include_parsed(scope: Scope, bodies: Bodies, place: int, envelopes: Envelopes) -> None:
+    """`include` for a transaction whose only operation asks for a job or answers one.
+
+    There is nothing to roll back: both refuse before they write.
+    """
+    fee = envelopes.charge(place)
+    if fee is None:
+        return
+    reason = ""
+    try:
+        if bodies.classes[place] == REQUEST:
+            new_job = bodies.job_opened(place)
+            request = jobs.Request(*bodies.request(place))
+            jobs.open_job(scope, bodies.sender(place), request, new_job)
+            scope.new_jobs.append(NewJob(new_job, bodies.transaction_id(place), 0))
+        else:
+            jobs.answer_job(scope, bodies.sender(place), jobs.Result(*bodies.result(place)))
+    except Rejection as rejection:
+        reason = rejection.reason
+    envelopes.conclude(place, fee, reason)
 
 
 def _apply(scope: Scope, transaction: Transaction, index: int, operation: pb.Op) -> None:

@@ -1,6 +1,12 @@
-"""The two operations of a job: asking for an inference, and answering it."""
+"""The two operations of a job: asking for an inference, and answering it.
+
+Each has two halves. `read_request` and `read_result` refuse what no state could make right;
+`ext.bodies` does the same natively, within LIMITS, to what is canonical and alone in its
+transaction. `open_job` and `answer_job` do the rest for both ways, and refuse before they write.
+"""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from assay.v1 import inference_pb2 as inference
 from assay.v1 import transactions_pb2 as pb
@@ -9,6 +15,7 @@ from chain.execution.scope import Scope
 from chain.records import PROFILE_BYTES_MAX, Job, JobStatus, Model, Tier
 from chain.rejections import Rejection, RejectionReason
 from chain.transactions import result_bytes
+from ext.bodies import JobLimits
 from ext.hashing import tagged_hash
 
 TEMPERATURE_MILLI_MAX = 5_000
@@ -22,6 +29,16 @@ SEED_BYTES = 32
 PROMPT_BYTES_PER_TOKEN_MAX = 16
 """A generous bound: the exact count of tokens is known to the runtime only."""
 RESULT_TEXT_BYTES_MAX = 1 << 16
+LIMITS = JobLimits(
+    temperature_milli_max=TEMPERATURE_MILLI_MAX,
+    top_k_max=TOP_K_MAX,
+    top_p_milli_max=TOP_P_MILLI_MAX,
+    logprob_ceiling_milli_max=LOGPROB_CEILING_MILLI_MAX,
+    stop_strings_max=STOP_STRINGS_MAX,
+    stop_bytes_max=STOP_BYTES_MAX,
+    messages_max=MESSAGES_MAX,
+    text_bytes_max=RESULT_TEXT_BYTES_MAX,
+)
 
 _ROLES = (inference.ROLE_SYSTEM, inference.ROLE_USER, inference.ROLE_ASSISTANT)
 _FINISH_REASONS = (
@@ -29,7 +46,7 @@ _FINISH_REASONS = (
     inference.FINISH_REASON_LENGTH,
     inference.FINISH_REASON_STOP_STRING,
 )
-_TIERS = {
+_TIERS: dict[int, Tier] = {
     pb.TIER_UNSPECIFIED: Tier.STANDARD,
     pb.TIER_STANDARD: Tier.STANDARD,
     pb.TIER_CRITICAL: Tier.CRITICAL,
@@ -46,49 +63,105 @@ def result_digest(result: bytes) -> bytes:
     return tagged_hash(b"result", result)
 
 
+class Request(NamedTuple):
+    """What execution needs of a RequestInference that is in order, whatever the state.
+
+    `ext.bodies` reads the same out of a canonical one.
+    """
+
+    model: bytes
+    input_tokens: int
+    """0 unless the input is token ids."""
+    input_bytes: int
+    """0 if it is."""
+    output_tokens: int
+    max_price: int
+    tier: int
+    """Of the schema."""
+    provider: bytes | None
+    answer_within_ms: int
+    seed: bytes | None
+    digest: bytes
+    signed: bytes
+
+
+class Result(NamedTuple):
+    """The same of a SubmitResult."""
+
+    job: bytes
+    input_tokens: int
+    output_tokens: int
+    engine_profile: str
+    digest: bytes
+    signed: bytes
+    """The InferenceResult in it."""
+
+
 def request_inference(
     scope: Scope, sender: bytes, message: pb.RequestInference, signed: bytes, new_job: bytes
 ) -> None:
-    """Open a job and move its highest price into escrow."""
+    """Open a job as the message asks."""
+    open_job(scope, sender, read_request(message, signed), new_job)
+
+
+def submit_result(scope: Scope, sender: bytes, message: pb.SubmitResult, signed: bytes) -> None:
+    """Answer a job with the message."""
+    answer_job(scope, sender, read_result(message, signed))
+
+
+def read_request(message: pb.RequestInference, signed: bytes) -> Request:
+    """Refuse what no state could make right. Raises Rejection."""
     # Each field is read once: every look into a message makes an object.
-    identity, sampling, max_price, seed = (
-        message.model,
-        message.sampling,
-        message.max_price,
-        message.seed,
-    )
-    output_tokens = sampling.max_output_tokens
-    model = scope.model(identity)
-    check_input(message.input, model.context_tokens)
+    sampling, seed, tier = message.sampling, message.seed, message.tier
+    input_tokens, input_bytes = check_input(message.input)
     check_sampling(sampling)
-    check_output_limit(scope, output_tokens, model)
-    tier = _TIERS.get(message.tier)
-    if tier is None:
-        raise Rejection(RejectionReason.MALFORMED, f"tier {message.tier} is unknown")
+    if tier not in _TIERS:
+        raise Rejection(RejectionReason.MALFORMED, f"tier {tier} is unknown")
     if len(seed) not in (0, SEED_BYTES):
         raise Rejection(
             RejectionReason.BAD_SAMPLING,
             f"the seed has {len(seed)} bytes, must be {SEED_BYTES} or 0",
         )
-    pinned = check_provider_key(message.provider)
+    return Request(
+        model=message.model,
+        input_tokens=input_tokens,
+        input_bytes=input_bytes,
+        output_tokens=sampling.max_output_tokens,
+        max_price=message.max_price,
+        tier=tier,
+        provider=check_provider_key(message.provider),
+        answer_within_ms=message.answer_within_ms,
+        seed=seed or None,
+        digest=request_digest(signed),
+        signed=signed,
+    )
+
+
+def open_job(scope: Scope, sender: bytes, request: Request, new_job: bytes) -> None:
+    """Open a job and move its highest price into escrow. What is refused has changed nothing."""
+    identity, max_price, output_tokens = request.model, request.max_price, request.output_tokens
+    model = scope.model(identity)
+    check_fits(request, model.context_tokens)
+    check_output_limit(scope, output_tokens, model)
+    tier = _TIERS[request.tier]
     _check_price(
         max_price,
         (
             price_floor(scope, offer, identity, tier, output_tokens)
-            for _, offer in live_offers(scope, identity, pinned)
+            for _, offer in live_offers(scope, identity, request.provider)
         ),
     )
-    within_ms = _answer_within_ms(scope, message.answer_within_ms)
+    within_ms = _answer_within_ms(scope, request.answer_within_ms)
     scope.debit(sender, max_price)
     job = Job(
         requester=sender,
         model=identity,
-        request_digest=request_digest(signed),
+        request_digest=request.digest,
         tier=tier,
         max_price=max_price,
         escrow=max_price,
         max_output_tokens=output_tokens,
-        pinned_provider=pinned,
+        pinned_provider=request.provider,
         requested_height=scope.height,
         requested_ms=scope.timestamp_ms,
         answer_within_ms=within_ms,
@@ -99,7 +172,7 @@ def request_inference(
         engine_profile="",
         input_price=0,
         output_price=0,
-        seed=seed or None,
+        seed=request.seed,
         deadline_ms=scope.timestamp_ms + scope.parameters.assign_within_ms,
         result_digest=None,
         answered_height=0,
@@ -114,13 +187,41 @@ def request_inference(
         redrawn=False,
         final_height=0,
     )
-    scope.payloads.append((job.request_digest, signed))
+    scope.payloads.append((request.digest, request.signed))
     scope.put_job(new_job, job, before=None)
 
 
-def submit_result(scope: Scope, sender: bytes, message: pb.SubmitResult, signed: bytes) -> None:
-    """Record the assigned provider's answer; the audit starts two blocks later."""
-    identity, answer = message.job, message.result
+def read_result(message: pb.SubmitResult, signed: bytes) -> Result:
+    """Refuse what no job could have as its result. Raises Rejection."""
+    answer = message.result
+    count, logprobs, input_tokens = len(answer.token_ids), answer.logprobs, answer.input_tokens
+    if count == 0:
+        raise _bad_result("token_ids is empty")
+    if len(logprobs) != count:
+        raise _bad_result(f"{len(logprobs)} log-probabilities for {count} tokens")
+    if max(logprobs) > 0:
+        raise _bad_result("a log-probability is above 0")
+    if answer.finish_reason not in _FINISH_REASONS:
+        raise _bad_result(f"finish_reason {answer.finish_reason} is unknown")
+    if input_tokens == 0:
+        raise _bad_result("input_tokens is 0, must be at least 1")
+    if len(answer.text.encode()) > RESULT_TEXT_BYTES_MAX:
+        raise _bad_result(f"the text has more than {RESULT_TEXT_BYTES_MAX} bytes")
+    result = result_bytes(signed)
+    return Result(
+        job=message.job,
+        input_tokens=input_tokens,
+        output_tokens=count,
+        engine_profile=answer.engine_profile,
+        digest=result_digest(result),
+        signed=result,
+    )
+
+
+def answer_job(scope: Scope, sender: bytes, result: Result) -> None:
+    """Record the assigned provider's answer; the audit starts two blocks later. What is refused has
+    changed nothing."""
+    identity = result.job
     job = scope.job(identity)
     if job.status is not JobStatus.ASSIGNED:
         raise Rejection(
@@ -132,27 +233,25 @@ def submit_result(scope: Scope, sender: bytes, message: pb.SubmitResult, signed:
             RejectionReason.NOT_ASSIGNED_TO_YOU, f"job {identity.hex()} is another provider's"
         )
     # No look at the deadline: a late job left ASSIGNED before the block's transactions.
-    model = scope.model(job.model)
-    output_tokens = check_result(answer, job, model)
-    result = result_bytes(signed)
-    digest = result_digest(result)
+    check_answers(result, job, scope.model(job.model))
     offer = scope.offer(job.model, sender)
     scope.put_offer(job.model, sender, offer._replace(open_jobs=offer.open_jobs - 1))
     answered = job._replace(
         status=JobStatus.ANSWERED,
-        result_digest=digest,
+        result_digest=result.digest,
         answered_height=scope.height,
         draw_height=scope.height + scope.parameters.audit_delay_blocks,
         deadline_ms=scope.timestamp_ms + scope.parameters.audit_within_ms,
-        input_tokens=answer.input_tokens,
-        output_tokens=output_tokens,
+        input_tokens=result.input_tokens,
+        output_tokens=result.output_tokens,
     )
-    scope.payloads.append((digest, result))
+    scope.payloads.append((result.digest, result.signed))
     scope.put_job(identity, answered, before=job.status)
 
 
-def check_input(prompt: inference.InferenceInput, context_tokens: int) -> None:
-    """Refuse an input that is empty, ill-formed, or cannot fit the context. Raises Rejection."""
+def check_input(prompt: inference.InferenceInput) -> tuple[int, int]:
+    """(number of token ids, bytes of text), one of them 0. Raises Rejection for an input that is
+    empty or ill-formed."""
     kind = prompt.WhichOneof("kind")
     if kind is None:
         raise _bad_input("give text, chat or token_ids")
@@ -160,9 +259,7 @@ def check_input(prompt: inference.InferenceInput, context_tokens: int) -> None:
         count = len(prompt.token_ids.ids)
         if count == 0:
             raise _bad_input("token_ids is empty")
-        if count >= context_tokens:
-            raise _too_long(f"{count} tokens, the context of {context_tokens} must leave one free")
-        return
+        return count, 0
     if kind == "text":
         size = len(prompt.text.encode())
     else:
@@ -174,6 +271,14 @@ def check_input(prompt: inference.InferenceInput, context_tokens: int) -> None:
         size = sum(len(message.content.encode()) for message in messages)
     if size == 0:
         raise _bad_input("the prompt is empty")
+    return 0, size
+
+
+def check_fits(request: Request, context_tokens: int) -> None:
+    """Refuse an input that cannot fit the context. Raises Rejection."""
+    count, size = request.input_tokens, request.input_bytes
+    if count >= context_tokens:
+        raise _too_long(f"{count} tokens, the context of {context_tokens} must leave one free")
     if size > context_tokens * PROMPT_BYTES_PER_TOKEN_MAX:
         raise _too_long(
             f"{size} bytes, at most {context_tokens * PROMPT_BYTES_PER_TOKEN_MAX} can fit a "
@@ -211,32 +316,21 @@ def check_output_limit(scope: Scope, output_tokens: int, model: Model) -> None:
         )
 
 
-def check_result(result: inference.InferenceResult, job: Job, model: Model) -> int:
-    """Refuse a result that is not even well-formed; whether it is true the committee finds out.
-
-    Returns the number of its tokens.
-    """
-    count, logprobs = len(result.token_ids), result.logprobs
-    if not 1 <= count <= job.max_output_tokens:
-        raise _bad_result(f"{count} tokens, the job allows 1 to {job.max_output_tokens}")
-    if len(logprobs) != count:
-        raise _bad_result(f"{len(logprobs)} log-probabilities for {count} tokens")
-    if max(logprobs) > 0:
-        raise _bad_result("a log-probability is above 0")
-    if result.finish_reason not in _FINISH_REASONS:
-        raise _bad_result(f"finish_reason {result.finish_reason} is unknown")
-    if not 1 <= result.input_tokens < model.context_tokens:
+def check_answers(result: Result, job: Job, model: Model) -> None:
+    """Refuse a result that is not this job's; whether it is true the committee finds out."""
+    if result.output_tokens > job.max_output_tokens:
+        raise _bad_result(
+            f"{result.output_tokens} tokens, the job allows 1 to {job.max_output_tokens}"
+        )
+    if result.input_tokens >= model.context_tokens:
         raise _bad_result(
             f"input_tokens is {result.input_tokens}, allowed are 1 to {model.context_tokens - 1}"
         )
-    if len(result.text.encode()) > RESULT_TEXT_BYTES_MAX:
-        raise _bad_result(f"the text has more than {RESULT_TEXT_BYTES_MAX} bytes")
     if result.engine_profile != job.engine_profile:
         raise _bad_result(
             f"engine_profile is {result.engine_profile[:PROFILE_BYTES_MAX]!r}, your offer's was "
             f"{job.engine_profile!r} when the job was assigned"
         )
-    return count
 
 
 def _check_price(max_price: int, floors: Iterable[int]) -> None:

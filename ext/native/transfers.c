@@ -9,7 +9,6 @@ enum {
     TRANSFERRED = 1, /* EventKind */
     EVENT_BYTES = 1 + 1 + 32 + 1 + 32 + 8 + 1,
     RECEIPT_BYTES = 1 + ID_BYTES + 1 + 4 + 8, /* and the reason */
-    REASON_BYTES_MAX = 64,
     /* Transactions, and operations of theirs, whose memory is fetched ahead. */
     GROUP = 32,
     GROUP_OPERATIONS = 128,
@@ -144,22 +143,31 @@ static assay_run_status transfer_all(run *run, size_t index, uint32_t sender,
     return ASSAY_RUN_OK;
 }
 
-static assay_run_status reserve(run *run, size_t operations) {
-    assay_leaves_status receipts = assay_leaves_reserve(&run->output->receipts, 1,
-                                                        RECEIPT_BYTES + REASON_BYTES_MAX);
-    assay_leaves_status events = assay_leaves_reserve(&run->output->events, operations,
-                                                      (size_t)EVENT_BYTES * operations);
-    if (receipts == ASSAY_LEAVES_TOO_LONG || events == ASSAY_LEAVES_TOO_LONG)
-        return ASSAY_RUN_LEAVES_TOO_LONG;
-    if (receipts != ASSAY_LEAVES_OK || events != ASSAY_LEAVES_OK) return ASSAY_RUN_NO_MEMORY;
+static assay_run_status run_status_of(assay_leaves_status status) {
+    if (status == ASSAY_LEAVES_OK) return ASSAY_RUN_OK;
+    return status == ASSAY_LEAVES_TOO_LONG ? ASSAY_RUN_LEAVES_TOO_LONG : ASSAY_RUN_NO_MEMORY;
+}
+
+static assay_run_status reserve_receipt(run *run) {
+    assay_run_status status = run_status_of(assay_leaves_reserve(
+        &run->output->receipts, 1, RECEIPT_BYTES + ASSAY_REASON_BYTES_MAX));
+    if (status != ASSAY_RUN_OK) return status;
     switch (assay_window_reserve(run->window, 1)) {
     case ASSAY_LEDGER_OK:
-        break;
+        return ASSAY_RUN_OK;
     case ASSAY_LEDGER_FULL:
         return ASSAY_RUN_FULL;
     default:
         return ASSAY_RUN_NO_MEMORY;
     }
+}
+
+static assay_run_status reserve(run *run, size_t operations) {
+    assay_run_status status = reserve_receipt(run);
+    if (status != ASSAY_RUN_OK) return status;
+    status = run_status_of(assay_leaves_reserve(&run->output->events, operations,
+                                                (size_t)EVENT_BYTES * operations));
+    if (status != ASSAY_RUN_OK) return status;
     /* The fee and each operation change two accounts and may make one. */
     if (assay_accounts_reserve(run->accounts, 2 + 2 * operations, 1 + operations) !=
         ASSAY_LEDGER_OK)
@@ -195,8 +203,10 @@ static assay_refusal_facts judge_operations(const run *run, size_t index, uint64
     return refuse(ASSAY_REFUSAL_NONE, 0, 0);
 }
 
-/* Every rule of a plain transaction, in the order of chain/execution/block.py. Changes nothing. */
-static verdict judge(const run *run, size_t index, uint32_t id_hash, uint32_t sender_hash) {
+/* Every rule but the operations', in the order of chain/execution/block.py; what the fee leaves the
+ * sender. Changes nothing. */
+static verdict judge_envelope(const run *run, size_t index, uint32_t id_hash, uint32_t sender_hash,
+                              uint64_t *left) {
     const uint8_t *key = run->batch->public_keys + ASSAY_KEY_BYTES * index;
     const uint64_t height = run->rules->height, window_blocks = run->rules->window_blocks;
     const uint64_t last = run->batch->bodies->valid_until_heights[index];
@@ -231,7 +241,15 @@ static verdict judge(const run *run, size_t index, uint32_t id_hash, uint32_t se
     balance -= verdict.fee;
     if (memcmp(key, run->lane_owner, ASSAY_KEY_BYTES) == 0)
         balance += verdict.fee - burned_of(run, verdict.fee);
-    verdict.facts = judge_operations(run, index, balance);
+    *left = balance;
+    return verdict;
+}
+
+/* Every rule of a plain transaction. Changes nothing. */
+static verdict judge(const run *run, size_t index, uint32_t id_hash, uint32_t sender_hash) {
+    uint64_t left = 0;
+    verdict verdict = judge_envelope(run, index, id_hash, sender_hash, &left);
+    if (verdict.charged) verdict.facts = judge_operations(run, index, left);
     return verdict;
 }
 
@@ -313,6 +331,47 @@ assay_run_status assay_run_transfers(assay_accounts *accounts, assay_window *win
             receivers += batch->bodies->operation_counts[*position];
         }
     }
+    return ASSAY_RUN_OK;
+}
+
+assay_run_status assay_charge_envelope(assay_accounts *accounts, assay_window *window,
+                                       const assay_run_batch *batch,
+                                       const assay_transfer_rules *rules,
+                                       const uint8_t *lane_owner, assay_run_output *output,
+                                       size_t index, int *charged, uint64_t *fee) {
+    run run = {accounts, window, batch, rules, lane_owner,
+               assay_key_hash(&accounts->index, lane_owner), output};
+    const uint8_t *id = batch->ids + ID_BYTES * index;
+    uint64_t left;
+    const verdict verdict = judge_envelope(
+        &run, index, assay_key_hash(&window->index, id),
+        assay_key_hash(&accounts->index, batch->public_keys + ASSAY_KEY_BYTES * index), &left);
+    *charged = verdict.charged;
+    *fee = verdict.fee;
+    if (verdict.facts.refusal == ASSAY_REFUSAL_REPLAYED) return ASSAY_RUN_OK;
+    assay_run_status status = reserve(&run, 0);
+    if (status != ASSAY_RUN_OK) return status;
+    if (!verdict.charged) {
+        add_receipt(&run, id, REASONS[verdict.facts.refusal], 0);
+        return ASSAY_RUN_OK;
+    }
+    const size_t start = accounts->undo.count;
+    status = charge(&run, verdict.sender, verdict.fee);
+    if (status != ASSAY_RUN_OK) assay_accounts_rollback(accounts, start);
+    return status;
+}
+
+assay_run_status assay_conclude_envelope(assay_window *window, const assay_run_batch *batch,
+                                         const assay_transfer_rules *rules,
+                                         assay_run_output *output, size_t index,
+                                         const char *reason, uint64_t fee) {
+    run run = {NULL, window, batch, rules, NULL, 0, output};
+    const uint8_t *id = batch->ids + ID_BYTES * index;
+    assay_run_status status = reserve_receipt(&run);
+    if (status != ASSAY_RUN_OK) return status;
+    assay_window_add(window, id, assay_key_hash(&window->index, id), rules->height,
+                     (uint32_t)output->receipts.count);
+    add_receipt(&run, id, reason, fee);
     return ASSAY_RUN_OK;
 }
 

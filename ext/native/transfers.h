@@ -1,4 +1,5 @@
-/* Runs of plain transfers over the account table and the window of ids.
+/* Runs of plain transfers over the account table and the window of ids, and the envelopes of other
+ * transactions.
  *
  * The rules, their order and the leaves are those of chain/execution/block.py and transfers.py. A
  * transaction's room is reserved before its first change, so it is executed whole or not at all. */
@@ -14,6 +15,7 @@
 #include "window.h"
 
 #define ASSAY_BASIS_POINTS 10000u
+#define ASSAY_REASON_BYTES_MAX 64u
 
 typedef struct {
     uint64_t height;
@@ -67,6 +69,20 @@ assay_run_status assay_run_transfers(assay_accounts *accounts, assay_window *win
                                      const assay_run_batch *batch,
                                      const assay_transfer_rules *rules, const uint8_t *lane_owner,
                                      assay_run_output *output, size_t *position, size_t stop);
+
+/* The envelope of one transaction, whatever its operations: takes its fee, or says why not in a receipt
+ * (none for what is replayed). `*charged` tells which. The window accepts the height. */
+assay_run_status assay_charge_envelope(assay_accounts *accounts, assay_window *window,
+                                       const assay_run_batch *batch,
+                                       const assay_transfer_rules *rules,
+                                       const uint8_t *lane_owner, assay_run_output *output,
+                                       size_t index, int *charged, uint64_t *fee);
+/* Its end, once its operations are done or undone: the receipt, with a reason (NULL if it was accepted)
+ * of at most ASSAY_REASON_BYTES_MAX bytes, and its id in the window. */
+assay_run_status assay_conclude_envelope(assay_window *window, const assay_run_batch *batch,
+                                         const assay_transfer_rules *rules,
+                                         assay_run_output *output, size_t index,
+                                         const char *reason, uint64_t fee);
 
 /* What a run would say of each transaction if it were the first of its block, without changing anything:
  * three arrays with an entry for each. One that is not plain is not judged. */
