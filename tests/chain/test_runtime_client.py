@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from assay.v1 import inference_pb2, runtime_pb2
 from chain.runtime_client import (
-    RETRY_DELAY_MAX_S,
     RuntimeClient,
     RuntimeRefusedError,
     RuntimeUnavailableError,
@@ -27,6 +26,7 @@ from chain.runtime_replies import (
     Started,
     check_verification,
 )
+from tests.chain.running_pool import SOON_S, until
 from tests.chain.scripted_runtime import (
     CLAIM,
     INFO,
@@ -55,7 +55,9 @@ async def client_of(scripted: ScriptedRuntime) -> AsyncIterator[RuntimeClient]:
 
 
 async def collect(
-    client: RuntimeClient, request: runtime_pb2.GenerateRequest = REQUEST, deadline_s: float = 10
+    client: RuntimeClient,
+    request: runtime_pb2.GenerateRequest = REQUEST,
+    deadline_s: float = SOON_S,
 ) -> list[GenerationEvent]:
     return [event async for event in client.generate(request, deadline_s)]
 
@@ -319,7 +321,7 @@ async def test_the_least_log_probability_is_taken_and_no_claim_of_certainty_beyo
 async def test_gigantic_replies_are_refused_for_what_they_are() -> None:
     scripted = ScriptedRuntime()
     async with client_of(scripted) as client:
-        await client.models()
+        await client.models(SOON_S)
         scripted.token_ids = [1] * (5 << 20)
         tokenized = await fault_of(client.tokenize(MODEL, REQUEST.input, 10))
         scripted.token_ids = [1] * 1_000_000
@@ -329,9 +331,9 @@ async def test_gigantic_replies_are_refused_for_what_they_are() -> None:
         del scripted.verification.fingerprint[1_000_000:]
         fitting_verified = await fault_of(client.verify(REQUEST, CLAIM, [1], 10))
         scripted.models = [INFO] * 65
-        listed = await fault_of(client.models())
+        listed = await fault_of(client.models(SOON_S))
         scripted.models = [runtime_pb2.ModelInfo(model=MODEL, name="m" * (5 << 20))]
-        named = await fault_of(client.models())
+        named = await fault_of(client.models(SOON_S))
     assert (tokenized, verified, named) == (ReplyFault.TOO_LARGE,) * 3
     assert fitting is ReplyFault.BAD_INPUT_TOKENS
     assert fitting_verified is ReplyFault.BAD_FINGERPRINT
@@ -343,7 +345,7 @@ async def test_bytes_that_are_no_message_are_refused_wherever_they_come(data: by
     async with serving_bytes(data) as target, RuntimeClient(target) as client:
         assert not await client.ready()
         assert await fault_of(client.check_health()) is ReplyFault.UNREADABLE
-        assert await fault_of(client.models()) is ReplyFault.UNREADABLE
+        assert await fault_of(client.models(SOON_S)) is ReplyFault.UNREADABLE
     honest = runtime_pb2.ModelsReply(models=[INFO]).SerializeToString()
     async with serving_bytes(data, honest) as target, RuntimeClient(target) as client:
         assert await fault_of(collect(client)) is ReplyFault.UNREADABLE
@@ -355,7 +357,7 @@ async def test_bytes_that_are_no_message_are_refused_wherever_they_come(data: by
 async def test_a_model_list_that_cannot_be_true_is_refused() -> None:
     scripted = ScriptedRuntime()
     async with client_of(scripted) as client:
-        assert [model.model for model in await client.models()] == [MODEL]
+        assert [model.model for model in await client.models(SOON_S)] == [MODEL]
         for models in (
             [INFO, INFO],
             [runtime_pb2.ModelInfo(model=b"short", engine_profile="exact")],
@@ -366,18 +368,18 @@ async def test_a_model_list_that_cannot_be_true_is_refused() -> None:
             ],
         ):
             scripted.models = models
-            assert await fault_of(client.models()) is ReplyFault.BAD_MODEL
+            assert await fault_of(client.models(SOON_S)) is ReplyFault.BAD_MODEL
 
 
 async def test_tokenize_refuses_ids_outside_the_vocabulary() -> None:
     scripted = ScriptedRuntime()
     async with client_of(scripted) as client:
-        assert await client.tokenize(MODEL, REQUEST.input, 5) == (1, 2)
+        assert await client.tokenize(MODEL, REQUEST.input, SOON_S) == (1, 2)
         scripted.token_ids = [10]
-        fault = await fault_of(client.tokenize(MODEL, REQUEST.input, 5))
+        fault = await fault_of(client.tokenize(MODEL, REQUEST.input, SOON_S))
         assert fault is ReplyFault.TOKEN_OUTSIDE_VOCABULARY
         scripted.token_ids = []
-        fault = await fault_of(client.tokenize(MODEL, REQUEST.input, 5))
+        fault = await fault_of(client.tokenize(MODEL, REQUEST.input, SOON_S))
         assert fault is ReplyFault.BAD_INPUT_TOKENS
 
 
@@ -402,7 +404,7 @@ async def test_a_runtime_that_is_starting_is_asked_again_until_it_answers() -> N
     scripted = ScriptedRuntime()
     scripted.unavailable = 2
     async with client_of(scripted) as client:
-        assert (await client.verify(REQUEST, CLAIM, [1], deadline_s=20)).fingerprint == (-5,)
+        assert (await client.verify(REQUEST, CLAIM, [1], deadline_s=SOON_S)).fingerprint == (-5,)
         assert scripted.calls == 3
         scripted.unavailable = 1
         assert isinstance((await collect(client))[-1], Finished)
@@ -411,12 +413,12 @@ async def test_a_runtime_that_is_starting_is_asked_again_until_it_answers() -> N
 async def test_a_runtime_that_comes_back_on_its_port_is_found_again() -> None:
     engine = TinyEngine()
     async with serving(engine) as target, RuntimeClient(target) as client:
-        assert await client.ready()
+        await client.check_health(SOON_S)
         request = generate_request(engine)
         assert isinstance((await collect(client, request))[-1], Finished)
         port = int(target.rsplit(":", 1)[1])
     async with RuntimeClient(target) as client:
-        waiting = asyncio.create_task(collect(client, request, deadline_s=30))
+        waiting = asyncio.create_task(collect(client, request, deadline_s=SOON_S))
         await asyncio.sleep(0.3)
         scripted = ScriptedRuntime()
         scripted.models = [
@@ -426,7 +428,7 @@ async def test_a_runtime_that_comes_back_on_its_port_is_found_again() -> None:
         ]
         server, restarted = await start_scripted(scripted, port)
         assert restarted == target
-        events = await asyncio.wait_for(waiting, 10 * RETRY_DELAY_MAX_S)
+        events = await asyncio.wait_for(waiting, SOON_S)
         assert isinstance(events[-1], Finished)
         await server.stop(0)
 
@@ -448,12 +450,15 @@ async def test_a_refusal_keeps_the_runtimes_reason() -> None:
 async def test_a_busy_runtime_is_unavailable_with_the_time_to_come_back() -> None:
     engine = TinyEngine()
     one = limits(queue_limit=0, running_limit=1)
-    async with serving(engine, service_limits=one) as target, RuntimeClient(target) as client:
+    async with (
+        serving(engine, service_limits=one) as target,
+        RuntimeClient(target, retries=False) as client,
+    ):
         engine.hold()
         busy = asyncio.create_task(collect(client, generate_request(engine)))
-        await asyncio.to_thread(engine.held.wait, 10)
+        await asyncio.to_thread(engine.held.wait, SOON_S)
         with pytest.raises(RuntimeUnavailableError, match="QUEUE_FULL") as refused:
-            await collect(client, generate_request(engine), deadline_s=0.2)
+            await collect(client, generate_request(engine))
         assert refused.value.retry_after_s is not None
         engine.release()
         assert isinstance((await busy)[-1], Finished)
@@ -465,7 +470,7 @@ async def test_the_honest_runtime_verifies_its_own_generation() -> None:
         request = generate_request(engine)
         finished = (await collect(client, request))[-1]
         assert isinstance(finished, Finished)
-        verified = await client.verify(request, finished.result, [0, 1], deadline_s=10)
+        verified = await client.verify(request, finished.result, [0, 1], deadline_s=SOON_S)
         assert verified.scores.replay_mismatches == 0
         assert len(verified.fingerprint) == 2
 
@@ -476,8 +481,5 @@ async def test_closing_the_iterator_cancels_the_work() -> None:
         events = client.generate(generate_request(engine, max_output_tokens=4000), 60)
         assert isinstance(await anext(events), Started)
         await events.aclose()
-        for _ in range(200):
-            if engine.closed:
-                break
-            await asyncio.sleep(0.02)
+        await until(lambda: engine.closed > 0)
         assert engine.closed == 1

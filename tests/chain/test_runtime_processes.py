@@ -15,16 +15,16 @@ from chain.runtime_client import RuntimeUnavailableError
 from chain.runtime_member import PoolBounds
 from chain.runtime_pool import RuntimePool
 from chain.runtime_replies import Chunk, Finished
-from tests.chain.running_pool import running, until
+from tests.chain.running_pool import SOON_S, running, until
 from tests.runtime.serving import generate_request, limits, serving
 from tests.runtime.tiny_engine import TinyEngine
 
 STEP_S = 0.04
 TOKENS = 32
 """So a verification takes more than a second: long enough to be interrupted."""
-STALL_S = 1.0
+STALL_S = 3.0
 BOUNDS = PoolBounds(probe_interval_s=0.1, probe_deadline_s=1.0)
-SLACK_S = 5.0
+SLACK_S = 30.0
 """For a busy machine, on top of the bounds themselves."""
 
 
@@ -102,10 +102,12 @@ async def test_jobs_leave_a_stopped_process_and_it_is_used_again_once_it_goes_on
         red_after_s = time.monotonic() - stopped_s
         assert red_after_s <= BOUNDS.hang_bound_s + SLACK_S
         assert "no answer within 1.0 s" in pool.states()[stopped].detail
-        verified = await asyncio.wait_for(under_way, 30)
+        verified = await asyncio.wait_for(under_way, SOON_S)
         assert verified.scores.replay_mismatches == 0
         assert await pool.ready()
-        new = await asyncio.gather(answer(pool, request), pool.verify(request, claim, [0, 1], 30))
+        new = await asyncio.gather(
+            answer(pool, request), pool.verify(request, claim, [0, 1], SOON_S)
+        )
         assert list(new) == [claim, verified]
         assert pool.states()[stopped].in_flight == 0
         processes[stopped].signal(signal.SIGCONT)
@@ -128,7 +130,7 @@ async def test_a_killed_process_loses_its_verification_to_the_other_at_once(
         processes[killed].signal(signal.SIGKILL)
         await until(lambda: pool.states()[1 - killed].in_flight == 1)
         assert not pool.states()[killed].healthy
-        assert (await asyncio.wait_for(under_way, 30)).scores.replay_mismatches == 0
+        assert (await asyncio.wait_for(under_way, SOON_S)).scores.replay_mismatches == 0
 
 
 async def test_a_generation_of_a_killed_process_breaks_off_and_its_retry_gives_the_same(
@@ -169,7 +171,7 @@ async def test_an_engine_that_hangs_turns_health_red_and_its_verification_moves(
         await until(lambda: not pool.states()[0].healthy)
         assert time.monotonic() - held_s <= STALL_S + SLACK_S
         assert "not SERVING" in pool.states()[0].detail
-        verified = await asyncio.wait_for(asyncio.gather(*under_way), 30)
+        verified = await asyncio.wait_for(asyncio.gather(*under_way), SOON_S)
         assert [item.scores.replay_mismatches for item in verified] == [0, 0]
         assert hanging.held.is_set(), "it still hangs"
         hanging.release()

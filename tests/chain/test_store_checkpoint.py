@@ -22,7 +22,7 @@ from tests.chain import table_chain
 from tests.chain.finished_job import Chain
 from tests.chain.table_chain import TableChain, account_row, rows_of
 
-SOON_S = 20.0
+SOON_S = 60.0
 
 
 def open_store(path: Path, background: bool = False, **policy: int) -> Store:

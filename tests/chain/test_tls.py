@@ -27,7 +27,7 @@ from chain.tls import (
 from tests.builders import genesis, tls_identity
 
 METHOD = "/test.Peer/WhoAmI"
-DEADLINE_S = 10
+DEADLINE_S = 60
 
 
 async def who_am_i(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -25,6 +26,7 @@ from tests.runtime.serving import LOOPBACK, backends, limits
 from tests.runtime.tiny_engine import TinyEngine
 
 runner = CliRunner()
+SOON_S = 60.0
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1", ":1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:-1"])
@@ -72,6 +74,24 @@ def test_a_bound_of_zero_is_a_wrong_call(option: str, tmp_path: Path) -> None:
     assert result.exit_code == 2
 
 
+class Told:
+    """The events that the service has printed."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.events: list[dict[str, Any]] = []
+        self._capsys = capsys
+
+    def read(self) -> list[str]:
+        """What each was, up to now."""
+        self.events += map(json.loads, self._capsys.readouterr().out.splitlines())
+        return [event["event"] for event in self.events]
+
+    async def until(self, event: str) -> None:
+        async with asyncio.timeout(SOON_S):
+            while event not in self.read():
+                await asyncio.sleep(0.01)
+
+
 async def test_the_service_tells_its_port_gets_ready_and_stops_on_a_signal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -79,23 +99,18 @@ async def test_the_service_tells_its_port_gets_ready_and_stops_on_a_signal(
     service = asyncio.create_task(
         run_service(backends(engine), limits(), ListenAddress(LOOPBACK, 0), port_file, as_json=True)
     )
-    while not port_file.exists():
-        await asyncio.sleep(0.01)
+    told = Told(capsys)
+    await told.until("ready")
     port = int(port_file.read_text())
     async with grpc.aio.insecure_channel(f"{LOOPBACK}:{port}") as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        for _ in range(500):
-            reply = await stub.Check(health_pb2.HealthCheckRequest())
-            if reply.status == health_pb2.HealthCheckResponse.SERVING:
-                break
-            await asyncio.sleep(0.01)
-    await asyncio.sleep(0.1)
+        reply = await stub.Check(health_pb2.HealthCheckRequest())
+        assert reply.status == health_pb2.HealthCheckResponse.SERVING
     os.kill(os.getpid(), signal.SIGTERM)
-    await asyncio.wait_for(service, 20)
-    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [event["event"] for event in events] == ["listening", "ready", "stopped"]
-    assert events[0]["port"] == port
-    assert events[0]["models"] == [engine.package.model_id.hex()]
+    await asyncio.wait_for(service, SOON_S)
+    assert told.read() == ["listening", "ready", "stopped"]
+    assert told.events[0]["port"] == port
+    assert told.events[0]["models"] == [engine.package.model_id.hex()]
     assert list(tmp_path.iterdir()) == [port_file]
 
 
@@ -108,10 +123,10 @@ async def test_a_dead_engine_ends_the_process_so_that_it_is_started_again(
     service = asyncio.create_task(
         run_service(served, limits(), ListenAddress(LOOPBACK, 0), tmp_path / "port", as_json=True)
     )
-    await asyncio.sleep(0.3)
+    told = Told(capsys)
+    await told.until("ready")
     assert not service.done()
     reason[0] = "the core has died"
     with pytest.raises(EngineDeadError, match="the core has died"):
-        await asyncio.wait_for(service, 20)
-    events = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
-    assert events == ["listening", "ready", "stopped"]
+        await asyncio.wait_for(service, SOON_S)
+    assert told.read() == ["listening", "ready", "stopped"]

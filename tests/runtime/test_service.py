@@ -1,8 +1,7 @@
 """The runtime over real gRPC, with a tiny engine behind it."""
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator, Sequence
 
 import grpc
 import pytest
@@ -10,6 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from assay.v1 import inference_pb2, runtime_pb2, runtime_pb2_grpc
+from runtime.engine import Completion, SamplingRule, Step
 from runtime.requests import MAX_MESSAGE_BYTES, RefusalReason
 from runtime.service import SERVICE_NAME, RuntimeServer, is_loopback
 from tests.runtime.serving import (
@@ -24,14 +24,15 @@ from tests.runtime.serving import (
 from tests.runtime.tiny_engine import CONTEXT_TOKENS, TinyEngine
 
 ServingStatus = health_pb2.HealthCheckResponse.ServingStatus
+SOON_S = 60.0
+"""Nothing here takes nearly as long; a test that waits longer has failed."""
 Change = Callable[[runtime_pb2.GenerateRequest], object]
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], within_s: float = 10.0) -> None:
-    ends_s = time.monotonic() + within_s
-    while not await condition():
-        assert time.monotonic() < ends_s, f"not so within {within_s} s"
-        await asyncio.sleep(0.02)
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(SOON_S):
+        while not await condition():
+            await asyncio.sleep(0.02)
 
 
 async def failure(call: Awaitable[object]) -> grpc.aio.AioRpcError:
@@ -43,7 +44,7 @@ async def failure(call: Awaitable[object]) -> grpc.aio.AioRpcError:
 async def read_all(
     stub: "runtime_pb2_grpc.RuntimeAsyncStub",
     request: runtime_pb2.GenerateRequest,
-    timeout_s: float = 30.0,
+    timeout_s: float = SOON_S,
 ) -> list[runtime_pb2.GenerateReply]:
     return [reply async for reply in stub.Generate(request, timeout=timeout_s)]
 
@@ -90,9 +91,9 @@ async def test_a_verification_scores_an_honest_claim_zero_and_a_changed_one_not(
             claim=claim,
             fingerprint_positions=[0, 7],
         )
-        honest = await stub.Verify(request, timeout=30)
+        honest = await stub.Verify(request, timeout=SOON_S)
         request.claim.token_ids[3] = (request.claim.token_ids[3] + 1) % engine.vocabulary
-        changed = await stub.Verify(request, timeout=30)
+        changed = await stub.Verify(request, timeout=SOON_S)
     assert honest.scores.replay_mismatches == 0
     assert honest.scores.distance_sum == 0
     assert honest.scores.positions == 8
@@ -113,7 +114,7 @@ async def test_a_claim_with_an_unknown_finish_reason_is_scored_and_not_refused()
             seed=asked.seed,
             claim=claim,
         )
-        reply = await runtime_pb2_grpc.RuntimeStub(channel).Verify(request, timeout=30)
+        reply = await runtime_pb2_grpc.RuntimeStub(channel).Verify(request, timeout=SOON_S)
     assert not reply.scores.finish_plausible
     assert reply.scores.replay_mismatches == 1
 
@@ -252,7 +253,7 @@ async def test_a_full_queue_says_when_to_come_back() -> None:
         stub = runtime_pb2_grpc.RuntimeStub(channel)
         engine.hold()
         waiting = [asyncio.create_task(read_all(stub, generate_request(engine))) for _ in range(2)]
-        await asyncio.to_thread(engine.held.wait, 10)
+        await asyncio.to_thread(engine.held.wait, SOON_S)
 
         async def both_accepted() -> bool:
             model = (await stub.Models(runtime_pb2.ModelsRequest())).models[0]
@@ -279,7 +280,7 @@ async def test_a_deadline_ends_the_generation_and_frees_its_slot() -> None:
             model = (await stub.Models(runtime_pb2.ModelsRequest())).models[0]
             return model.running == 0 and engine.closed == 1
 
-        await eventually(freed, 3)
+        await eventually(freed)
 
 
 async def test_the_wall_time_limit_ends_a_call_that_set_no_deadline() -> None:
@@ -317,7 +318,7 @@ async def test_cancelling_mid_generation_frees_the_slot_for_the_next() -> None:
         async def closed() -> bool:
             return engine.closed == 1
 
-        await eventually(closed, 3)
+        await eventually(closed)
         after = await read_all(stub, generate_request(engine))
         assert after[-1].HasField("finished")
 
@@ -342,36 +343,47 @@ async def test_health_is_red_until_the_first_token() -> None:
         serving(engine, wait_ready=False) as target,
         grpc.aio.insecure_channel(target) as channel,
     ):
-        await asyncio.to_thread(engine.held.wait, 10)
+        await asyncio.to_thread(engine.held.wait, SOON_S)
         assert await holding(ServingStatus.NOT_SERVING, channel)()
         engine.release()
         await eventually(holding(ServingStatus.SERVING, channel))
 
 
-async def test_a_hung_engine_turns_health_red_within_its_bound_and_recovers() -> None:
-    engine, stall_s = TinyEngine(), 0.6
+async def test_a_hung_engine_turns_health_red_and_recovers() -> None:
+    """How soon is tried in test_readiness.py."""
+    engine = TinyEngine()
     async with (
-        serving(engine, service_limits=limits(stall_s=stall_s)) as target,
+        serving(engine, service_limits=limits(stall_s=0.6)) as target,
         grpc.aio.insecure_channel(target) as channel,
     ):
         await eventually(holding(ServingStatus.SERVING, channel))
         engine.hold()
-        hung_s = time.monotonic()
-        await eventually(holding(ServingStatus.NOT_SERVING, channel), 5)
-        assert time.monotonic() - hung_s < stall_s + 1.0
+        await eventually(holding(ServingStatus.NOT_SERVING, channel))
         engine.release()
-        await eventually(holding(ServingStatus.SERVING, channel), 5)
+        await eventually(holding(ServingStatus.SERVING, channel))
 
 
-async def test_an_idle_engine_stays_green_because_it_is_asked() -> None:
-    engine, stall_s = TinyEngine(), 0.4
+async def test_an_idle_engine_is_asked_again_and_again() -> None:
+    engine, answered = TinyEngine(), list[int]()
+    generate = engine.generate
+
+    def counted(
+        prompt_ids: Sequence[int], sampling: SamplingRule, seed: bytes
+    ) -> Generator[Step | None, None, Completion]:
+        answered.append(len(prompt_ids))
+        return generate(prompt_ids, sampling, seed)
+
+    engine.generate = counted  # type: ignore[method-assign]
     async with (
-        serving(engine, service_limits=limits(stall_s=stall_s)) as target,
+        serving(engine, service_limits=limits(stall_s=0.4)) as target,
         grpc.aio.insecure_channel(target) as channel,
     ):
-        for _ in range(20):
-            assert await holding(ServingStatus.SERVING, channel)()
-            await asyncio.sleep(0.05)
+
+        async def asked_five_times() -> bool:
+            return len(answered) >= 5
+
+        await eventually(asked_five_times)
+        await eventually(holding(ServingStatus.SERVING, channel))
 
 
 async def test_an_engine_that_only_fails_is_not_ready() -> None:
@@ -383,7 +395,7 @@ async def test_an_engine_that_only_fails_is_not_ready() -> None:
         await asyncio.sleep(0.5)
         assert await holding(ServingStatus.NOT_SERVING, channel)()
         engine.failure = None
-        await eventually(holding(ServingStatus.SERVING, channel), 5)
+        await eventually(holding(ServingStatus.SERVING, channel))
 
 
 async def test_stopping_gives_running_calls_their_grace() -> None:

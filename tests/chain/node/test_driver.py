@@ -13,7 +13,7 @@ from consensus.values import Tip
 from tests.chain.node.running_node import running_node, solitary_genesis
 
 PEER = 1
-SOON_S = 20.0
+SOON_S = 60.0
 
 
 async def test_a_peer_that_asks_without_end_is_read_no_further_than_its_answers_come(

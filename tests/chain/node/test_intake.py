@@ -24,7 +24,7 @@ from consensus.values import BATCH_PAYLOAD_BYTES_MAX
 from ext.transactions import parse_batch
 from tests.builders import genesis, key
 
-SOON_S = 20.0
+SOON_S = 60.0
 MAX_FEE = 10_000_000
 
 

@@ -17,7 +17,7 @@ from consensus.values import Batch, BatchHeader
 from ext.hashing import sha256
 from tests.builders import genesis, tls_identity
 
-SOON_S = 20.0
+SOON_S = 60.0
 PAYLOAD = bytes(1024 * 1024)
 FRAMES = 24
 

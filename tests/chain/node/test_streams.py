@@ -9,7 +9,7 @@ from assay.v1 import node_pb2
 from chain.node.streams import ATTEMPTS_KEPT, TokenStreams, chunk_message
 
 JOB = b"j" * 32
-SOON_S = 5.0
+SOON_S = 60.0
 
 
 def chunk(

@@ -8,7 +8,7 @@ import pytest
 from runtime.scheduler import JobExpiredError, Load, QueueFullError, Share, Workload
 from runtime.vllm_engine.gate import Gate, seconds_left
 
-SOON_S = 30.0
+SOON_S = 60.0
 
 
 def gate(running_limit: int = 1, queue_limit: int = 1) -> Gate:

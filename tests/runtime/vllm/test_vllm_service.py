@@ -93,7 +93,7 @@ async def begin_and_hang_up(served: Served, asked: list[runtime_pb2.GenerateRequ
 
 async def running(served: Served) -> int:
     async with RuntimeClient(served.target) as client:
-        (model,) = await client.models()
+        (model,) = await client.models(CALL_BOUND_S)
     return model.running
 
 
@@ -323,7 +323,7 @@ async def test_a_full_queue_refuses_and_a_deadline_ends_what_runs(float32: Serve
 
         async def full() -> bool:
             async with RuntimeClient(float32.target) as client:
-                (model,) = await client.models()
+                (model,) = await client.models(CALL_BOUND_S)
             return (model.running, model.queued) == (RUNNING_LIMIT, QUEUE_LIMIT)
 
         await eventually(full, BUSY_DEADLINE_S)
