@@ -5,7 +5,9 @@ and what a restart reads; everything since the oldest open job was requested, si
 needed; what no checkpoint has taken in yet; the newest batch of each lane. What is kept is whole:
 a peer that asks for anything above the pruned height gets all of it.
 
-One step writes its deletions and the new pruned height in one batch, so it happens or does not.
+One step writes its deletions and the new pruned height in one batch, so it happens or does not. In
+memory the height is raised first: a reader that looks at it after its rows, and finds its block
+above, has read the whole block.
 Rows of a height go by range; RocksDB drops the files when the ranges are compacted, which is done
 each time enough was forgotten.
 """
@@ -110,8 +112,9 @@ class Pruner:
             writer.changes.delete_range(kind + number(1), kind + number(through + 1))
         row = self._checkpoints.drop_pruned(writer, through)
         writer.changes.put(PRUNED_KEY, encode(PrunedRow(through)))
-        writer.finish()
+        # Said before it is done: who finds something missing also finds out why.
         self.through = through
+        writer.finish()
         self._checkpoints.row = row
         self._loose_bytes += size
         return True

@@ -31,6 +31,7 @@ from chain.store_rows import (
     PlaceRow,
     Segment,
     StoredBlock,
+    damaged,
     decode_row,
     lane_key,
     leaves_of_row,
@@ -227,6 +228,14 @@ class StoreReads:
             if _at(self.receipts_at(height), slot).startswith(JOB_TAG + job):
                 return LeafLocation(height, slot)
         return None
+
+    def receipt_leaf(self, location: LeafLocation) -> bytes:
+        """The leaf that a lookup found. Raises Rejection (PRUNED) if it was forgotten since."""
+        leaf = _at(self.receipts_at(location.height), location.index)
+        if not leaf:
+            self.check_kept(location.height)
+            raise damaged(f"receipt {location.index} of block {location.height} is missing")
+        return leaf
 
     def job_origin(self, job: bytes) -> JobOrigin | None:
         """Which operation asked for a job."""

@@ -83,6 +83,14 @@ class SubmitSettings(_Section):
     """Calls that a connection may make at once after a pause."""
 
 
+class CallSettings(_Section):
+    """How many calls that wait for something (Wait, Infer, Subscribe) may be open."""
+
+    open_max: int = Field(default=4096, ge=1)
+    open_max_by_client: int = Field(default=1024, ge=1)
+    """By address, whatever the port."""
+
+
 class NodeConfig(_Section):
     """Everything `assay node start` reads."""
 
@@ -101,6 +109,7 @@ class NodeConfig(_Section):
     provider: ProviderSettings = ProviderSettings()
     storage: StorageSettings = StorageSettings()
     submit: SubmitSettings = SubmitSettings()
+    calls: CallSettings = CallSettings()
     verifier: bool = True
     """Whether this validator audits results of models its runtime serves."""
     batch_interval_ms: int = Field(default=20, ge=1, le=1000)

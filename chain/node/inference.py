@@ -6,7 +6,7 @@ tokens begin again.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from assay.v1 import node_pb2, receipts_pb2, transactions_pb2
 from chain.execution import Ledger
@@ -32,7 +32,9 @@ class InferenceFlow:
         self._tokens: asyncio.Task[None] | None = None
         self._attempt: int | None = None
 
-    async def run(self, signed: transactions_pb2.SignedTx) -> AsyncIterator[node_pb2.InferEvent]:
+    async def run(
+        self, signed: transactions_pb2.SignedTx
+    ) -> AsyncGenerator[node_pb2.InferEvent, None]:
         """Submit, then yield events until the receipt. Raises Rejection."""
         transaction = await self._submit(signed)
         job = job_id(transaction.id, 0)

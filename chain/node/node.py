@@ -22,6 +22,7 @@ from chain.node.intake import Intake
 from chain.node.outcomes import Outcome, TransactionWaits, receipts_of
 from chain.node.peers import Peers
 from chain.node.provider import ProviderAgent
+from chain.node.rate_limit import OpenCalls
 from chain.node.recovery import open_replica
 from chain.node.signer import NodeKeys
 from chain.node.streams import TokenStreams
@@ -81,6 +82,7 @@ class Node:
         )
         self.worker = LedgerWorker(genesis, self.store)
         self.streams = TokenStreams()
+        self.open_calls = OpenCalls(config.calls.open_max, config.calls.open_max_by_client)
         self._deliveries: asyncio.Queue[Deliver] = asyncio.Queue()
         self.height = self.store.height or 0
         opened = open_replica(config, genesis, keys, self.store, self._clock_ms())

@@ -13,14 +13,17 @@ import logging
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 
 import grpc
 
 from assay.v1 import node_pb2, peer_pb2, peer_pb2_grpc
 from chain.genesis import Genesis
-from chain.node.errors import CallContext
+from chain.node.errors import CallContext, refuse
+from chain.node.rate_limit import OpenCalls
 from chain.node.streams import TokenStreams
 from chain.node.traffic import Traffic, traffic_of
+from chain.rejections import Busy
 from chain.tls import TlsIdentity, channel_credentials, peer_index, server_credentials
 from consensus.messages import Message, decode_message, encode_message
 from consensus.wire import DecodeError
@@ -31,6 +34,8 @@ BULK_QUEUE_BYTES_MAX = 24 * 1024 * 1024
 """More than the largest batches that a node has out for acks. Their frames are shared by all
 queues; what is a peer's own are answers, of which ANSWERS_BYTES_MAX wait."""
 ANSWERS_BYTES_MAX = 4 * 1024 * 1024
+TOKEN_CALLS_MAX = 4096
+TOKEN_CALLS_MAX_BY_PEER = 1024
 _RECONNECT_MS = (50, 2_000)
 _STEADY_S = 5.0
 """A call that lasted so long was a good one: the next is tried at once."""
@@ -230,6 +235,7 @@ class PeerService(peer_pb2_grpc.PeerServicer):
         self._receive = receive
         self._streams = streams
         self._pushing: dict[tuple[int, Traffic], CallContext] = {}
+        self._reading = OpenCalls(TOKEN_CALLS_MAX, TOKEN_CALLS_MAX_BY_PEER)
 
     async def Push(  # noqa: N802 (gRPC names its methods so)
         self,
@@ -275,9 +281,14 @@ class PeerService(peer_pb2_grpc.PeerServicer):
         self, request: peer_pb2.TokensRequest, context: CallContext
     ) -> AsyncIterator[node_pb2.TokenChunk]:
         """Stream an attempt's chunks from its first."""
-        await self._authenticate(context)
-        async for chunk in self._streams.read(request.job, request.attempt):
-            yield chunk
+        index = await self._authenticate(context)
+        try:
+            with self._reading.open(str(index)):
+                async with aclosing(self._streams.read(request.job, request.attempt)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+        except Busy as busy:
+            await refuse(context, busy)
 
     async def _authenticate(self, context: CallContext) -> int:
         index = peer_index(context.auth_context(), self._genesis)

@@ -1,14 +1,14 @@
 """The public gRPC services: thin translations between messages and the node.
 
-Each method checks the shape of its request, asks the node, and turns a Rejection into a rich
-status.
+Each method checks the shape of its request and asks the node. Whatever raises a Rejection ends the
+call with a rich status: `unreadable` sees to that, for all but the two that take their requests as
+bytes.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import fields
-from typing import NoReturn
 
 import grpc
 
@@ -16,7 +16,7 @@ from assay.v1 import node_pb2, node_pb2_grpc, receipts_pb2
 from chain.node.errors import CallContext, refuse
 from chain.node.inference import InferenceFlow
 from chain.node.node import Node
-from chain.node.rate_limit import RateLimit
+from chain.node.rate_limit import RateLimit, host_of
 from chain.node.views import (
     account_view,
     block_view,
@@ -39,6 +39,10 @@ class _Base:
     def __init__(self, node: Node) -> None:
         self._node = node
 
+    def _open_call(self, context: CallContext) -> AbstractContextManager[None]:
+        """Round what waits for something. Raises Busy."""
+        return self._node.open_calls.open(host_of(context.peer()))
+
 
 class TransactionsService(_Base, node_pb2_grpc.TransactionsServicer):
     """Submit and follow transactions."""
@@ -52,16 +56,13 @@ class TransactionsService(_Base, node_pb2_grpc.TransactionsServicer):
     ) -> node_pb2.SubmitReply:
         """Admit one transaction."""
         delay_ms = self._limit.take(context.peer())
-        try:
-            if delay_ms:
-                raise Busy(
-                    "this connection calls Submit too often; use SubmitMany or SubmitStream, or "
-                    "wait as RetryInfo says",
-                    delay_ms,
-                )
-            transaction = await self._node.ingress.submit(request.transaction)
-        except Rejection as rejection:
-            await refuse(context, rejection)
+        if delay_ms:
+            raise Busy(
+                "this connection calls Submit too often; use SubmitMany or SubmitStream, or wait "
+                "as RetryInfo says",
+                delay_ms,
+            )
+        transaction = await self._node.ingress.submit(request.transaction)
         return node_pb2.SubmitReply(id=transaction.id)
 
     async def SubmitMany(  # type: ignore[override]  # noqa: N802 (takes and gives bytes)
@@ -92,7 +93,7 @@ class TransactionsService(_Base, node_pb2_grpc.TransactionsServicer):
         if found is None:
             detail = f"no executed transaction {request.id.hex()}; it may be under way: use Wait"
             detail += self._node.store.kept_note()
-            await refuse(context, Rejection(RejectionReason.NOT_FOUND, detail))
+            raise Rejection(RejectionReason.NOT_FOUND, detail)
         return _transaction_status(request.id, *found)
 
     async def Wait(  # noqa: N802
@@ -100,13 +101,14 @@ class TransactionsService(_Base, node_pb2_grpc.TransactionsServicer):
     ) -> node_pb2.TransactionStatus:
         """The outcome, as soon as there is one; the caller's deadline bounds the wait."""
         last_height = self._node.height + WINDOW_BLOCKS
-        found = await self._node.wait_transaction(request.id, last_height)
+        with self._open_call(context):
+            found = await self._node.wait_transaction(request.id, last_height)
         if found is None:
             detail = (
                 f"no block up to {last_height} has transaction {request.id.hex()}: whatever was "
                 "valid when the wait began has expired; sign it anew"
             )
-            await refuse(context, Rejection(RejectionReason.NOT_FOUND, detail))
+            raise Rejection(RejectionReason.NOT_FOUND, detail)
         return _transaction_status(request.id, *found)
 
 
@@ -129,12 +131,10 @@ class InferenceService(_Base, node_pb2_grpc.InferenceServicer):
         self, request: node_pb2.InferRequest, context: CallContext
     ) -> AsyncIterator[node_pb2.InferEvent]:
         """Submit and stream until the receipt."""
-        flow = InferenceFlow(self._node)
-        try:
-            async for event in flow.run(request.transaction):
-                yield event
-        except Rejection as rejection:
-            await refuse(context, rejection)
+        with self._open_call(context):
+            async with aclosing(InferenceFlow(self._node).run(request.transaction)) as events:
+                async for event in events:
+                    yield event
 
     async def Get(  # noqa: N802
         self, request: node_pb2.JobRequest, context: CallContext
@@ -149,7 +149,9 @@ class InferenceService(_Base, node_pb2_grpc.InferenceServicer):
             )
         )
         if view is None:
-            await _not_found(context, request.job)
+            detail = f"no job {request.job.hex()} on this chain; check the id, or wait until its "
+            detail += "request is final"
+            raise Rejection(RejectionReason.UNKNOWN_JOB, detail)
         return view
 
     async def List(  # noqa: N802
@@ -159,17 +161,12 @@ class InferenceService(_Base, node_pb2_grpc.InferenceServicer):
         limit = request.limit or JOBS_LIMIT_DEFAULT
         if limit > JOBS_LIMIT_MAX:
             detail = f"limit {limit}, allowed are 1 to {JOBS_LIMIT_MAX}"
-            await refuse(context, Rejection(RejectionReason.TOO_LARGE, detail))
+            raise Rejection(RejectionReason.TOO_LARGE, detail)
         jobs = await self._node.worker.read(lambda ledger: ledger.newest_jobs(limit))
         views = await asyncio.to_thread(
             lambda: [job_view(identity, job, self._node.store) for identity, job in jobs]
         )
         return node_pb2.JobsReply(jobs=views)
-
-
-async def _not_found(context: CallContext, job: bytes) -> NoReturn:
-    detail = f"no job {job.hex()} on this chain; check the id, or wait until its request is final"
-    await refuse(context, Rejection(RejectionReason.UNKNOWN_JOB, detail))
 
 
 class ChainService(_Base, node_pb2_grpc.ChainServicer):
@@ -186,28 +183,26 @@ class ChainService(_Base, node_pb2_grpc.ChainServicer):
     ) -> node_pb2.BlockView:
         """One executed block."""
         height = request.height or self._node.height
-        try:
-            self._node.store.check_kept(height)
-        except Rejection as rejection:
-            await refuse(context, rejection)
         view = await asyncio.to_thread(block_view, self._node.store, height)
         if view is None:
             detail = f"no executed block {height}; the newest here is {self._node.height}"
-            await refuse(context, Rejection(RejectionReason.NOT_FOUND, detail))
+            raise Rejection(RejectionReason.NOT_FOUND, detail)
         return view
 
     async def Subscribe(  # noqa: N802
         self, request: node_pb2.SubscribeRequest, context: CallContext
     ) -> AsyncIterator[node_pb2.BlockView]:
-        """Each block once it is executed."""
+        """Each block once it is executed; PRUNED for a reader so slow that one is forgotten."""
         height = self._node.height
-        while True:
-            while height < self._node.height:
-                height += 1
-                view = await asyncio.to_thread(block_view, self._node.store, height)
-                if view is not None:
+        with self._open_call(context):
+            while True:
+                while height < self._node.height:
+                    height += 1
+                    view = await asyncio.to_thread(block_view, self._node.store, height)
+                    if view is None:
+                        raise RuntimeError(f"executed block {height} is not stored")
                     yield view
-            await self._node.next_block()
+                await self._node.next_block()
 
 
 class StateService(_Base, node_pb2_grpc.StateServicer):
@@ -219,7 +214,7 @@ class StateService(_Base, node_pb2_grpc.StateServicer):
         """Balance and stake; an unknown account has none."""
         if len(request.account) != 32:
             detail = f"an account is 32 bytes, got {len(request.account)}"
-            await refuse(context, Rejection(RejectionReason.BAD_ADDRESS, detail))
+            raise Rejection(RejectionReason.BAD_ADDRESS, detail)
         account = await self._node.worker.read(lambda ledger: ledger.account(request.account))
         return account_view(request.account, account)
 
@@ -275,10 +270,7 @@ class ProofsService(_Base, node_pb2_grpc.ProofsServicer):
         self, request: node_pb2.JobRequest, context: CallContext
     ) -> receipts_pb2.Receipt:
         """The receipt of a settled job."""
-        try:
-            return await asyncio.to_thread(self._node.receipt, request.job)
-        except Rejection as rejection:
-            await refuse(context, rejection)
+        return await asyncio.to_thread(self._node.receipt, request.job)
 
 
 def add_services(server: grpc.aio.Server, node: Node) -> tuple[str, ...]:

@@ -1,12 +1,13 @@
 """Tokens on their way: what a provider has produced for a job, for anyone who asks at this node.
 
 A job's attempt is one append-only list of signed chunks; a subscriber reads it from the start and
-then waits for more. Attempts are kept for a bounded number of jobs, oldest out first.
+then waits for more. Attempts are kept for a bounded number of jobs, oldest out first. Only who
+publishes makes one: of what has not begun, and may never, nothing is kept but its readers.
 """
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 from assay.v1 import node_pb2
@@ -42,6 +43,7 @@ class TokenStreams:
 
     def __init__(self) -> None:
         self._attempts: OrderedDict[tuple[bytes, int], _Attempt] = OrderedDict()
+        self._awaited: dict[tuple[bytes, int], set[asyncio.Future[_Attempt]]] = {}
 
     def publish(self, chunk: node_pb2.TokenChunk) -> None:
         """Append a chunk and wake its readers; the last chunk ends the attempt."""
@@ -56,9 +58,9 @@ class TokenStreams:
         attempt.ended = True
         self._wake(attempt)
 
-    async def read(self, job: bytes, number: int) -> AsyncIterator[node_pb2.TokenChunk]:
+    async def read(self, job: bytes, number: int) -> AsyncGenerator[node_pb2.TokenChunk, None]:
         """All chunks of an attempt, from the first; ends when the attempt does."""
-        attempt = self._attempt(job, number)
+        attempt = self._attempts.get((job, number)) or await self._begun((job, number))
         sent = 0
         while True:
             changed = attempt.changed
@@ -74,11 +76,27 @@ class TokenStreams:
         attempt = self._attempts.get(key)
         if attempt is None:
             attempt = self._attempts[key] = _Attempt()
+            for reader in self._awaited.pop(key, ()):
+                if not reader.done():
+                    reader.set_result(attempt)
             while len(self._attempts) > ATTEMPTS_KEPT:
                 _, oldest = self._attempts.popitem(last=False)
                 oldest.ended = True
                 self._wake(oldest)
         return attempt
+
+    async def _begun(self, key: tuple[bytes, int]) -> _Attempt:
+        """An attempt that nothing is known of, once it begins."""
+        reader: asyncio.Future[_Attempt] = asyncio.get_running_loop().create_future()
+        self._awaited.setdefault(key, set()).add(reader)
+        try:
+            return await reader
+        finally:
+            others = self._awaited.get(key)
+            if others is not None:
+                others.discard(reader)
+                if not others:
+                    del self._awaited[key]
 
     @staticmethod
     def _wake(attempt: _Attempt) -> None:

@@ -1,9 +1,11 @@
-"""Requests that are no message of their method: refused like everything else, with a reason.
+"""Requests that are refused, for a method's reasons or because they are no message of the method:
+all with a rich status.
 
 Left to itself the gRPC library answers UNKNOWN with the name of a Python exception, and logs it.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,14 +34,18 @@ class _Unreadable:
 
 
 class RefuseUnreadable(grpc.aio.ServerInterceptor):
-    """Wraps the public methods that take a message; there is none that takes a stream of them."""
+    """Wraps the public methods that take a message; there is none that takes a stream of them.
+
+    Such a method refuses by raising a Rejection.
+    """
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """The method's handler, which is never given a request that could not be read."""
+        """The method's handler, never given a request that could not be read, with a status for
+        each Rejection."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or not method.startswith(OWN_METHODS):
@@ -55,15 +61,22 @@ class RefuseUnreadable(grpc.aio.ServerInterceptor):
                 return _Unreadable(method.removeprefix("/"), str(error))
 
         async def answer(request: Any, context: CallContext) -> Any:
-            if isinstance(request, _Unreadable):
-                await refuse(context, request.rejection())
-            return await handler.unary_unary(request, context)
+            try:
+                if isinstance(request, _Unreadable):
+                    raise request.rejection()
+                return await handler.unary_unary(request, context)
+            except Rejection as rejection:
+                await refuse(context, rejection)
 
         async def stream(request: Any, context: CallContext) -> AsyncIterator[Any]:
-            if isinstance(request, _Unreadable):
-                await refuse(context, request.rejection())
-            async for reply in handler.unary_stream(request, context):
-                yield reply
+            try:
+                if isinstance(request, _Unreadable):
+                    raise request.rejection()
+                async with aclosing(handler.unary_stream(request, context)) as replies:
+                    async for reply in replies:
+                        yield reply
+            except Rejection as rejection:
+                await refuse(context, rejection)
 
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(stream, read, handler.response_serializer)

@@ -93,11 +93,14 @@ def job_view(identity: bytes, job: Job, store: Store) -> node_pb2.JobView:
 
 
 def settled_job_view(identity: bytes, store: Store) -> node_pb2.JobView | None:
-    """A job whose row has left the state, as its receipt tells it; None if there is none."""
+    """A job whose row has left the state, as its receipt tells it; None if there is none.
+
+    Raises Rejection (PRUNED) if its block is forgotten at this very moment.
+    """
     location = store.job_location(identity)
     if location is None:
         return None
-    leaf = store.receipts_at(location.height)[location.index]
+    leaf = store.receipt_leaf(location)
     receipt = decode(JobReceipt, leaf[len(JOB_LEAF) :])
     digest = receipt.result_digest
     payload = None if digest is None else store.payload(digest)
@@ -140,13 +143,14 @@ def _seat_view(seat: CommitteeSeat) -> node_pb2.SeatView:
 
 
 def block_view(store: Store, height: int) -> node_pb2.BlockView | None:
-    """An executed block, or None."""
+    """An executed block, or None. Raises Rejection (PRUNED) for one that is forgotten."""
     stored = store.block_by_height(height)
     if stored is None:
+        store.check_kept(height)
         return None
     certified = store.certificate_at(height)
     block = stored.block
-    return node_pb2.BlockView(
+    view = node_pb2.BlockView(
         height=block.height,
         view=block.view,
         digest=block.digest(),
@@ -160,6 +164,8 @@ def block_view(store: Store, height: int) -> node_pb2.BlockView | None:
         transactions=store.receipts_at(height).starting_with(TRANSACTION_LEAF),
         signers=0 if certified is None else len(certified[1].signers),
     )
+    store.check_kept(height)  # last, so that what was forgotten meanwhile is not taken for nothing
+    return view
 
 
 def runtime_view(state: RuntimeState) -> node_pb2.RuntimeView:
@@ -176,9 +182,11 @@ def runtime_view(state: RuntimeState) -> node_pb2.RuntimeView:
 
 
 def transaction_receipt(store: Store, identity: bytes) -> tuple[int, TransactionReceipt] | None:
-    """Height and receipt of an executed transaction."""
+    """Height and receipt of an executed transaction.
+
+    Raises Rejection (PRUNED) if its block is forgotten at this very moment.
+    """
     location = store.transaction_location(identity)
     if location is None:
         return None
-    leaf = store.receipts_at(location.height)[location.index]
-    return location.height, decode(TransactionReceipt, leaf[1:])
+    return location.height, decode(TransactionReceipt, store.receipt_leaf(location)[1:])
