@@ -1,0 +1,71 @@
+"""`assay sim market`: what each strategy of the market earns against honesty."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chain.cli.output import emit, fail, stderr
+
+SWEEP_JOBS = 24
+
+
+def market(  # noqa: PLR0913, PLR0917 - one parameter an option
+    seeds: Annotated[int, typer.Option(min=1, max=1_000, help="Runs of each market.")] = 3,
+    first_seed: Annotated[int, typer.Option(min=0, max=1 << 32, help="The others follow.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, max=100_000, help="Jobs a run.")] = 72,
+    verifiers: Annotated[
+        int, typer.Option(min=3, max=60, help="Validators that verify; one more carries lanes.")
+    ] = 9,
+    sweeps: Annotated[bool, typer.Option(help="Turn each rule, too.")] = True,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Calibration report: detection, false rejections.")
+    ] = None,
+    runtime_report: Annotated[
+        Path | None, typer.Option(help="Runtime report: cost of verifying over generating.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="File to write the report to.")
+    ] = None,
+    plots: Annotated[
+        Path | None, typer.Option(help="Folder for plots; needs the extra `plots`.")
+    ] = None,
+) -> None:
+    """Play honest, lazy, copying, cheating and colluding agents on the real ledger.
+
+    Exit code 0 whatever comes out: the table says against which strategies honesty does not pay.
+    """
+    from chain.market_simulation import assumptions, report
+    from chain.market_simulation.scenarios import Scenario
+    from chain.market_simulation.strategies import HONEST_VERIFIER
+
+    def tell(line: str) -> None:
+        stderr.print(line, markup=False)
+
+    try:
+        assumed = assumptions.read_reports(
+            calibration or assumptions.CALIBRATION_REPORT,
+            runtime_report or assumptions.RUNTIME_REPORT,
+        )
+    except assumptions.AssumptionError as error:
+        fail(False, "bad_report", str(error))
+    base = Scenario(verifiers=(HONEST_VERIFIER,) * verifiers, group_providers=1, jobs=jobs)
+    options = report.Options(
+        seeds=range(first_seed, first_seed + seeds),
+        sweep_jobs=min(jobs, SWEEP_JOBS),
+        with_sweeps=sweeps,
+    )
+    found = report.build(base, assumed, options, tell)
+    try:
+        if json_file is not None:
+            json_file.write_text(json.dumps(found, indent=2) + "\n")
+        if plots is not None:
+            from chain.market_simulation.plots import write_plots
+
+            write_plots(found, plots)
+    except ImportError as error:
+        fail(False, "no_plots", f"{error}: install the extra `plots`")
+    except OSError as error:
+        fail(False, "not_written", str(error))
+    emit(False, found, "\n".join(report.lines(found)))

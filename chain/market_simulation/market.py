@@ -1,0 +1,374 @@
+"""One market played out on a ledger: requests in waves, agents moving until every job is final."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.message import Message
+
+from assay.v1 import inference_pb2 as inference
+from assay.v1 import transactions_pb2 as pb
+from chain.execution import BlockContext, BlockOutcome, LaneBatch, Ledger
+from chain.market_simulation.assumptions import MILLION, STEERING, Assumptions
+from chain.market_simulation.chance import Chance
+from chain.market_simulation.scenarios import Scenario
+from chain.market_simulation.strategies import ProviderStrategy
+from chain.market_simulation.verifiers import Fate, Seat, VerifierAgent
+from chain.records import Job, JobReceipt, JobStatus, TransactionReceipt
+from chain.transactions import job_id, make_operation
+from consensus.values import JobReveal, Validator, ValidatorSet
+from consensus.wire import decode, encode
+from ext.hashing import tagged_hash
+from ext.transactions import parse_batch, transaction_id
+
+CHAIN: Final = "market-simulation"
+MODEL: Final = tagged_hash(b"market-model")
+PROFILE: Final = "simulated"
+FUNDS: Final = 1 << 56
+"""Grain of each account: enough for every run, and far from the supply's limit."""
+VALIDATOR_STAKE: Final = 1_000
+START_MS: Final = 1_000_000
+BLOCK_MS: Final = 1_000
+VALID_FOR_BLOCKS: Final = 64
+MAX_FEE: Final = 1 << 40
+WAVE_JOBS: Final = 12
+"""Requested together. More at once would let a cheat be slashed from a stake that is lower with
+each of them, before it can stake anew."""
+WAVE_BLOCKS_MAX: Final = 1_000
+CAPACITY: Final = 1_024
+ROYALTY_BPS: Final = 500
+GATEWAY: Final = 0
+"""The validator that carries all transactions and operates all providers; it verifies nothing, so
+that its fees are nobody's profit."""
+ORDINAL_BYTES: Final = 4
+RECEIPT_TAG: Final = b"T"
+
+
+@dataclass(slots=True)
+class ProviderAgent:
+    """One provider and what it has spent on work."""
+
+    account: bytes
+    strategy: ProviderStrategy
+    spent: int = 0
+    gained: int = 0
+    """What outputs of its choice were worth to it."""
+    assigned: int = 0
+    """Jobs of others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What a run came to. Amounts in grain."""
+
+    profit: int
+    """Of the group: what its accounts and chosen outputs gained it, less its work."""
+    spent: int
+    """The group's work."""
+    provider_parts: int
+    """Jobs of others that the group's providers were assigned."""
+    verifier_parts: int
+    """Seats the group's verifiers were drawn for."""
+    statuses: tuple[int, int, int]
+    """Jobs verified, rejected, refunded."""
+    frauds_passed: int
+    """Jobs whose evidence shows, and which were verified nevertheless."""
+    execution_root: bytes
+    """After the last block: the same seed gives the same."""
+
+
+class Market:
+    """The ledger, the agents, and whoever asks for jobs."""
+
+    def __init__(self, scenario: Scenario, assumptions: Assumptions, seed: int) -> None:
+        """Everybody staked, the model registered, verifiers old enough to be drawn."""
+        self.scenario = scenario
+        self.assumptions = assumptions
+        self.chance = Chance(seed)
+        members = tuple(_validator(index) for index in range(len(scenario.verifiers) + 1))
+        self.verifiers = {
+            index: VerifierAgent(index, members[index].account, strategy, assumptions, self.chance)
+            for index, strategy in enumerate(scenario.verifiers, start=GATEWAY + 1)
+        }
+        self.providers = {
+            account: ProviderAgent(account, strategy)
+            for account, strategy in (
+                (_account(f"provider {index}"), strategy)
+                for index, strategy in enumerate(scenario.providers)
+            )
+        }
+        self.requester, self.owner = _account("requester"), _account("owner")
+        people = [self.requester, self.owner, *self.providers, *(m.account for m in members)]
+        self.ledger = Ledger.from_genesis(
+            CHAIN,
+            scenario.parameters,
+            ValidatorSet(epoch=0, members=members),
+            dict.fromkeys(people, FUNDS),
+            _account("treasury"),
+            START_MS,
+        )
+        self.fates: dict[bytes, Fate] = {}
+        self._reveals: dict[tuple[bytes, int], dict[int, JobReveal]] = {}
+        self._answered: set[tuple[bytes, int]] = set()
+        self._transactions: list[pb.SignedTx] = []
+        self._attestations: dict[int, list[bytes]] = {}
+        self._salt = 0
+        self._ordinal = 0
+        self._verdicts = dict.fromkeys(
+            (JobStatus.VERIFIED, JobStatus.REJECTED, JobStatus.REFUNDED), 0
+        )
+        self._frauds_passed = 0
+        self._open_market()
+
+    def play(self) -> Played:
+        """All jobs, to their ends."""
+        before = self._group_wealth()
+        left = self.scenario.jobs
+        while left:
+            count = min(left, WAVE_JOBS)
+            self._wave(count)
+            left -= count
+        providers, verifiers = self._group()
+        spent = sum(agent.spent for agent in providers) + sum(agent.spent for agent in verifiers)
+        gained = sum(agent.gained for agent in providers)
+        return Played(
+            profit=self._group_wealth() - before - spent + gained,
+            spent=spent,
+            provider_parts=sum(agent.assigned for agent in providers),
+            verifier_parts=sum(agent.seats for agent in verifiers),
+            statuses=(
+                self._verdicts[JobStatus.VERIFIED],
+                self._verdicts[JobStatus.REJECTED],
+                self._verdicts[JobStatus.REFUNDED],
+            ),
+            frauds_passed=self._frauds_passed,
+            execution_root=self.ledger.execution_root,
+        )
+
+    def _group(self) -> tuple[list[ProviderAgent], list[VerifierAgent]]:
+        providers = list(self.providers.values())[: self.scenario.group_providers]
+        verifiers = list(self.verifiers.values())[: self.scenario.group_verifiers]
+        return providers, verifiers
+
+    def _group_wealth(self) -> int:
+        providers, verifiers = self._group()
+        keys = [agent.account for agent in providers] + [agent.account for agent in verifiers]
+        accounts = [self.ledger.account(key) for key in keys]
+        return sum(account.balance + account.stake + account.unbonding for account in accounts)
+
+    def _open_market(self) -> None:
+        thresholds = pb.Thresholds(**self.assumptions.thresholds)
+        pair = pb.CalibratedPair(
+            provider_profile=PROFILE, verifier_profile=PROFILE, thresholds=thresholds
+        )
+        work = self.scenario.work
+        model = pb.RegisterModel(
+            model=MODEL,
+            name="simulated",
+            context_tokens=work.input_tokens + work.output_tokens + 1,
+            royalty_bps=min(ROYALTY_BPS, self.ledger.parameters.royalty_bps_max),
+            pairs=[pair],
+        )
+        self._send(self.owner, model)
+        serving = pb.SetVerifier(model=MODEL, serving=True, engine_profile=PROFILE)
+        for agent in self.verifiers.values():
+            self._send(agent.account, serving)
+        offer = pb.SetOffer(
+            model=MODEL,
+            input_price=work.input_price,
+            output_price=work.output_price,
+            capacity=CAPACITY,
+            operator=GATEWAY,
+            engine_profile=PROFILE,
+        )
+        self._stake_up()
+        for account in self.providers:
+            self._send(account, offer)
+        self._block()
+        for _ in range(self.ledger.parameters.audit_delay_blocks):
+            self._block()
+
+    def _stake_up(self) -> None:
+        """Providers hold what an offer needs and no more: the least there is to slash."""
+        needed = self.ledger.parameters.stake_min_per_offer
+        for account in self.providers:
+            missing = needed - self.ledger.account(account).stake
+            if missing > 0:
+                self._send(account, pb.Stake(amount=missing))
+
+    def _wave(self, count: int) -> None:
+        """Some requests, and blocks until their jobs are final."""
+        self._stake_up()
+        self._request(self.requester, count)
+        for account, agent in self.providers.items():
+            own = sum(
+                self.chance.happens(
+                    agent.strategy.own_requests_ppm, b"own", account, _ordinal(self._ordinal + n)
+                )
+                for n in range(count)
+            )
+            if own:
+                self._request(account, own, pinned=account)
+        self._block()
+        for _ in range(WAVE_BLOCKS_MAX):
+            jobs = list(self.ledger.open_jobs())
+            if not jobs:
+                return
+            for key, job in jobs:
+                self._move(key, job)
+            self._next_block()
+        raise RuntimeError(f"jobs are still open after {WAVE_BLOCKS_MAX} blocks")
+
+    def _request(self, sender: bytes, count: int, pinned: bytes = b"") -> None:
+        work, parameters = self.scenario.work, self.ledger.parameters
+        verification = parameters.verification_price * parameters.committee_size
+        request = pb.RequestInference(
+            model=MODEL,
+            input=inference.InferenceInput(text="Why is the sky blue?"),
+            sampling=inference.Sampling(max_output_tokens=work.output_tokens),
+            max_price=work.price + verification,
+            provider=pinned,
+        )
+        transaction = self._send(sender, *[request] * count)
+        for index in range(count):
+            self._ordinal += 1
+            fate = Fate(_ordinal(self._ordinal), shows=False)
+            self.fates[job_id(transaction, index)] = fate
+
+    def _move(self, key: bytes, job: Job) -> None:
+        """Let the agents of an open job do what they will in the next block."""
+        if job.status is JobStatus.ASSIGNED:
+            self._answer(key, job)
+        elif job.status in (JobStatus.COMMITTING, JobStatus.REVEALING):
+            positions = self.ledger.fingerprint_positions(key)
+            reveals = self._reveals.setdefault((key, job.round), {})
+            groups = job.provider in [agent.account for agent in self._group()[0]]
+            seat = Seat(key, job, self.fates[key], positions, groups, dict(reveals))
+            for member in job.committee:
+                if member.round != job.round:
+                    continue
+                agent = self.verifiers[member.validator]
+                if job.status is JobStatus.COMMITTING and member.commitment is None:
+                    commit = agent.commit(seat)
+                    if commit is not None:
+                        self._attest(member.validator, commit)
+                elif job.status is JobStatus.REVEALING and member.verdict is None:
+                    reveal = agent.reveal(seat) if member.commitment else None
+                    if reveal is not None and member.validator not in reveals:
+                        reveals[member.validator] = reveal
+                        self._attest(member.validator, encode(reveal))
+
+    def _answer(self, key: bytes, job: Job) -> None:
+        if (key, job.attempts) in self._answered or job.provider is None:
+            return
+        self._answered.add((key, job.attempts))
+        agent = self.providers[job.provider]
+        strategy, work = agent.strategy, self.scenario.work
+        agent.assigned += job.requester != agent.account
+        if not strategy.answers:
+            return
+        cost = self.assumptions.generation_cost * work.output_tokens
+        # Nobody cheats on a job of its own.
+        if strategy.fraud is not None and job.requester != agent.account:
+            fate = self.fates[key]
+            detection = self.assumptions.detection_ppm[strategy.fraud]
+            shows = self.chance.happens(detection, b"shows", fate.ordinal, strategy.fraud.encode())
+            self.fates[key] = fate._replace(shows=shows)
+            cost = cost * self.assumptions.cost_of_fraud_ppm[strategy.fraud] // MILLION
+        agent.spent += cost
+        self._send(agent.account, pb.SubmitResult(job=key, result=_result(self.scenario)))
+
+    def _send(self, sender: bytes, *messages: Message) -> bytes:
+        """Queue a transaction; its id. Signatures are checked before execution, so it has none."""
+        self._salt += 1
+        body = pb.TxBody(
+            chain_id=CHAIN,
+            valid_until_height=self.ledger.height + VALID_FOR_BLOCKS,
+            salt=self._salt,
+            max_fee=MAX_FEE,
+            ops=[make_operation(message) for message in messages],
+        ).SerializeToString(deterministic=True)
+        self._transactions.append(pb.SignedTx(body=body, public_key=sender, signature=bytes(64)))
+        return transaction_id(body, sender)
+
+    def _attest(self, validator: int, data: bytes) -> None:
+        self._attestations.setdefault(validator, []).append(data)
+
+    def _next_block(self) -> None:
+        """A block as soon as there is something for it, else at the next deadline."""
+        deadline = self.ledger.next_deadline_ms()
+        if self._transactions or self._attestations or self.ledger.wants_blocks():
+            self._block()
+        elif deadline is not None:
+            self._block(max(deadline + 1 - self.ledger.timestamp_ms, BLOCK_MS))
+        else:
+            raise RuntimeError("an open job has no deadline")
+
+    def _block(self, after_ms: int = BLOCK_MS) -> BlockOutcome:
+        height = self.ledger.height + 1
+        context = BlockContext(
+            height=height,
+            timestamp_ms=self.ledger.timestamp_ms + after_ms,
+            beacon=self.chance.digest(b"beacon", height.to_bytes(8, "little")),
+            proposer=GATEWAY,
+        )
+        lanes = [
+            _batch(index, self._transactions if index == GATEWAY else [], attestations)
+            for index in range(len(self.verifiers) + 1)
+            if (attestations := self._attestations.get(index, [])) or index == GATEWAY
+        ]
+        self._transactions, self._attestations = [], {}
+        outcome = self.ledger.execute(context, lanes)
+        for leaf in outcome.receipts:
+            if leaf[:1] == RECEIPT_TAG:
+                receipt = decode(TransactionReceipt, leaf[1:])
+                if not receipt.accepted:
+                    raise RuntimeError(f"an agent's transaction was refused: {receipt.reason}")
+        for _, key, final in outcome.job_receipts:
+            self._follow(key, final)
+        return outcome
+
+    def _follow(self, key: bytes, final: JobReceipt) -> None:
+        """Note what a job came to."""
+        self._verdicts[final.status] += 1
+        if final.status is not JobStatus.VERIFIED or final.provider is None:
+            return
+        self._frauds_passed += self.fates[key].shows
+        agent = self.providers[final.provider]
+        if agent.strategy.fraud in STEERING and final.requester != agent.account:
+            agent.gained += self.assumptions.steering_gain
+
+
+def _batch(lane: int, transactions: list[pb.SignedTx], attestations: list[bytes]) -> LaneBatch:
+    payload = pb.BatchPayload(transactions=transactions, attestations=attestations)
+    return LaneBatch(lane, parse_batch(payload.SerializeToString()))
+
+
+def _result(scenario: Scenario) -> inference.InferenceResult:
+    """An answer of true length; whether it is true is its job's fate."""
+    count = scenario.work.output_tokens
+    return inference.InferenceResult(
+        token_ids=[20_000 + index for index in range(count)],
+        logprobs=[-500_000] * count,
+        finish_reason=inference.FINISH_REASON_LENGTH,
+        input_tokens=scenario.work.input_tokens,
+        text="word " * count,
+        engine_profile=PROFILE,
+    )
+
+
+def _validator(index: int) -> Validator:
+    return Validator(
+        index=index,
+        signing_key=_account(f"signing {index}"),
+        vrf_key=_account(f"vrf {index}"),
+        account=_account(f"validator {index}"),
+        stake=VALIDATOR_STAKE,
+    )
+
+
+def _account(name: str) -> bytes:
+    return tagged_hash(b"market-account", name.encode())
+
+
+def _ordinal(number: int) -> bytes:
+    return number.to_bytes(ORDINAL_BYTES, "little")
