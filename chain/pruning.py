@@ -9,10 +9,12 @@ One step writes its deletions and the new pruned height in one batch, so it happ
 memory the height is raised first: a reader that looks at it after its rows, and finds its block
 above, has read the whole block.
 Rows of a height go by range; RocksDB drops the files when the ranges are compacted, which is done
-each time enough was forgotten.
+each time enough was forgotten, a slice at a time: between two slices a checkpoint that is due goes
+first. What is left of it when the process ends is done with the next.
 """
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,6 +50,8 @@ AHEAD_BLOCKS_MAX: Final = 1024
 COMPACT_BYTES: Final = 64 << 20
 """Deleted rows are compacted away when they have so many bytes."""
 DIGEST_BYTES: Final = 32
+PLACE_SLICES: Final = 16
+"""Places are by digest, so each is compacted each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,9 @@ class Pruner:
         self._rocks = rocks
         self._checkpoints = checkpoints
         self._loose_bytes = 0
+        self._slices: deque[tuple[bytes, bytes]] = deque()
+        """What is left to compact, as ranges of keys."""
+        self._compacted = 0
         row = read_row(rocks, PrunedRow, PRUNED_KEY)
         self.through = 0 if row is None else row.through
         """The newest height that is forgotten; 0 if none is."""
@@ -120,19 +127,29 @@ class Pruner:
         return True
 
     def compact(self, at_least: int = COMPACT_BYTES) -> bool:
-        """Give deleted rows' space back if there are enough of them; whether there were."""
-        if not self._loose_bytes or self._loose_bytes < at_least:
-            return False
+        """One slice of giving deleted rows' space back, if there are enough of them or a slice is
+        left of the last time; whether there was one."""
+        if not self._slices:
+            if not self._loose_bytes or self._loose_bytes < at_least:
+                return False
+            self._slices.extend(self._compaction())
+            self._loose_bytes = 0
+        self._rocks.compact(*self._slices.popleft())
+        return True
+
+    def _compaction(self) -> Iterator[tuple[bytes, bytes]]:
+        """The ranges of keys in which rows were deleted, in slices: whoever waits for the tables
+        waits for no more than one of them."""
         for kind in BY_HEIGHT:
-            self._rocks.compact(kind + number(0), kind + number(self.through + 1))
+            yield kind + number(self._compacted), kind + number(self.through + 1)
+        self._compacted = self.through
         for tip in self._block(self.through + 1).cut:
             for kind in (BATCH, LANE):
-                self._rocks.compact(
-                    lane_key(kind, tip.lane), lane_key(kind, tip.lane, tip.sequence)
-                )
-        self._rocks.compact(PLACE, PLACE + b"\xff" * DIGEST_BYTES)
-        self._loose_bytes = 0
-        return True
+                yield lane_key(kind, tip.lane), lane_key(kind, tip.lane, tip.sequence)
+        width = 256 // PLACE_SLICES
+        for first in range(0, 256, width):
+            last = bytes((first + width - 1,)) + b"\xff" * (DIGEST_BYTES - 1)
+            yield PLACE + bytes((first,)), PLACE + last
 
     def _older_than(self, keep_ms: int, head: int) -> int:
         """The newest height whose block is older than `keep_ms`; `through` if none is."""

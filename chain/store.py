@@ -332,7 +332,8 @@ class Store(StoreReads):
                 target = self._pruner.target(policy, self._head)
                 while self._pruner.step(target):
                     pass
-                self._pruner.compact(at_least=1)
+                while self._pruner.compact(at_least=1):
+                    pass
         return self._pruner.through - before
 
     def maintain(self) -> bool:
