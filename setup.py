@@ -41,6 +41,8 @@ NATIVE_SOURCES = {
     "hashing": ["sha256"],
     "ledger": ["accounts", "key_index", "memory", "merkle", "sha256", "window"],
     "merkle": ["leaves", "merkle", "sha256"],
+    "packing": [],
+    "rows": ["merkle", "row_tree", "sha256"],
     "transactions": ["sha256", "transactions"],
     "transfers": [
         *("accounts", "key_index", "leaves", "memory", "merkle", "sha256", "transfers", "window"),

@@ -5,7 +5,7 @@ from request to settlement, and to serve both to clients.
 
 The rooms, from the inside out:
 - `addresses`, `keys`, `keystore`: who somebody is; `genesis`, `parameters`, `tls`: what a chain is.
-- `records`, `row_tree`, `state`, `leaves`, `execution`: the ledger. Integers only, the same bits on
+- `records`, `state`, `leaves`, `execution`: the ledger. Integers only, the same bits on
   every validator.
 - `store`: what a validator keeps on disk, `pruning` what it forgets, `snapshots` how it is carried
   elsewhere. `receipts`: what anyone can check offline.

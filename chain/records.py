@@ -6,7 +6,6 @@ milliseconds.
 """
 
 import enum
-import struct
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
@@ -168,45 +167,6 @@ class Job(NamedTuple):
     """Too few spoke and new verifiers were asked, which happens once."""
     final_height: U64
     """Where it became final, 0 before; its row goes `job_rows_kept_blocks` later."""
-
-
-_JOB_START = struct.Struct("<32s32s32sBQQI").pack
-_JOB_ASKED = struct.Struct("<QQIBB").pack
-_JOB_PRICES = struct.Struct("<QQ").pack
-_JOB_AUDIT = struct.Struct("<QQIIB").pack
-_JOB_END = struct.Struct("<??Q").pack
-
-
-def job_bytes(job: Job) -> bytes:
-    """`encode(job)`, laid out by hand: a job is encoded by every block that moves it on, and this
-    takes a third of the time. Fields that come from outside were checked by then."""
-    profile = job.engine_profile.encode()
-    return b"".join(
-        (
-            _JOB_START(*job[:7]),
-            _maybe(job.pinned_provider),
-            _JOB_ASKED(*job[8:13]),
-            _maybe(job.provider),
-            job.operator.to_bytes(2, "little"),
-            len(profile).to_bytes(4, "little"),
-            profile,
-            _JOB_PRICES(job.input_price, job.output_price),
-            _maybe(job.seed),
-            job.deadline_ms.to_bytes(8, "little"),
-            _maybe(job.result_digest),
-            _JOB_AUDIT(*job[21:26]),
-            _maybe(job.audit_beacon),
-            len(job.committee).to_bytes(4, "little"),
-            *[encode(seat) for seat in job.committee],
-            len(job.tried).to_bytes(4, "little"),
-            *job.tried,
-            _JOB_END(job.escalated, job.redrawn, job.final_height),
-        )
-    )
-
-
-def _maybe(value: bytes | None) -> bytes:
-    return b"\0" if value is None else b"\1" + value
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ there are follows from the stored ones, whatever came before (docs/decisions/001
 
 import enum
 import heapq
+import operator
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from chain.parameters import Parameters
@@ -26,14 +27,13 @@ from chain.records import (
     Offer,
     Supply,
     Verifier,
-    job_bytes,
 )
-from chain.row_tree import EMPTY_LEAF, RowTree
 from consensus.values import Validator
 from consensus.wire import DecodeError, decode, encode
 from ext import merkle
 from ext.hashing import tagged_hash
 from ext.ledger import AccountTable
+from ext.rows import ROWS_MAX, RowTree
 
 Record = TypeVar("Record")
 Row = tuple[int, bytes, bytes]
@@ -47,8 +47,6 @@ SINGLE_KEY = b""
 """The key of a table that has one row."""
 ROW_NUMBER_BYTES = 4
 """A stored value is the row's number (u32-LE), then the encoded record."""
-ROWS_MAX = 1 << 24
-"""Of a table other than accounts."""
 ACCOUNTS_PER_CHUNK = 4096
 
 
@@ -80,24 +78,18 @@ class Table(Generic[Record]):
         kind: type[Record],
         key_bytes: int,
         group_bytes: int = 0,
-        encoder: Callable[[Record], bytes] = encode,
     ) -> None:
-        """Keys that share their first `group_bytes`, or what follows, can be had together.
-
-        `encoder` gives the same bytes as `encode`, sooner.
-        """
+        """Keys that share their first `group_bytes`, or what follows, can be had together."""
         self.number = number
         self.kind = kind
         self.key_bytes = key_bytes
         self.dirty: set[bytes] = set()
-        self._encode = encoder
         self._group_bytes = group_bytes
-        self._leaf_prefix = number.to_bytes(1, "little")
         self._records: dict[bytes, Record] = {}
         self._by_prefix: dict[bytes, list[bytes]] = {}
         self._by_suffix: dict[bytes, list[bytes]] = {}
         self._numbers: dict[bytes, int] = {}
-        self._tree = RowTree()
+        self._tree = RowTree(number.to_bytes(1, "little"))
         self._free: set[int] = set()
         self._free_heap: list[int] = []
         """Every free number, and perhaps some that are free no longer."""
@@ -141,11 +133,11 @@ class Table(Generic[Record]):
 
     def load(self, values: dict[bytes, bytes]) -> None:
         """Fill the empty table from stored values. Raises StateError for any that is not ours."""
-        leaves: dict[int, bytes] = {}
+        rows: dict[int, tuple[bytes, bytes]] = {}
         for key, value in values.items():
             number = int.from_bytes(value[:ROW_NUMBER_BYTES], "little")
             record = value[ROW_NUMBER_BYTES:]
-            if len(value) < ROW_NUMBER_BYTES or number >= ROWS_MAX or number in leaves:
+            if len(value) < ROW_NUMBER_BYTES or number >= ROWS_MAX or number in rows:
                 raise StateError(
                     f"table {self.number.name}, key {key.hex()}: a bad or repeated row number"
                 )
@@ -154,51 +146,48 @@ class Table(Generic[Record]):
             except DecodeError as error:
                 raise StateError(f"table {self.number.name}, key {key.hex()}: {error}") from error
             self._numbers[key] = number
-            leaves[number] = self._leaf(key, record)
-        size = max(leaves, default=-1) + 1
-        self._free = set(range(size)).difference(leaves)
-        self._free_heap = sorted(self._free)
-        for number in self._free_heap:
-            leaves[number] = EMPTY_LEAF
-        self._tree.update(leaves, size)
+            rows[number] = key, record
+        for number in range(max(rows, default=-1) + 1):
+            if number in rows:
+                self._tree.set(number, *rows[number])
+            else:
+                self._tree.clear(number)
+                self._free.add(number)
+                self._free_heap.append(number)
+        self._tree.commit()
 
     def commit(self) -> list[Change]:
         """Hash what changed since the last commit; the changes in order of key."""
         changes: list[Change] = []
-        leaves: dict[int, bytes] = {}
         kept: list[tuple[bytes, Record]] = []
+        tree, numbers = self._tree, self._numbers
         for key in sorted(self.dirty):
             record = self._records.get(key)
             if record is not None:
                 kept.append((key, record))
-            elif key in self._numbers:
-                number = self._numbers.pop(key)
+            elif key in numbers:
+                number = numbers.pop(key)
                 self._free.add(number)
                 heapq.heappush(self._free_heap, number)
-                leaves[number] = EMPTY_LEAF
+                tree.clear(number)
                 changes.append((self.number, key, None))
         self.dirty.clear()
-        size = len(self._tree)
         for key, record in kept:
-            value = self._encode(record)
-            leaf = self._leaf(key, value)
-            before = self._numbers.get(key)
-            if before is None:
-                number = self._numbers[key] = self._next_number(size)
-                size = max(size, number + 1)
-            elif self._tree.leaf(before) == leaf:
-                continue
-            else:
-                number = before
-            leaves[number] = leaf
-            changes.append((self.number, key, number.to_bytes(ROW_NUMBER_BYTES, "little") + value))
+            value = encode(record)
+            known = numbers.get(key)
+            if known is None:
+                known = numbers[key] = self._next_number()
+            if tree.set(known, key, value):
+                stored = known.to_bytes(ROW_NUMBER_BYTES, "little") + value
+                changes.append((self.number, key, stored))
         if changes:
+            size = len(tree)
             while size and size - 1 in self._free:
                 size -= 1
                 self._free.discard(size)
-                leaves.pop(size, None)
-            self._tree.update(leaves, size)
-        changes.sort(key=lambda change: change[1])
+            tree.truncate(size)
+            tree.commit()
+        changes.sort(key=_key_of)
         return changes
 
     def rows(self) -> Iterator[Row]:
@@ -212,19 +201,21 @@ class Table(Generic[Record]):
         """Root as of the last commit."""
         return self._tree.root
 
-    def _leaf(self, key: bytes, value: bytes) -> bytes:
-        return merkle.leaf_hash(self._leaf_prefix + key + value)
-
-    def _next_number(self, size: int) -> int:
+    def _next_number(self) -> int:
         """The lowest free number, or that behind the last row."""
         while self._free_heap:
             number = heapq.heappop(self._free_heap)
             if number in self._free:
                 self._free.discard(number)
                 return number
+        size = len(self._tree)
         if size >= ROWS_MAX:
             raise StateError(f"table {self.number.name} is full with {ROWS_MAX} rows")
         return size
+
+
+_key_of = operator.itemgetter(1)
+"""Of a change."""
 
 
 def _leave(groups: dict[bytes, list[bytes]], name: bytes, key: bytes) -> None:
@@ -241,7 +232,7 @@ class State:
         self.accounts = AccountTable(TableNumber.ACCOUNTS)
         self.models = Table(TableNumber.MODELS, Model, ID_BYTES)
         self.offers = Table(TableNumber.OFFERS, Offer, ID_BYTES + ACCOUNT_BYTES, ID_BYTES)
-        self.jobs = Table(TableNumber.JOBS, Job, ID_BYTES, encoder=job_bytes)
+        self.jobs = Table(TableNumber.JOBS, Job, ID_BYTES)
         self.verifiers = Table(TableNumber.VERIFIERS, Verifier, ID_BYTES + 2, ID_BYTES)
         self.validators = Table(TableNumber.VALIDATORS, Validator, 2)
         self.parameters = Table(TableNumber.PARAMETERS, Parameters, 0)

@@ -19,7 +19,6 @@ API uses protobuf.
 
 import enum
 import itertools
-import operator
 import struct
 import types
 import typing
@@ -27,6 +26,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, TypeVar, Union
+
+from ext import packing
 
 T = TypeVar("T")
 
@@ -82,7 +83,6 @@ Signature = Annotated[bytes, Exactly(64)]
 
 _STRUCT_FORMATS = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
-_Write = Callable[[bytearray, Any], None]
 _Read = Callable[["_Reader"], Any]
 
 
@@ -108,39 +108,21 @@ class _Reader:
         return value
 
 
-def _integer(width: int, signed: bool) -> tuple[_Write, _Read]:
-    def write(out: bytearray, value: Any) -> None:
-        try:
-            out += value.to_bytes(width, "little", signed=signed)
-        except OverflowError as error:
-            raise ValueError(f"{value} does not fit {width} bytes") from error
-
+def _integer(width: int, signed: bool) -> _Read:
     def read(reader: _Reader) -> int:
         return int.from_bytes(reader.take(width), "little", signed=signed)
 
-    return write, read
+    return read
 
 
-def _exactly(size: int) -> tuple[_Write, _Read]:
-    def write(out: bytearray, value: Any) -> None:
-        if len(value) != size:
-            raise ValueError(f"expected {size} bytes, got {len(value)}")
-        out += value
-
+def _exactly(size: int) -> _Read:
     def read(reader: _Reader) -> bytes:
         return reader.take(size)
 
-    return write, read
+    return read
 
 
-def _sized(limit: int, text: bool) -> tuple[_Write, _Read]:
-    def write(out: bytearray, value: Any) -> None:
-        data = value.encode() if text else value
-        if len(data) > limit:
-            raise ValueError(f"{len(data)} bytes exceed {limit}")
-        out += len(data).to_bytes(4, "little")
-        out += data
-
+def _sized(limit: int, text: bool) -> _Read:
     def read(reader: _Reader) -> bytes | str:
         data = reader.take(reader.count(limit))
         if not text:
@@ -150,61 +132,38 @@ def _sized(limit: int, text: bool) -> tuple[_Write, _Read]:
         except UnicodeDecodeError as error:
             raise DecodeError(f"text is not UTF-8: {error.reason}") from error
 
-    return write, read
+    return read
 
 
-def _sequence(element: Any, limit: int) -> tuple[_Write, _Read]:
+def _sequence(element: Any, limit: int) -> _Read:
     if _is_number(element):
         return _numbers_in_sequence(element, limit)
-    write_one, read_one = _codec(element)
-
-    def write(out: bytearray, value: Any) -> None:
-        if len(value) > limit:
-            raise ValueError(f"{len(value)} elements exceed {limit}")
-        out += len(value).to_bytes(4, "little")
-        for item in value:
-            write_one(out, item)
+    read_one = _reader(element)
 
     def read(reader: _Reader) -> tuple[Any, ...]:
         return tuple(read_one(reader) for _ in range(reader.count(limit)))
 
-    return write, read
+    return read
 
 
-def _numbers_in_sequence(element: Any, limit: int) -> tuple[_Write, _Read]:
-    """The same layout for a tuple of numbers, which are packed in one step."""
+def _numbers_in_sequence(element: Any, limit: int) -> _Read:
+    """The same for a tuple of numbers, which are unpacked in one step."""
     number_format, width = _number_format(element), typing.get_args(element)[1].width
-    write_one, _ = _codec(element)
-
-    def write(out: bytearray, value: Any) -> None:
-        if len(value) > limit:
-            raise ValueError(f"{len(value)} elements exceed {limit}")
-        out += len(value).to_bytes(4, "little")
-        try:
-            out += struct.pack(f"<{len(value)}{number_format}", *value)
-        except struct.error:  # one by one they say which is out of its bounds
-            for item in value:
-                write_one(out, item)
 
     def read(reader: _Reader) -> tuple[int, ...]:
         count = reader.count(limit)
         return struct.unpack(f"<{count}{number_format}", reader.take(count * width))
 
-    return write, read
+    return read
 
 
-def _optional(inner: Any) -> tuple[_Write, _Read]:
-    write_one, read_one = _codec(inner)
-
-    def write(out: bytearray, value: Any) -> None:
-        out.append(0 if value is None else 1)
-        if value is not None:
-            write_one(out, value)
+def _optional(inner: Any) -> _Read:
+    read_one = _reader(inner)
 
     def read(reader: _Reader) -> Any:
         return read_one(reader) if _flag(reader) else None
 
-    return write, read
+    return read
 
 
 def _flag(reader: _Reader) -> bool:
@@ -214,17 +173,7 @@ def _flag(reader: _Reader) -> bool:
     return byte == 1
 
 
-def _boolean() -> tuple[_Write, _Read]:
-    def write(out: bytearray, value: Any) -> None:
-        out.append(1 if value else 0)
-
-    return write, _flag
-
-
-def _enumeration(kind: type[enum.IntEnum]) -> tuple[_Write, _Read]:
-    def write(out: bytearray, value: Any) -> None:
-        out.append(value)
-
+def _enumeration(kind: type[enum.IntEnum]) -> _Read:
     def read(reader: _Reader) -> enum.IntEnum:
         byte = reader.take(1)[0]
         try:
@@ -232,22 +181,12 @@ def _enumeration(kind: type[enum.IntEnum]) -> tuple[_Write, _Read]:
         except ValueError as error:
             raise DecodeError(f"{byte} is no {kind.__name__}") from error
 
-    return write, read
+    return read
 
 
-def _record(kind: type[Any]) -> tuple[_Write, _Read]:
-    hints = typing.get_type_hints(kind, include_extras=True)
-    names = kind._fields if _is_named_tuple(kind) else [field.name for field in fields(kind)]
-    parts = [_codec(hints[name]) for name in names]
-    read_fields = operator.attrgetter(*names) if names else lambda _: ()
-    steps = _steps([_number_format(hints[name]) for name in names], [part[0] for part in parts])
-
-    def write(out: bytearray, value: Any) -> None:
-        values = read_fields(value) if len(names) != 1 else (read_fields(value),)
-        for start, stop, write_some in steps:
-            write_some(out, values[start] if stop == start + 1 else values[start:stop])
-
-    readers = _read_steps([hints[name] for name in names], [part[1] for part in parts])
+def _record(kind: type[Any]) -> _Read:
+    hints = _field_hints(kind).values()
+    readers = _read_steps(list(hints), [_reader(hint) for hint in hints])
 
     def read(reader: _Reader) -> Any:
         values: list[Any] = []
@@ -263,7 +202,14 @@ def _record(kind: type[Any]) -> tuple[_Write, _Read]:
         except ValueError as error:
             raise DecodeError(f"{kind.__name__}: {error}") from error
 
-    return write, read
+    return read
+
+
+def _field_hints(kind: type[Any]) -> dict[str, Any]:
+    """The fields in order, and how each is annotated."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    names = kind._fields if _is_named_tuple(kind) else [field.name for field in fields(kind)]
+    return {name: hints[name] for name in names}
 
 
 def _is_named_tuple(kind: type[Any]) -> bool:
@@ -276,32 +222,10 @@ def _is_number(hint: Any) -> bool:
 
 
 def _number_format(hint: Any) -> str:
-    """How `struct` calls a number of fixed width; empty for what is none."""
-    if typing.get_origin(hint) is Annotated:
-        rule = typing.get_args(hint)[1]
-        if isinstance(rule, Unsigned):
-            return _STRUCT_FORMATS[rule.width]
-        if isinstance(rule, Signed):
-            return _STRUCT_FORMATS[rule.width].lower()
-    if hint is bool:
-        return "?"
-    return "B" if isinstance(hint, type) and issubclass(hint, enum.IntEnum) else ""
-
-
-def _steps(formats: list[str], writes: list[_Write]) -> list[tuple[int, int, _Write]]:
-    """(first field, end, how to write them): numbers that stand together go in one step."""
-    steps: list[tuple[int, int, _Write]] = []
-    start = 0
-    while start < len(writes):
-        stop = start + 1
-        while stop < len(writes) and formats[start] and formats[stop]:
-            stop += 1
-        if stop > start + 1:
-            steps.append((start, stop, _numbers("".join(formats[start:stop]), writes[start:stop])))
-        else:
-            steps.append((start, stop, writes[start]))
-        start = stop
-    return steps
+    """How `struct` calls a number of fixed width."""
+    rule = typing.get_args(hint)[1]
+    letter = _STRUCT_FORMATS[rule.width]
+    return letter if isinstance(rule, Unsigned) else letter.lower()
 
 
 def _read_steps(hints: list[Any], reads: list[_Read]) -> list[tuple[int, Callable[[Any], Any]]]:
@@ -319,44 +243,85 @@ def _read_steps(hints: list[Any], reads: list[_Read]) -> list[tuple[int, Callabl
     return steps
 
 
-def _numbers(formats: str, writes: list[_Write]) -> _Write:
-    pack = struct.Struct("<" + formats).pack
-
-    def write(out: bytearray, values: Any) -> None:
-        try:
-            out += pack(*values)
-        except struct.error:  # one by one they say which is out of its bounds
-            for write_one, value in zip(writes, values, strict=True):
-                write_one(out, value)
-
-    return write
+@cache
+def _reader(hint: Any) -> _Read:
+    rule, inner = _rule(hint)
+    match rule:
+        case Unsigned(width):
+            return _integer(width, signed=False)
+        case Signed(width):
+            return _integer(width, signed=True)
+        case Exactly(size):
+            return _exactly(size)
+        case Size(limit):
+            return _sized(limit, text=inner is str)
+        case Count(limit):
+            return _sequence(inner, limit)
+        case _Kind.OPTIONAL:
+            return _optional(inner)
+        case _Kind.FLAG:
+            return _flag
+        case _Kind.ENUMERATION:
+            return _enumeration(inner)
+    return _record(inner)
 
 
 @cache
-def _codec(hint: Any) -> tuple[_Write, _Read]:
+def _layout(hint: Any) -> packing.Layout:
+    rule, inner = _rule(hint)
+    match rule:
+        case Unsigned(width):
+            return packing.unsigned(width)
+        case Signed(width):
+            return packing.signed(width)
+        case Exactly(size):
+            return packing.exactly(size)
+        case Size(limit):
+            return packing.text(limit) if inner is str else packing.sized(limit)
+        case Count(limit):
+            return packing.sequence(_layout(inner), limit)
+        case _Kind.OPTIONAL:
+            return packing.optional(_layout(inner))
+        case _Kind.FLAG:
+            return packing.flag()
+        case _Kind.ENUMERATION:
+            return packing.unsigned(1)
+    hints = _field_hints(inner)
+    return packing.record(hints, map(_layout, hints.values()))
+
+
+class _Kind(enum.Enum):
+    """What an annotation without a rule of its own says."""
+
+    OPTIONAL = enum.auto()
+    FLAG = enum.auto()
+    ENUMERATION = enum.auto()
+    RECORD = enum.auto()
+
+
+_Rule = Unsigned | Signed | Exactly | Size | Count | _Kind
+
+
+def _rule(hint: Any) -> tuple[_Rule, Any]:
+    """The rule that an annotation says, and the type it says it of: of an element, of what may be
+    None, or the type itself. Raises TypeError."""
     origin = typing.get_origin(hint)
     if origin is Annotated:
         base, rule = typing.get_args(hint)[:2]
-        if isinstance(rule, Unsigned):
-            return _integer(rule.width, signed=False)
-        if isinstance(rule, Signed):
-            return _integer(rule.width, signed=True)
-        if isinstance(rule, Exactly):
-            return _exactly(rule.size)
-        if isinstance(rule, Size):
-            return _sized(rule.limit, text=base is str)
         if isinstance(rule, Count):
-            return _sequence(typing.get_args(base)[0], rule.limit)
+            return rule, typing.get_args(base)[0]
+        if isinstance(rule, Unsigned | Signed | Exactly | Size):
+            return rule, base
     if origin in (Union, types.UnionType):
         inner = [part for part in typing.get_args(hint) if part is not type(None)]
         if len(inner) == 1:
-            return _optional(inner[0])
+            return _Kind.OPTIONAL, inner[0]
     if hint is bool:
-        return _boolean()
+        return _Kind.FLAG, hint
     if isinstance(hint, type) and issubclass(hint, enum.IntEnum):
-        return _enumeration(hint)
+        return _Kind.ENUMERATION, hint
     if is_dataclass(hint) or (isinstance(hint, type) and _is_named_tuple(hint)):
-        return _record(typing.cast(type[Any], hint))
+        return _Kind.RECORD, hint
     raise TypeError(f"{hint!r} has no layout")
 
 
@@ -365,18 +330,14 @@ def encode(value: Any) -> bytes:
 
     Raises ValueError if a field is out of its bounds: that is a bug of ours, never a peer's.
     """
-    out = bytearray()
-    write, _ = _codec(typing.cast(Hashable, type(value)))
-    write(out, value)
-    return bytes(out)
+    return _layout(typing.cast(Hashable, type(value))).pack(value)
 
 
 def decode(kind: type[T], data: bytes) -> T:
     """The value of type `kind` whose one encoding is `data`. Raises DecodeError for anything
     else."""
     reader = _Reader(data)
-    _, read = _codec(typing.cast(Hashable, kind))
-    value = read(reader)
+    value = _reader(typing.cast(Hashable, kind))(reader)
     if reader.offset != reader.end:
         raise DecodeError(f"{reader.end - reader.offset} bytes left over after {kind.__name__}")
     return typing.cast(T, value)

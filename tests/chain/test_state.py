@@ -5,10 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chain.records import Supply, Verifier
-from chain.state import ROWS_MAX, Change, State, StateError, TableNumber
+from chain.state import Change, State, StateError, TableNumber
 from consensus.wire import encode
 from ext.hashing import tagged_hash
 from ext.ledger import ACCOUNT_ROW_BYTES, AccountTable
+from ext.rows import ROWS_MAX
 from tests.chain.specification.tables import PlainState
 
 KEYS = [tagged_hash(b"key", bytes([index])) for index in range(8)]
