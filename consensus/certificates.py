@@ -104,7 +104,7 @@ def proof_fault(
         proof.signatures,
         proof.body.signed_message(chain_id),
         validators,
-        validators.honest_stake,
+        validators.availability_stake,
         verify_many,
     )
 

@@ -201,7 +201,7 @@ class Lanes:
             return
         acks = self._acks.setdefault(sequence, {})
         acks[ack.signer] = ack
-        if validators.weight(set(acks)) < validators.honest_stake:
+        if validators.weight(set(acks)) < validators.availability_stake:
             return
         message = ack.body.signed_message(self._context.chain_id)
         signers = sorted(acks)
@@ -212,7 +212,7 @@ class Lanes:
         for signer, good in zip(signers, self._context.verify_many(items), strict=True):
             if not good:
                 del acks[signer]
-        if validators.weight(set(acks)) >= validators.honest_stake:
+        if validators.weight(set(acks)) >= validators.availability_stake:
             self._keep_proof(lane, assemble_proof(acks, ack.body))
             if sequence == lane.tip.sequence:
                 self._send_proof(lane)

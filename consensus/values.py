@@ -189,6 +189,11 @@ class ValidatorSet:
         """The least stake that must hold an honest member, if less than a third is not: f + 1."""
         return (self.stake_total - 1) // 3 + 1
 
+    @property
+    def availability_stake(self) -> int:
+        """The least stake whose acks prove that a lane can be had: one of them is honest."""
+        return self.honest_stake
+
     def weight(self, signers: frozenset[int] | set[int]) -> int:
         """Stake of the named members; unknown indices weigh nothing."""
         count = len(self.members)

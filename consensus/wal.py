@@ -15,6 +15,7 @@ import fcntl
 import os
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -25,6 +26,8 @@ WAL_BYTES_MAX: Final = 1 << 30
 """A log that was compacted now and then stays far below."""
 _MAGIC: Final = b"AWG1"
 _HEAD_BYTES: Final = 16
+_HEADER_RECORDS: Final = 2
+"""Chain id and signing key."""
 
 
 class WalError(Exception):
@@ -228,6 +231,63 @@ class Wal:
         if self._failed:
             raise WalError("an earlier write of the vote log failed: restart to read what survived")
         self._failed = True
+
+
+@dataclass(frozen=True, slots=True)
+class InspectedGroup:
+    """What one flush wrote."""
+
+    offset: int
+    size: int
+    """Bytes, the group's head included."""
+    records: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a log's bytes say, without opening it."""
+
+    size: int
+    chain_id: str | None
+    """None if the header is broken."""
+    signing_key: bytes | None
+    groups: tuple[InspectedGroup, ...]
+    """Good ones from the start, the header's not among them."""
+    torn_bytes: int
+    """What the next start cuts off the end."""
+    damage: str | None
+    """Why a validator must not vote with it; None if it may."""
+
+
+def inspect(data: bytes) -> Inspection:
+    """Read a log as `Wal.open` would, and say what it finds; nothing is changed or raised."""
+    groups: list[InspectedGroup] = []
+    damage: str | None = None
+    offset = 0
+    while (end := _group_end(data, offset)) is not None:
+        try:
+            records = _records(data[offset + _HEAD_BYTES : end])
+        except WalDamaged as error:
+            damage = str(error)
+            break
+        groups.append(InspectedGroup(offset, end - offset, tuple(records)))
+        offset = end
+    try:
+        _read_groups(data)
+    except WalDamaged as error:
+        damage = str(error)
+    header = groups[0].records if groups else ()
+    named = len(header) == _HEADER_RECORDS
+    if not named and damage is None:
+        damage = "the vote log's header is broken"
+    return Inspection(
+        size=len(data),
+        chain_id=header[0].decode(errors="replace") if named else None,
+        signing_key=header[1] if named else None,
+        groups=tuple(groups[1:]),
+        torn_bytes=len(data) - offset if damage is None else 0,
+        damage=damage,
+    )
 
 
 def _group(records: Sequence[bytes]) -> bytes:

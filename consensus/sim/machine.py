@@ -1,8 +1,8 @@
 """One simulated machine: replica, log, store, execution. What a node does, in small."""
 
 from collections import deque
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 from consensus.certificates import Checks
 from consensus.events import (
@@ -27,20 +27,23 @@ from consensus.events import (
     Signer,
     Start,
     StoreBatch,
-    Tick,
     WakeAt,
 )
 from consensus.messages import BatchMessage, Blocks, Message
 from consensus.replica import Replica
+from consensus.sim.byzantine import Liar
 from consensus.sim.disk import Disk
 from consensus.sim.invariants import InvariantBroken, Invariants
 from consensus.values import Batch, Block, Certificate
-from consensus.wal import WAL_NAME, Wal
+from consensus.wal import Wal
 from ext.hashing import tagged_hash
 
-TICK = Tick()
-SERVED_BLOCKS_MAX = 8
+SERVED_BLOCKS_MAX: Final = 8
 """Fewer than a real node serves, so that catching up takes several rounds."""
+BAD_PAYLOAD: Final = b"bad"
+"""How a payload begins that the pipeline refuses."""
+ATTESTATION: Final = b"job"
+"""How a payload begins that attests: then one byte names the job, one the verdict."""
 
 
 class Surroundings(Protocol):
@@ -50,8 +53,12 @@ class Surroundings(Protocol):
         """Put a message on the link."""
         ...
 
-    def later(self, machine: int, event: Event, delay_ms: int | None, at_ms: int = 0) -> None:
-        """Feed an event after a delay (None: a random short one), or at a time."""
+    def soon(self, machine: int, event: Event) -> None:
+        """Feed an event after a random short while, unless the machine goes down before."""
+        ...
+
+    def wake(self, machine: int, at_ms: int) -> None:
+        """Feed a Tick at a time of the machine's own clock."""
         ...
 
     def note(self, machine: int, text: str, data: bytes) -> None:
@@ -78,9 +85,14 @@ class Machine:
         self.disk = disk
         self.up = False
         self.replica: Replica | None = None
+        self.lives = 0
+        """How often it went down."""
+        self.now_ms = 0
+        """Its own clock at the last step."""
+        self.delivered_block: Block | None = None
         self.evidence: list[Misbehaviour] = []
-        self.forget_votes = False
-        """A mutant: starts every time with an empty log."""
+        self.liar: Liar | None = None
+        """Speaks in its place, if the validator is Byzantine."""
         self._config = config
         self._signer = signer
         self._checks = checks
@@ -92,13 +104,11 @@ class Machine:
 
     def start(self, now_ms: int) -> None:
         """Recover from the disk and begin."""
-        if self.forget_votes:
-            self.disk.replace(WAL_NAME, b"")
         key = self._config.validators.members[self.index].signing_key
         self._wal, records = Wal.open(self.disk, self._config.chain_id, key, create=True)
         recovered = self._recovered(records)
         self._executed = recovered.executed[-1][0] if recovered.executed else 0
-        self._invariants.restarted(self.number, self._executed)
+        self._invariants.restarted(self.number, self.index, self._executed, records)
         self.replica = Replica.recover(self._config, self._signer, recovered, now_ms, self._checks)
         self.up = True
         self.step(Start(), now_ms)
@@ -106,6 +116,7 @@ class Machine:
     def stop(self) -> None:
         """Lose power."""
         self.up = False
+        self.lives += 1
         self.replica = None
         self._executing.clear()
         self.disk.lose_power()
@@ -114,11 +125,12 @@ class Machine:
         """Feed an event and perform the effects. Raises PowerLost at a write."""
         if self.replica is None:
             return
+        self.now_ms = now_ms
         if isinstance(event, Executed):
             self._invariants.executed(self.number, event.height, event.root)
             self._executing.popleft()
             if self._executing:
-                self._world.later(self.number, self._executing[0], None)
+                self._world.soon(self.number, self._executing[0])
         if isinstance(event, SealBatch) and self.replica.lane_room == 0:
             return
         for effect in self.replica.step(event, now_ms):
@@ -132,6 +144,7 @@ class Machine:
 
     def persist(self, effect: Persist) -> None:
         """Into the log, not flushed yet."""
+        self._invariants.persisted(self.index, effect.record)
         if self._wal is not None:
             self._wal.append(effect.record)
 
@@ -147,21 +160,19 @@ class Machine:
 
     def send(self, effect: Send) -> None:
         """Everything promised so far is durable before this leaves."""
-        self._flush()
-        self._transmit(effect.peer, effect.message)
+        self._transmit((effect.peer,), effect.message)
 
     def broadcast(self, effect: Broadcast) -> None:
         """To every other validator."""
-        self._flush()
-        for peer in range(len(self._config.validators.members)):
-            if peer != self.index:
-                self._transmit(peer, effect.message)
+        members = len(self._config.validators.members)
+        peers = [peer for peer in range(members) if peer != self.index]
+        self._transmit(peers, effect.message)
 
     def check_batch(self, effect: CheckBatch) -> None:
         """The pipeline finds a payload bad that says so."""
         digest = effect.batch.header.digest()
-        valid = not effect.batch.payload.startswith(b"bad")
-        self._world.later(self.number, BatchChecked(effect.peer, digest, valid), None)
+        valid = not effect.batch.payload.startswith(BAD_PAYLOAD)
+        self._world.soon(self.number, BatchChecked(effect.peer, digest, valid))
 
     def finalized(self, effect: Finalized) -> None:
         """Into the store."""
@@ -172,7 +183,7 @@ class Machine:
         self._world.note(self.number, "final", effect.certificate.body.digest)
 
     def deliver(self, effect: Deliver) -> None:
-        """Execute: a hash chain over blocks, beacons and payloads."""
+        """Execute: a hash chain over blocks, beacons, payloads, and which verdicts counted."""
         self._invariants.delivered(self.number, effect, self._executed)
         height = effect.block.height
         fields = [self._root(height - 1), effect.block.digest(), effect.beacon]
@@ -181,16 +192,17 @@ class Machine:
                 batch = self.disk.find_batch(digest)
                 if batch is None:
                     raise InvariantBroken(f"block {height} was delivered without its batches")
-                fields.append(batch.payload)
+                fields += (batch.payload, self._attested(increment.lane, batch.payload, height))
         root = tagged_hash(b"sim-execution", *fields)
         self.disk.store.roots[height] = root
+        self.delivered_block = effect.block
         self._executing.append(Executed(height, root))
         if len(self._executing) == 1:
-            self._world.later(self.number, self._executing[0], None)
+            self._world.soon(self.number, self._executing[0])
 
     def wake_at(self, effect: WakeAt) -> None:
-        """One timer; an early Tick does no harm, so old ones are left to ring."""
-        self._world.later(self.number, TICK, 0, effect.at_ms)
+        """One timer."""
+        self._world.wake(self.number, effect.at_ms)
 
     def load_blocks(self, effect: LoadBlocks) -> None:
         """Serve final blocks up to one with a certificate."""
@@ -206,8 +218,7 @@ class Machine:
                     break
             height += 1
         if best is not None:
-            self._flush()
-            self._transmit(effect.peer, Blocks(tuple(blocks[: best[0]]), best[1]))
+            self._transmit((effect.peer,), Blocks(tuple(blocks[: best[0]]), best[1]))
 
     def load_batch(self, effect: LoadBatch) -> None:
         """Serve a batch and its ancestors, oldest first; the links shuffle them anyway."""
@@ -216,12 +227,12 @@ class Machine:
         while len(batches) < effect.count and (batch := self.disk.find_batch(digest)) is not None:
             batches.append(batch)
             digest = batch.header.parent
-        self._flush()
         for batch in reversed(batches):
-            self._transmit(effect.peer, BatchMessage(batch, None))
+            self._transmit((effect.peer,), BatchMessage(batch, None))
 
     def misbehaviour(self, effect: Misbehaviour) -> None:
         """Keep the evidence."""
+        self._invariants.convicted(self.number, effect)
         self.evidence.append(effect)
         self._world.note(self.number, "evidence", effect.evidence.digest())
 
@@ -234,10 +245,27 @@ class Machine:
         if self._wal is not None:
             self._wal.flush()
 
-    def _transmit(self, peer: int, message: Message) -> None:
-        log = self.disk.durable(WAL_NAME)
-        self._invariants.sent(self.index, message, log)
-        self._world.transmit(self.number, peer, message)
+    def _transmit(self, peers: Sequence[int], message: Message) -> None:
+        """Everything promised so far is durable before a message leaves."""
+        self._flush()
+        self._invariants.sent(self.index, message, self.disk)
+        for peer in peers:
+            for said in self._said(peer, message):
+                self._world.transmit(self.number, peer, said)
+
+    def _said(self, peer: int, message: Message) -> Sequence[Message]:
+        if self.liar is None or self.replica is None:
+            return (message,)
+        tree = self.replica._simplex.tree
+        return self.liar.say(peer, message, self.now_ms, tree, self.replica.view)
+
+    def _attested(self, lane: int, payload: bytes, height: int) -> bytes:
+        """The verdict that counts, if the payload attests: a lane's first one on the job."""
+        if not payload.startswith(ATTESTATION):
+            return b""
+        size = len(ATTESTATION)
+        job, verdict = payload[size : size + 1], payload[size + 1 : size + 2]
+        return self.disk.store.verdicts.setdefault((lane, job), (height, verdict))[1]
 
     def _root(self, height: int) -> bytes:
         if height == 0:
@@ -256,6 +284,8 @@ class Machine:
             default=0,
         )
         executed = min(executed, newest)
+        for key in [key for key, (height, _) in store.verdicts.items() if height > executed]:
+            del store.verdicts[key]
         finalized = tuple(store.blocks[h][0] for h in range(max(executed, 1), newest + 1))
         delivered_cut = store.blocks[executed][0].block.cut if executed else ()
         floors = {tip.lane: tip.sequence for tip in delivered_cut}

@@ -1,255 +1,401 @@
-"""Links, clocks and faults: the part of the simulation that replicas cannot see."""
+"""A world that plays one scenario: the part of the simulation that replicas cannot see."""
 
-import hashlib
 import heapq
 from dataclasses import dataclass
 from random import Random
+from typing import Final, TextIO
 
-from consensus.events import Event, MessageReceived, PeerConnected, ReplicaConfig, SealBatch, Timing
+from consensus.events import Event, MessageReceived, PeerConnected, ReplicaConfig, SealBatch, Tick
 from consensus.messages import Message, decode_message, encode_message
+from consensus.replica import RecoveryConflict
+from consensus.sim.byzantine import Liar
 from consensus.sim.crypto import make_validators
 from consensus.sim.disk import Disk, PowerLost
-from consensus.sim.invariants import Invariants
-from consensus.sim.machine import Machine
+from consensus.sim.invariants import InvariantBroken, Invariants
+from consensus.sim.links import Links
+from consensus.sim.machine import ATTESTATION, BAD_PAYLOAD, Machine
+from consensus.sim.scenario import Misdeed, Scenario
+from consensus.sim.trace import Trace
+from consensus.wal import WalError
 from ext.hashing import tagged_hash
 
-START_MS = 1_700_000_000_000
-CHAIN_ID = "sim"
-FAST = Timing(
-    leader_timeout_ms=200, certificate_timeout_ms=300, block_interval_ms=50, heartbeat_ms=2_000
+START_MS: Final = 1_700_000_000_000
+CHAIN_ID: Final = "sim"
+BLOCKS_TO_BE_LIVE: Final = 3
+"""New blocks after the faults that everybody honest must deliver."""
+DOWN_MS_MAX: Final = 1_500
+PARTITION_MS_MAX: Final = 2_000
+FULL_MS_MAX: Final = 1_500
+CLOCK_JUMPS_EVERY_MS: Final = 1_000
+CRASH_WRITES_MAX: Final = 12
+"""A crash falls into one of this many writes to come."""
+ATTESTING_SHARE: Final = 0.3
+_WORLD: Final = -1
+"""The receiver of what befalls the world as a whole."""
+_ANY_LIFE: Final = -1
+"""Life of what reaches a machine even if it went down meanwhile."""
+_BUGS: Final = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecoveryConflict,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    WalError,
 )
+"""What no peer and no crash may make a validator's program raise."""
 
 
 @dataclass(frozen=True, slots=True)
-class Scenario:
-    """One world. Everything else follows from the seed."""
+class Fate:
+    """How a world ended."""
 
-    seed: int
-    stakes: tuple[int, ...] = (1, 1, 1, 1)
-    twins: frozenset[int] = frozenset()
-    """Validators that run twice with one key."""
-    drop: float = 0.05
-    duplicate: float = 0.03
-    delay_ms_max: int = 60
-    crashes_every_ms: int = 4_000
-    """Mean time between two crashes anywhere; 0 for none."""
-    partitions_every_ms: int = 5_000
-    """Mean time between two partitions; 0 for none."""
-    seal_every_ms: int = 300
-    """Mean time between two batches of one validator; 0 for none."""
-    calm_at_ms: int = 12_000
-    """From here on no fault happens, and everybody is up."""
-    end_at_ms: int = 22_000
-    bad_sealers: frozenset[int] = frozenset()
-    """Validators that now and then seal a batch which fails its check."""
-    real_crypto: bool = False
-    forgetful: frozenset[int] = frozenset()
-    """Mutants that lose their log at every restart."""
-    timing: Timing = FAST
+    digest: str
+    """Of everything that was said."""
+    height: int
+    """The highest final block."""
+    height_at_calm: int
+    live_after_ms: int | None
+    """How long after the faults everybody honest went on; None if it was not waited for."""
+    virtual_ms: int
+    messages: int
+    steps: int
+    crashes: int
+    partitions: int
+    convicted: tuple[int, ...]
+    """Validators that somebody holds evidence against."""
 
 
 class World:
     """Runs one scenario to its end."""
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, sink: TextIO | None = None) -> None:
         self.scenario = scenario
         self.now_ms = START_MS
-        self._random = Random(scenario.seed)
-        self._queue: list[tuple[int, int, int, int, Event | bytes | None]] = []
-        self._count = 0
-        self._trace = hashlib.sha256()
-        self._sides: dict[int, int] = {}
         self.messages = 0
+        self.steps = 0
+        self.crashes = 0
+        self.partitions = 0
         self.height_at_calm = 0
         """The highest final block when the faults ended."""
-        self._encoded: tuple[Message | None, bytes] = (None, b"")
-        """The last message, so that a broadcast is encoded once."""
-        validators, signers, checks = make_validators(scenario.stakes, scenario.real_crypto)
-        self.invariants = Invariants(CHAIN_ID, validators, checks, scenario.twins)
-        indices = [*range(len(scenario.stakes)), *sorted(scenario.twins)]
+        self.live_at_ms: int | None = None
+        self._random = Random(scenario.seed)
+        self._queue: list[tuple[int, int, int, int, Event | bytes | int | None]] = []
+        self._count = 0
+        self._trace = Trace(sink)
+        self._sent: tuple[Message | None, bytes, dict[int, MessageReceived]] = (None, b"", {})
+        """The last message, so that a broadcast is encoded and decoded once."""
+        self._goals: dict[int, int] = {}
+        """Lane -> sequence that was sealed when the faults ended: it must become final."""
+        self._byzantine = frozenset(index for index, _ in scenario.byzantine)
         self.machines: list[Machine] = []
-        self._skew_ms = [self._random.randint(-150, 150) for _ in indices]
+        validators, self._signers, self._checks = make_validators(
+            scenario.stakes, scenario.real_crypto
+        )
+        self._validators = validators
+        self.invariants = Invariants(
+            CHAIN_ID, validators, self._checks, self._byzantine, self._honest_disks
+        )
+        twins = [i for i, misdeeds in scenario.byzantine if Misdeed.TWINS in misdeeds]
+        indices = [*range(len(scenario.stakes)), *twins]
+        self._by_index: list[list[Machine]] = [[] for _ in scenario.stakes]
         for number, index in enumerate(indices):
-            config = ReplicaConfig(
-                chain_id=CHAIN_ID,
-                genesis_digest=tagged_hash(b"sim-genesis"),
-                genesis_timestamp_ms=START_MS - 1_000,
-                genesis_execution_root=tagged_hash(b"sim-genesis-root"),
-                validators=validators,
-                own_index=index,
-                timing=scenario.timing,
-            )
-            machine = Machine(
-                number,
-                index,
-                config,
-                signers[index],
-                checks,
-                Disk(Random(self._random.getrandbits(64))),
-                self,
-                self.invariants,
-            )
-            machine.forget_votes = index in scenario.forgetful
+            machine = self._make_machine(number, index)
             self.machines.append(machine)
+            self._by_index[index].append(machine)
+        self._links = Links(scenario, len(indices), self._random)
+        self._skew_ms = [self._draw_skew_ms() for _ in indices]
+        self._busy_until_ms = [0] * len(indices)
+        self._timers: list[int | None] = [None] * len(indices)
 
     # --- what machines use ------------------------------------------------------------------
 
     def transmit(self, machine: int, peer: int, message: Message) -> None:
-        """Put a message on the link: it may be dropped, delayed, doubled."""
-        if self._encoded[0] is not message:
-            self._encoded = (message, encode_message(message))
-        data = self._encoded[1]
-        self.note(machine, f"to {peer}", data)
-        for target in self.machines:
-            if target.index != peer:
-                continue
-            copies = 1
-            if not self._calm():
-                if self._sides.get(machine, 0) != self._sides.get(target.number, 0):
-                    continue
-                if self._random.random() < self.scenario.drop:
-                    continue
-                copies += self._random.random() < self.scenario.duplicate
-            for _ in range(copies):
+        """Put a message on the link: it may be lost, late, doubled."""
+        last, data, received = self._sent
+        if last is not message:
+            data = encode_message(message)
+            received = {}
+            self._sent = (message, data, received)
+        sender = self.machines[machine]
+        leaves_ms = self.now_ms + sender.disk.stalled_ms
+        self._trace.note(leaves_ms, machine, f"to {peer}", data, message)
+        for target in self._by_index[peer]:
+            for at_ms in self._links.arrivals(machine, target.number, leaves_ms):
+                event = received.get(sender.index)
+                if event is None:
+                    event = received[sender.index] = MessageReceived(
+                        sender.index, decode_message(data)
+                    )
                 self.messages += 1
-                self._push(self.now_ms + self._delay(), target.number, machine, data)
+                self._push(at_ms, target.number, _ANY_LIFE, event)
 
-    def later(self, machine: int, event: Event, delay_ms: int | None, at_ms: int = 0) -> None:
-        """Feed an event to a machine later. `at_ms` is by the machine's own clock."""
-        if delay_ms is None:
-            delay_ms = self._random.randint(1, 30)
-        own_ms = at_ms - self._skew_ms[machine] if at_ms else 0
-        self._push(max(self.now_ms + delay_ms, own_ms), machine, -1, event)
+    def soon(self, machine: int, event: Event) -> None:
+        """See `Surroundings`."""
+        at_ms = self.now_ms + 1 + int(self._random.random() * 15)
+        self._push(at_ms, machine, self.machines[machine].lives, event)
+
+    def wake(self, machine: int, at_ms: int) -> None:
+        """See `Surroundings`. A later timer replaces the earlier one."""
+        self._timers[machine] = at_ms
+        rings_ms = max(self.now_ms, at_ms - self._skew_ms[machine])
+        self._push(rings_ms, machine, self.machines[machine].lives, at_ms)
 
     def note(self, machine: int, text: str, data: bytes) -> None:
         """Add to the trace."""
-        self._trace.update(f"{self.now_ms} {machine} {text} {len(data)} ".encode())
-        self._trace.update(data)
+        self._trace.note(self.now_ms, machine, text, data)
 
     # --- running ----------------------------------------------------------------------------
 
-    def run(self) -> str:
-        """Play to the end; the digest of everything that was said. Raises InvariantBroken."""
+    def run(self, until_ms: int | None = None) -> Fate:
+        """Play until everybody is live again after the faults, or for `until_ms` of virtual time.
+
+        Raises InvariantBroken, also if that takes longer than the scenario allows.
+        """
+        self._begin()
         scenario = self.scenario
-        for machine in self.machines:
-            self._start(machine)
-            self._plan_seal(machine.number)
-        self._plan("crash", scenario.crashes_every_ms)
-        self._plan("partition", scenario.partitions_every_ms)
-        self._push(START_MS + scenario.calm_at_ms, _WORLD, 0, b"calm")
+        end_ms = START_MS + (until_ms or scenario.calm_at_ms + scenario.live_within_ms)
         while self._queue:
-            at_ms, _, number, sender, what = heapq.heappop(self._queue)
-            if at_ms > START_MS + scenario.end_at_ms:
+            at_ms, _, number, life, what = heapq.heappop(self._queue)
+            if at_ms > end_ms:
                 break
             self.now_ms = at_ms
             if number == _WORLD:
-                self._fault(what)
-            else:
-                self._feed(self.machines[number], sender, what)
-        return self._trace.hexdigest()
+                self._befall(what)
+                continue
+            self._feed(self.machines[number], life, what)
+            if until_ms is None and self._live(self.machines[number]):
+                self.live_at_ms = at_ms
+                break
+        if until_ms is None and self.live_at_ms is None:
+            raise InvariantBroken(
+                f"not live within {scenario.live_within_ms} ms after the faults: final height "
+                f"{self.invariants.height}, at their end {self.height_at_calm}, heights "
+                f"{self.heights()}"
+            )
+        return self._fate()
 
     def heights(self) -> list[int]:
         """Delivered height of each machine."""
         return [m.replica.delivered_height if m.replica else -1 for m in self.machines]
 
-    def _feed(self, machine: Machine, sender: int, what: Event | bytes | None) -> None:
-        if isinstance(what, bytes):
-            peer = self.machines[sender].index
-            event: Event | None = MessageReceived(peer, decode_message(what))
-        else:
-            event = what
-        if isinstance(event, SealBatch):
-            self._plan_seal(machine.number)
-        if event is None:
+    def _begin(self) -> None:
+        scenario = self.scenario
+        for machine in self.machines:
+            if scenario.crash_at_write is not None and machine.number == scenario.crash_at_write[0]:
+                machine.disk.writes_until_power_loss = scenario.crash_at_write[1]
+            self._start(machine)
+            self._plan_seal(machine)
+        self._plan(b"crash", scenario.crashes_every_ms)
+        self._plan(b"partition", scenario.partitions_every_ms)
+        self._plan(b"full", scenario.full_disks_every_ms)
+        self._plan(b"clock", CLOCK_JUMPS_EVERY_MS if scenario.skew_ms_max else 0)
+        self._push(START_MS + scenario.calm_at_ms, _WORLD, _ANY_LIFE, b"calm")
+
+    def _feed(self, machine: Machine, life: int, what: Event | bytes | int | None) -> None:
+        if life not in (_ANY_LIFE, machine.lives):
+            return
+        number = machine.number
+        if self._busy_until_ms[number] > self.now_ms:
+            self._push(self._busy_until_ms[number], number, life, what)
+            return
+        if isinstance(what, int):
+            if self._timers[number] == what:
+                self._timers[number] = None
+                self._step(machine, _TICK)
+        elif what is None:
             if not machine.up:
                 self._start(machine)
-        elif machine.up:
-            self._guarded(machine, event)
+        elif not isinstance(what, bytes):
+            if isinstance(what, SealBatch):
+                self._plan_seal(machine)
+            if machine.up:
+                self._step(machine, what)
 
-    def _guarded(self, machine: Machine, event: Event) -> None:
+    def _step(self, machine: Machine, event: Event) -> None:
+        self.steps += 1
         try:
             machine.step(event, self._clock(machine))
-        except PowerLost:
+        except (PowerLost, OSError):
             self._went_down(machine)
+        except _BUGS as error:
+            name = f"validator {machine.index} ended with {type(error).__name__}: {error}"
+            raise InvariantBroken(name) from error
+        self._account(machine)
 
     def _start(self, machine: Machine) -> None:
+        self._timers[machine.number] = None
         try:
             machine.start(self._clock(machine))
-        except PowerLost:
+        except (PowerLost, OSError):
             self._went_down(machine)
             return
+        except _BUGS as error:
+            name = f"validator {machine.index} cannot start: {type(error).__name__}: {error}"
+            raise InvariantBroken(name) from error
+        self._account(machine)
         for other in self.machines:
             if other.up and other.index != machine.index:
-                self.later(machine.number, PeerConnected(other.index), None)
-                self.later(other.number, PeerConnected(machine.index), None)
+                self.soon(machine.number, PeerConnected(other.index))
+                self.soon(other.number, PeerConnected(machine.index))
+
+    def _account(self, machine: Machine) -> None:
+        """While its disk was busy, a machine did nothing else."""
+        self._busy_until_ms[machine.number] = self.now_ms + machine.disk.stalled_ms
+        machine.disk.stalled_ms = 0
 
     def _went_down(self, machine: Machine) -> None:
+        self.crashes += 1
         machine.stop()
+        machine.disk.stalled_ms = 0
+        self._busy_until_ms[machine.number] = 0
         self.note(machine.number, "down", b"")
-        # What was scheduled for the old life must not reach the new one.
-        self._queue = [
-            entry for entry in self._queue if entry[2] != machine.number or _outlives(entry[4])
-        ]
-        heapq.heapify(self._queue)
-        delay_ms = 1 if self._calm() else self._random.randint(1, 3_000)
-        self._push(self.now_ms + delay_ms, machine.number, -1, None)
+        delay_ms = 1 if self._calm() else self._random.randint(1, DOWN_MS_MAX)
+        self._push(self.now_ms + delay_ms, machine.number, _ANY_LIFE, None)
 
-    def _fault(self, what: Event | bytes | None) -> None:
+    # --- what befalls ------------------------------------------------------------------------
+
+    def _befall(self, what: Event | bytes | int | None) -> None:
         scenario = self.scenario
+        random = self._random
         if what == b"calm":
-            self._sides = {}
-            self.height_at_calm = self.invariants.height
-            for machine in self.machines:
-                machine.disk.writes_until_power_loss = None
-                if not machine.up:
-                    self._start(machine)
+            self._end_faults()
         elif self._calm():
             return
         elif what == b"crash":
-            machine = self._random.choice(self.machines)
-            machine.disk.writes_until_power_loss = self._random.randint(1, 12)
-            self._plan("crash", scenario.crashes_every_ms)
+            machine = random.choice(self.machines)
+            machine.disk.writes_until_power_loss = random.randint(1, CRASH_WRITES_MAX)
+            self._plan(b"crash", scenario.crashes_every_ms)
         elif what == b"partition":
-            self._sides = {m.number: self._random.randint(0, 1) for m in self.machines}
-            heal_ms = self.now_ms + self._random.randint(100, 3_000)
-            self._push(heal_ms, _WORLD, 0, b"heal")
-            self._plan("partition", scenario.partitions_every_ms)
+            self.partitions += 1
+            self._links.partition()
+            heal_ms = self.now_ms + random.randint(100, PARTITION_MS_MAX)
+            self._push(heal_ms, _WORLD, _ANY_LIFE, b"heal")
+            self._plan(b"partition", scenario.partitions_every_ms)
+        elif what == b"full":
+            random.choice(self.machines).disk.full = True
+            free_ms = self.now_ms + random.randint(100, FULL_MS_MAX)
+            self._push(free_ms, _WORLD, _ANY_LIFE, b"free")
+            self._plan(b"full", scenario.full_disks_every_ms)
+        elif what == b"clock":
+            self._skew_ms[random.randrange(len(self._skew_ms))] = self._draw_skew_ms()
+            self._plan(b"clock", CLOCK_JUMPS_EVERY_MS)
+        elif what == b"free":
+            self._free_disks()
         else:
-            self._sides = {}
+            self._links.heal()
 
-    def _plan(self, name: str, mean_ms: int) -> None:
+    def _end_faults(self) -> None:
+        self._links.calm()
+        self._free_disks()
+        self.height_at_calm = self.invariants.height
+        for machine in self.machines:
+            machine.disk.writes_until_power_loss = None
+            if not machine.up:
+                self._start(machine)
+            if machine.index not in self._byzantine and machine.replica is not None:
+                held = {tip.lane: tip.sequence for tip in machine.replica.held_tips}
+                self._goals[machine.index] = held.get(machine.index, 0)
+
+    def _free_disks(self) -> None:
+        for machine in self.machines:
+            machine.disk.full = False
+
+    def _live(self, stepped: Machine) -> bool:
+        """Whether everybody honest has gone on, with all that was sealed before."""
+        if not self._calm() or self._lags(stepped):
+            return False
+        return not any(map(self._lags, self.machines))
+
+    def _lags(self, machine: Machine) -> bool:
+        if machine.index in self._byzantine:
+            return False
+        block = machine.delivered_block
+        if block is None or block.height < self.height_at_calm + BLOCKS_TO_BE_LIVE:
+            return True
+        final = {tip.lane: tip.sequence for tip in block.cut}
+        return any(final.get(lane, 0) < goal for lane, goal in self._goals.items())
+
+    def _fate(self) -> Fate:
+        calm_ms = START_MS + self.scenario.calm_at_ms
+        return Fate(
+            digest=self._trace.hexdigest(),
+            height=self.invariants.height,
+            height_at_calm=self.height_at_calm,
+            live_after_ms=None if self.live_at_ms is None else self.live_at_ms - calm_ms,
+            virtual_ms=self.now_ms - START_MS,
+            messages=self.messages,
+            steps=self.steps,
+            crashes=self.crashes,
+            partitions=self.partitions,
+            convicted=tuple(
+                sorted({e.evidence.culprit for m in self.machines for e in m.evidence})
+            ),
+        )
+
+    # --- making and planning ----------------------------------------------------------------
+
+    def _make_machine(self, number: int, index: int) -> Machine:
+        scenario = self.scenario
+        config = ReplicaConfig(
+            chain_id=CHAIN_ID,
+            genesis_digest=tagged_hash(b"sim-genesis"),
+            genesis_timestamp_ms=START_MS - 1_000,
+            genesis_execution_root=tagged_hash(b"sim-genesis-root"),
+            validators=self._validators,
+            own_index=index,
+            timing=scenario.timing,
+        )
+        signer = self._signers[index]
+        misdeeds = scenario.misdeeds(index)
+        own = Random(self._random.getrandbits(64))
+        liar = Liar(index, misdeeds, signer, CHAIN_ID, self._validators, own) if misdeeds else None
+        slow_ms_max = scenario.slow_disk_ms_max if self._random.random() < 0.5 else 0
+        disk = Disk(Random(self._random.getrandbits(64)), slow_ms_max)
+        machine = Machine(number, index, config, signer, self._checks, disk, self, self.invariants)
+        machine.liar = liar
+        return machine
+
+    def _honest_disks(self) -> list[Disk]:
+        return [m.disk for m in self.machines if m.index not in self._byzantine]
+
+    def _draw_skew_ms(self) -> int:
+        return self._random.randint(-self.scenario.skew_ms_max, self.scenario.skew_ms_max)
+
+    def _plan(self, what: bytes, mean_ms: int) -> None:
         if mean_ms:
             at_ms = self.now_ms + self._random.randint(1, 2 * mean_ms)
-            self._push(at_ms, _WORLD, 0, name.encode())
+            self._push(at_ms, _WORLD, _ANY_LIFE, what)
 
-    def _plan_seal(self, number: int) -> None:
+    def _plan_seal(self, machine: Machine) -> None:
         mean_ms = self.scenario.seal_every_ms
         if mean_ms:
-            sealer = self.machines[number].index
-            bad = sealer in self.scenario.bad_sealers and self._random.random() < 0.2
-            payload = (b"bad" if bad else b"") + self._random.randbytes(24)
-            self._push(
-                self.now_ms + self._random.randint(1, 2 * mean_ms), number, -1, SealBatch(payload)
-            )
+            at_ms = self.now_ms + self._random.randint(1, 2 * mean_ms)
+            event = SealBatch(self._payload(machine.index))
+            self._push(at_ms, machine.number, _ANY_LIFE, event)
 
-    def _push(self, at_ms: int, number: int, sender: int, what: Event | bytes | None) -> None:
+    def _payload(self, index: int) -> bytes:
+        random = self._random
+        misdeeds = self.scenario.misdeeds(index)
+        junk = random.randbytes(24)
+        if Misdeed.BAD_BATCH in misdeeds and random.random() < 0.2:
+            return BAD_PAYLOAD + junk
+        if random.random() >= ATTESTING_SHARE:
+            return junk
+        job = random.randrange(16)
+        both = Misdeed.CONTRADICT in misdeeds
+        return ATTESTATION + bytes((job, random.randrange(2) if both else job % 2)) + junk
+
+    def _push(self, at_ms: int, number: int, life: int, what: Event | bytes | int | None) -> None:
         self._count += 1
-        heapq.heappush(self._queue, (at_ms, self._count, number, sender, what))
+        heapq.heappush(self._queue, (at_ms, self._count, number, life, what))
 
     def _calm(self) -> bool:
         return self.now_ms >= START_MS + self.scenario.calm_at_ms
-
-    def _delay(self) -> int:
-        return self._random.randint(1, 20 if self._calm() else self.scenario.delay_ms_max)
 
     def _clock(self, machine: Machine) -> int:
         return self.now_ms + self._skew_ms[machine.number]
 
 
-_WORLD = -1
-"""The receiver of faults."""
-
-
-def _outlives(what: Event | bytes | None) -> bool:
-    """Whether something scheduled for a machine still reaches it after a crash."""
-    return what is None or isinstance(what, bytes | SealBatch | PeerConnected)
+_TICK: Final = Tick()
