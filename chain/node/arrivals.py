@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Generic, TypeVar
 
 from chain.node.backlog import BACKLOG_BYTES_MAX, Backlog
 from chain.node.traffic import Traffic, traffic_of
@@ -22,6 +23,8 @@ from consensus.messages import Message
 URGENT_BACKLOG_BYTES_MAX = 1024 * 1024
 """A thousand votes of a peer; what a quorum of peers sends for one view is far less."""
 URGENT_RUN_MAX = 64
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,31 +38,33 @@ class Arrived:
     """To be called once it is stepped."""
 
 
-class _Rounds:
-    """Waiting messages by peer, taken from one peer after another."""
+class Rounds(Generic[T]):
+    """Things that wait, by peer, taken from one peer after another."""
 
     def __init__(self) -> None:
-        self._waiting: dict[int, deque[Arrived]] = {}
+        self._waiting: dict[int, deque[T]] = {}
         self._turns: deque[int] = deque()
         """Peers of which something waits."""
 
-    def put(self, peer: int, arrived: Arrived) -> None:
+    def put(self, peer: int, thing: T) -> None:
+        """Behind what else waits of this peer."""
         if peer not in self._waiting:
             self._waiting[peer] = deque()
             self._turns.append(peer)
-        self._waiting[peer].append(arrived)
+        self._waiting[peer].append(thing)
 
-    def take(self) -> Arrived | None:
+    def take(self) -> T | None:
+        """The next, of the peer whose turn it is."""
         if not self._turns:
             return None
         peer = self._turns.popleft()
         waiting = self._waiting[peer]
-        arrived = waiting.popleft()
+        thing = waiting.popleft()
         if waiting:
             self._turns.append(peer)
         else:
             del self._waiting[peer]
-        return arrived
+        return thing
 
     def __bool__(self) -> bool:
         return bool(self._turns)
@@ -70,8 +75,8 @@ class Arrivals:
 
     def __init__(self) -> None:
         self._own: deque[Event] = deque()
-        self._urgent = _Rounds()
-        self._bulk = _Rounds()
+        self._urgent = Rounds[Arrived]()
+        self._bulk = Rounds[Arrived]()
         self._backlogs = {
             Traffic.URGENT: Backlog(URGENT_BACKLOG_BYTES_MAX),
             Traffic.BULK: Backlog(BACKLOG_BYTES_MAX),

@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from chain.node.arrivals import Arrivals
-from chain.node.worker import check_payload
+from chain.node.arrivals import Arrivals, Rounds
+from chain.node.worker import check_payloads
 from chain.store import Store
 from consensus.events import (
     BatchChecked,
@@ -54,6 +54,8 @@ from consensus.wire import encode
 EVENTS_PER_TURN = 256
 TURN_BYTES_MAX = 1024 * 1024
 """Of messages stepped in one turn, and one more: urgent ones that come meanwhile wait for it."""
+CHECKED_BYTES = 1024 * 1024
+"""Of payloads checked at once, if so many wait, and one more: a client's request waits for them."""
 SERVED_BYTES = 64 * 1024
 """What serving a peer's request counts in its backlog until it is done: work, more than memory."""
 UNPROVEN_BATCHES_MAX = BUFFERED_BATCHES_MAX
@@ -95,6 +97,14 @@ class _Turn:
     outgoing: list[Send | Broadcast] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Unchecked:
+    """A batch that waits for its check, and how to count it off."""
+
+    effect: CheckBatch
+    done: Callable[[], None]
+
+
 class Driver:
     """Owns a replica, its WAL, and the order of their effects."""
 
@@ -123,6 +133,8 @@ class Driver:
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self._pipeline = ThreadPoolExecutor(1, thread_name_prefix="pipeline")
         self._checks: set[asyncio.Task[None]] = set()
+        self._unchecked: Rounds[_Unchecked] = Rounds()
+        self._checking = False
         self._turns: dict[int, asyncio.Lock] = {}
 
     @property
@@ -232,8 +244,11 @@ class Driver:
             case Send() | Broadcast():
                 turn.outgoing.append(effect)
             case CheckBatch():
-                size_bytes = len(effect.batch.payload)
-                self._background(effect.peer, size_bytes, self._check(effect))
+                done = self._arrivals.hold(effect.peer, len(effect.batch.payload))
+                self._unchecked.put(effect.peer, _Unchecked(effect, done))
+                if not self._checking:
+                    self._checking = True
+                    self._start(self._check())
             case Deliver():
                 turn.deliveries.append(effect)
             case WakeAt():
@@ -274,10 +289,13 @@ class Driver:
     def _background(self, peer: int, size_bytes: int, work: Coroutine[None, None, None]) -> None:
         """Work beside the loop, which counts in the backlog of the peer it is for."""
         done = self._arrivals.hold(peer, size_bytes)
+        self._start(work).add_done_callback(lambda _: done())
+
+    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._checks.add(task)
-        task.add_done_callback(lambda _: done())
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._checks.discard(task)
@@ -285,9 +303,25 @@ class Driver:
             self._failure = task.exception()
             self._arrivals.wake()
 
-    async def _check(self, effect: CheckBatch) -> None:
-        valid = await self.in_pipeline(check_payload, self._chain_id, effect.batch)
-        self.post(BatchChecked(effect.peer, effect.batch.header.digest(), valid))
+    async def _check(self) -> None:
+        """Check all batches that wait, and those that come meanwhile."""
+        while waiting := self._next_unchecked():
+            batches = [item.effect.batch for item in waiting]
+            verdicts = await self.in_pipeline(check_payloads, self._chain_id, batches)
+            for item, valid in zip(waiting, verdicts, strict=True):
+                digest = item.effect.batch.header.digest()
+                self.post(BatchChecked(item.effect.peer, digest, valid))
+                item.done()
+        self._checking = False
+
+    def _next_unchecked(self) -> list[_Unchecked]:
+        """Batches to be checked at once, one of each peer in turn."""
+        waiting: list[_Unchecked] = []
+        size_bytes = 0
+        while size_bytes < CHECKED_BYTES and (item := self._unchecked.take()) is not None:
+            waiting.append(item)
+            size_bytes += len(item.effect.batch.payload)
+        return waiting
 
     @asynccontextmanager
     async def _answering(self, peer: int) -> AsyncIterator[None]:

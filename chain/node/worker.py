@@ -6,9 +6,11 @@ block) is a function handed to this thread and awaited.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+import numpy as np
 
 from chain.execution import BlockContext, BlockOutcome, LaneBatch, Ledger, LedgerMeta
 from chain.genesis import Genesis
@@ -152,19 +154,38 @@ def genesis_ledger(genesis: Genesis) -> Ledger:
     )
 
 
-def check_payload(chain_id: str, batch: Batch) -> bool:
-    """Whether a batch holds only transactions that parse and are rightly signed.
+def check_payloads(chain_id: str, batches: Sequence[Batch]) -> list[bool]:
+    """For each batch whether it holds only transactions that parse and are rightly signed.
 
     Operations are not judged here: that is execution's, against the state of its block.
     """
+    parsed = [_parsed(batch) for batch in batches]
+    signed = are_rightly_signed(chain_id, [payload for payload in parsed if payload is not None])
+    verdicts = iter(signed)
+    return [payload is not None and next(verdicts) for payload in parsed]
+
+
+def _parsed(batch: Batch) -> ParsedBatch | None:
     try:
-        parsed = parse_batch(batch.payload)
+        return parse_batch(batch.payload)
     except ParseError:
-        return False
-    return is_rightly_signed(chain_id, parsed)
+        return None
 
 
-def is_rightly_signed(chain_id: str, parsed: ParsedBatch) -> bool:
-    """Whether every transaction of a batch is signed by its public key, for this chain."""
-    digests = parsed.signing_digests(chain_id.encode())
-    return bool(verify_batch(parsed.public_keys, digests, parsed.signatures).all())
+def is_rightly_signed(chain_id: str, payload: ParsedBatch) -> bool:
+    """Whether every transaction of a payload is signed by its public key, for this chain."""
+    return are_rightly_signed(chain_id, [payload])[0]
+
+
+def are_rightly_signed(chain_id: str, payloads: Sequence[ParsedBatch]) -> list[bool]:
+    """The same for each of several payloads, whose signatures are checked in one batch: the more
+    there are together, the less one costs. A bad one is found out and fails its payload alone."""
+    if not payloads:
+        return []
+    valid = verify_batch(
+        np.concatenate([payload.public_keys for payload in payloads]),
+        np.concatenate([payload.signing_digests(chain_id.encode()) for payload in payloads]),
+        np.concatenate([payload.signatures for payload in payloads]),
+    )
+    ends = np.cumsum([len(payload) for payload in payloads])[:-1]
+    return [bool(part.all()) for part in np.split(valid, ends)]
