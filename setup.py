@@ -34,8 +34,8 @@ CYTHON_DIRECTIVES = {
 # Extension module -> its C sources. A shared source is compiled into each module that uses it.
 NATIVE_SOURCES = {
     "ed25519": [
-        *("ed25519", "ed25519_keys", "edwards25519", "edwards25519_avx2", "field25519"),
-        *("multiples25519", "scalar25519", "sha512"),
+        *("ed25519", "ed25519_keys", "edwards25519", "edwards25519_avx2", "edwards25519_ifma"),
+        *("field25519", "multiples25519", "scalar25519", "sha512"),
     ],
     "bodies": ["bodies", "job_operations", "sha256", "wire_reader"],
     "hashing": ["sha256"],

@@ -24,7 +24,8 @@ def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
 def engines() -> tuple[str, ...]:
     """The ways this processor can do the arithmetic of a batch, fastest first.
 
-    ``"avx2"`` (four elements at once, where there is AVX2 with FMA) and ``"portable"``.
+    ``"ifma"`` (eight elements at once, where there is AVX-512 with IFMA), ``"avx2"`` (four at once,
+    where there is AVX2 with FMA) and ``"portable"``.
     """
 
 class Costs(TypedDict):

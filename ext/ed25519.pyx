@@ -40,6 +40,7 @@ COEFFICIENT_BYTES = 16
 KEPT_KEYS = 1 << 16
 KEPT_KEYS_MAX = 1 << 20
 SECRET_BYTES = 32
+ENGINE_NEEDS = {"ifma": "AVX-512 F with IFMA", "avx2": "AVX2 with FMA"}
 
 
 Costs = TypedDict("Costs", {
@@ -84,7 +85,10 @@ cdef class Verifier:
         cdef bytes secret = os.urandom(SECRET_BYTES)
         memset(&self.spent, 0, sizeof(self.spent))
         if engine is not None and engine not in engines():
-            raise ValueError(f"engine {engine!r} is none of {', '.join(engines())}")
+            raise ValueError(
+                f"engine {engine!r} is none of {', '.join(engines())}" + (
+                    f": this processor, or its operating system, lacks {ENGINE_NEEDS[engine]}"
+                    if engine in ENGINE_NEEDS else ""))
         if not 0 <= kept_keys <= KEPT_KEYS_MAX:
             raise ValueError(f"kept_keys is {kept_keys}, not from 0 to {KEPT_KEYS_MAX}")
         self.verifier = assay_ed25519_verifier_new(

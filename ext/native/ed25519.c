@@ -280,7 +280,9 @@ int assay_ed25519_verify_batch(assay_ed25519_verifier *verifier, size_t count,
     return 1;
 }
 
-static const char *engine_names[3]; /* fastest first, ended by NULL */
+enum { ENGINES_MAX = 3 };
+static const edwards_engine *engines[ENGINES_MAX + 1]; /* fastest first, ended by NULL */
+static const char *engine_names[ENGINES_MAX + 1]; /* theirs, likewise */
 
 const char *const *assay_ed25519_engines(void) {
     return engine_names;
@@ -288,18 +290,18 @@ const char *const *assay_ed25519_engines(void) {
 
 assay_ed25519_verifier *assay_ed25519_verifier_new(
     const char *name, size_t kept_keys, const uint8_t secret[ASSAY_ED25519_SECRET_SIZE]) {
-    const edwards_engine *engine = edwards_avx2();
-    if (engine == NULL || strcmp(engine->name, name) != 0) engine = edwards_portable();
-    if (strcmp(engine->name, name) != 0) return NULL;
+    const edwards_engine *const *engine = engines;
+    while (*engine != NULL && strcmp((*engine)->name, name) != 0) engine++;
+    if (*engine == NULL) return NULL;
     assay_ed25519_verifier *verifier = malloc(sizeof *verifier);
     if (verifier == NULL) return NULL;
-    verifier->engine = engine;
+    verifier->engine = *engine;
     verifier->keys = assay_key_cache_new(kept_keys, secret);
     if (verifier->keys == NULL) {
         free(verifier);
         return NULL;
     }
-    engine->from_affine(&verifier->base, &EDWARDS_BASE);
+    verifier->engine->from_affine(&verifier->base, &EDWARDS_BASE);
     return verifier;
 }
 
@@ -310,9 +312,15 @@ void assay_ed25519_verifier_free(assay_ed25519_verifier *verifier) {
 }
 
 void assay_ed25519_prepare(void) {
+    const edwards_engine *const fastest_first[ENGINES_MAX] = {edwards_ifma(), edwards_avx2(),
+                                                              edwards_portable()};
     size_t known = 0;
     edwards_prepare();
-    if (edwards_avx2() != NULL) engine_names[known++] = edwards_avx2()->name;
-    engine_names[known++] = edwards_portable()->name;
+    for (size_t i = 0; i < ENGINES_MAX; i++) {
+        if (fastest_first[i] == NULL) continue;
+        engines[known] = fastest_first[i];
+        engine_names[known++] = fastest_first[i]->name;
+    }
+    engines[known] = NULL;
     engine_names[known] = NULL;
 }

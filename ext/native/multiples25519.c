@@ -21,25 +21,34 @@ static unsigned windows_of(unsigned bits, unsigned width) {
     return (bits + 1 + width) / width;
 }
 
-static uint64_t cost_of(const edwards_term *terms, size_t count, unsigned width) {
-    unsigned windows_max = 0;
+static unsigned round_up(unsigned number, unsigned multiple) {
+    return (number + multiple - 1) / multiple * multiple;
+}
+
+static uint64_t cost_of(const edwards_engine *engine, const edwards_term *terms, size_t count,
+                        unsigned width) {
+    unsigned windows = 0, windows_max = 0, bits = 0;
     uint64_t additions = 0;
     for (size_t i = 0; i < count; i++) {
-        unsigned windows = windows_of(terms[i].bits, width);
-        if (windows > windows_max) windows_max = windows;
+        if (terms[i].bits != bits) {
+            bits = terms[i].bits;
+            windows = windows_of(bits, width);
+            if (windows > windows_max) windows_max = windows;
+        }
         additions += windows;
     }
+    windows_max = round_up(windows_max, engine->windows_at_once);
     uint64_t half = (uint64_t)1 << (width - 1);
     return additions * COST_ADD_AFFINE +
            windows_max * (half * COST_BUCKET + (uint64_t)width * COST_DOUBLE);
 }
 
-static unsigned best_width(const edwards_term *terms, size_t count) {
+static unsigned best_width(const edwards_engine *engine, const edwards_term *terms, size_t count) {
     unsigned best = WIDTH_MIN;
-    uint64_t best_cost = cost_of(terms, count, WIDTH_MIN);
+    uint64_t best_cost = cost_of(engine, terms, count, WIDTH_MIN);
     for (unsigned width = WIDTH_MIN + 1; width <= WIDTH_MAX; width++) {
-        uint64_t cost = cost_of(terms, count, width);
-        if (cost >= best_cost) break; /* the cost has one minimum */
+        uint64_t cost = cost_of(engine, terms, count, width);
+        if (cost >= best_cost) continue; /* rounding up windows may leave more than one minimum */
         best = width;
         best_cost = cost;
     }
@@ -115,25 +124,23 @@ static void portable_to_affine(edwards_affine *out, const edwards_ready *point) 
     *out = point->affine;
 }
 
-static void portable_sum_window(edwards_point *sum, edwards_bucket *buckets, size_t half,
-                                const edwards_term *terms, const int16_t *digits, size_t count) {
+static void portable_sum_windows(edwards_point *sum, edwards_bucket *buckets, size_t half,
+                                 const edwards_term *terms, const int16_t *digits, size_t stride,
+                                 size_t count) {
     edwards_point running;
     edwards_cached cached;
-    for (size_t i = 0; i < half; i++) edwards_identity(&buckets[i].point);
+    (void)stride; /* one window at once */
+    for (size_t i = 0; i <= half; i++) edwards_identity(&buckets[i].point);
     for (size_t i = 0; i < count; i++) {
         const edwards_affine *point = &terms[i].point->affine;
-        if (digits[i] > 0) {
-            edwards_point *bucket = &buckets[digits[i] - 1].point;
-            point_add_affine(bucket, bucket, point, 0);
-        } else if (digits[i] < 0) {
-            edwards_point *bucket = &buckets[-digits[i] - 1].point;
-            point_add_affine(bucket, bucket, point, 1);
-        }
+        edwards_point *bucket = &buckets[abs(digits[i])].point;
+        if (digits[i] > 0) point_add_affine(bucket, bucket, point, 0);
+        if (digits[i] < 0) point_add_affine(bucket, bucket, point, 1);
     }
-    /* The sum of (i + 1) * buckets[i] is the sum of the running sums from the last bucket down. */
+    /* The sum of i * buckets[i] is the sum of the running sums from the last bucket down. */
     edwards_identity(&running);
     edwards_identity(sum);
-    for (size_t i = half; i-- > 0;) {
+    for (size_t i = half; i > 0; i--) {
         point_cache(&cached, &buckets[i].point);
         point_add(&running, &running, &cached, 0);
         point_cache(&cached, &running);
@@ -142,26 +149,40 @@ static void portable_sum_window(edwards_point *sum, edwards_bucket *buckets, siz
 }
 
 static const edwards_engine PORTABLE_ENGINE = {
-    "portable", portable_decode, portable_from_affine, portable_to_affine, portable_sum_window,
+    .name = "portable",
+    .windows_at_once = 1,
+    .decode = portable_decode,
+    .from_affine = portable_from_affine,
+    .to_affine = portable_to_affine,
+    .sum_windows = portable_sum_windows,
 };
 
 const edwards_engine *edwards_portable(void) {
     return &PORTABLE_ENGINE;
 }
 
+/* out = 2^width * out + added */
+static void move_up_and_add(edwards_point *out, unsigned width, const edwards_point *added) {
+    edwards_cached cached;
+    for (unsigned i = 0; i < width; i++) point_double(out, out, i + 1 == width);
+    point_cache(&cached, added);
+    point_add(out, out, &cached, 0);
+}
+
 int edwards_sum_multiples(const edwards_engine *engine, edwards_point *out,
                           const edwards_term *terms, size_t count) {
     edwards_identity(out);
     if (count == 0) return 1;
-    const unsigned width = best_width(terms, count);
+    const unsigned width = best_width(engine, terms, count), at_once = engine->windows_at_once;
     const size_t half = (size_t)1 << (width - 1);
     unsigned windows = 0;
     for (size_t i = 0; i < count; i++) {
         unsigned own = windows_of(terms[i].bits, width);
         if (own > windows) windows = own;
     }
+    windows = round_up(windows, at_once); /* a window too many has digits of 0 */
     int16_t *digits = calloc((size_t)windows * count, sizeof *digits);
-    edwards_bucket *buckets = malloc(half * sizeof *buckets);
+    edwards_bucket *buckets = malloc(at_once * (half + 1) * sizeof *buckets);
     if (digits == NULL || buckets == NULL) {
         free(digits);
         free(buckets);
@@ -169,15 +190,14 @@ int edwards_sum_multiples(const edwards_engine *engine, edwards_point *out,
     }
     recode(digits, terms, count, width);
 
-    for (unsigned window = windows; window-- > 0;) {
-        edwards_point sum;
-        edwards_cached cached;
+    for (unsigned window = windows; window > 0;) {
+        edwards_point sums[WINDOWS_AT_ONCE_MAX];
         size_t reach = count; /* short scalars at the end have no digits this high */
+        window -= at_once;
         while (reach > 0 && windows_of(terms[reach - 1].bits, width) <= window) reach--;
-        engine->sum_window(&sum, buckets, half, terms, digits + (size_t)window * count, reach);
-        for (unsigned i = 0; i < width; i++) point_double(out, out, i + 1 == width);
-        point_cache(&cached, &sum);
-        point_add(out, out, &cached, 0);
+        engine->sum_windows(sums, buckets, half, terms, digits + (size_t)window * count, count,
+                            reach);
+        for (unsigned i = at_once; i-- > 0;) move_up_and_add(out, width, &sums[i]);
     }
     free(digits);
     free(buckets);

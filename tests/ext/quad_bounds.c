@@ -51,24 +51,24 @@ static int same(double lanes[5][4], const field expected[4]) {
     return 1;
 }
 
-QUAD_TARGET static int round_right(void) {
+LANES_TARGET static int round_right(void) {
     double a[5][4], b[5][4], out[5][4];
     field expected[4], back[4];
-    quad left, right, result;
+    lanes left, right, result;
     fill(a, 2 * REDUCED);
     fill(b, REDUCED);
     for (int i = 0; i < 5; i++) {
         left.limb[i] = _mm256_loadu_pd(a[i]);
         right.limb[i] = _mm256_loadu_pd(b[i]);
     }
-    quad_multiply(&result, &left, &right);
+    lanes_multiply(&result, &left, &right);
     for (int i = 0; i < 5; i++) _mm256_storeu_pd(out[i], result.limb[i]);
     for (int lane = 0; lane < 4; lane++) {
         field one = portable(a, lane), other = portable(b, lane);
         field_multiply(&expected[lane], &one, &other);
     }
     if (!same(out, expected)) return 0;
-    quad_square(&result, &right);
+    lanes_square(&result, &right);
     for (int i = 0; i < 5; i++) _mm256_storeu_pd(out[i], result.limb[i]);
     for (int lane = 0; lane < 4; lane++) {
         field one = portable(b, lane);
@@ -77,7 +77,7 @@ QUAD_TARGET static int round_right(void) {
     if (!same(out, expected)) return 0;
     fill(a, REDUCED);
     for (int i = 0; i < 5; i++) left.limb[i] = _mm256_loadu_pd(a[i]);
-    quad_subtract(&result, &left, &right);
+    lanes_subtract(&result, &left, &right);
     for (int i = 0; i < 5; i++) _mm256_storeu_pd(out[i], result.limb[i]);
     for (int lane = 0; lane < 4; lane++) {
         field one = portable(a, lane), other = portable(b, lane);
@@ -85,7 +85,7 @@ QUAD_TARGET static int round_right(void) {
         field_carry(&expected[lane]);
     }
     if (!same(out, expected)) return 0;
-    quad_add(&result, &left, &right);
+    lanes_add(&result, &left, &right);
     for (int i = 0; i < 5; i++) _mm256_storeu_pd(out[i], result.limb[i]);
     for (int lane = 0; lane < 4; lane++) {
         field one = portable(a, lane), other = portable(b, lane);
@@ -93,22 +93,22 @@ QUAD_TARGET static int round_right(void) {
         field_carry(&expected[lane]);
     }
     if (!same(out, expected)) return 0;
-    quad_to_fields(back, &left);
+    lanes_to_fields(back, &left);
     for (int lane = 0; lane < 4; lane++) {
         expected[lane] = portable(a, lane);
         field_carry(&back[lane]);
         if (!field_equal(&back[lane], &expected[lane])) return 0;
     }
-    quad_from_fields(&result, back);
+    lanes_from_fields(&result, back);
     for (int i = 0; i < 5; i++) _mm256_storeu_pd(out[i], result.limb[i]);
     return same(out, expected);
 }
 
-QUAD_TARGET static int right_in_mode(unsigned mode) {
+LANES_TARGET static int right_in_mode(unsigned mode) {
     _MM_SET_ROUNDING_MODE(mode);
-    unsigned before = quad_enter();
+    unsigned before = lanes_enter();
     int right = round_right();
-    quad_leave(before);
+    lanes_leave(before);
     return right && _MM_GET_ROUNDING_MODE() == mode;
 }
 

@@ -1,52 +1,33 @@
 """The native code under the compiler's address and undefined-behaviour sanitizers."""
 
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.ext import vectors
+from tests.ext import compiling, vectors
 
-NATIVE = Path(__file__).resolve().parents[2] / "ext" / "native"
-FLAGS = [
-    *("-std=gnu11", "-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
-    # Small functions instead of inlined ones: a checked build of these takes minutes otherwise.
-    "-DFIELD_INLINE=static __attribute__((noinline, unused))",
-    '-DQUAD_INLINE=static __attribute__((noinline, unused, target("avx2,fma")))',
-]
+FLAGS = [*compiling.SMALL_FUNCTIONS, *compiling.SANITIZERS, *compiling.EMULATED_IFMA]
 SEEDS = (1, 2)
 
-COMPILER = shutil.which("cc")
-
 Build = Callable[[str], Path]
-
-
-def compile_with(arguments: list[str], directory: Path) -> None:
-    if COMPILER is None:
-        pytest.skip("no C compiler here")
-    command = [COMPILER, *FLAGS, f"-I{NATIVE}", *arguments]
-    built = subprocess.run(command, capture_output=True, text=True, check=False, cwd=directory)
-    if "cannot find" in built.stderr and "san" in built.stderr:
-        pytest.skip("this compiler comes without the sanitizers' libraries")
-    assert built.returncode == 0, built.stderr
 
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     """Links a program of this directory with all native code, which is compiled once."""
     directory = tmp_path_factory.mktemp("sanitized")
-    sources = sorted(NATIVE.glob("*.c"))
-    compile_with(["-c", *map(str, sources)], directory)
+    sources = sorted(compiling.NATIVE.glob("*.c"))
+    compiling.compile_with([*FLAGS, "-c", *map(str, sources)], directory)
 
     def linked(name: str) -> Path:
         program = directory / name
         if not program.exists():
             objects = [f"{source.stem}.o" for source in sources]
-            main = str(Path(__file__).with_name(f"{name}.c"))
-            compile_with([main, *objects, "-o", str(program)], directory)
+            main = str(compiling.HERE / f"{name}.c")
+            compiling.compile_with([*FLAGS, main, *objects, "-o", str(program)], directory)
         return program
 
     return linked
