@@ -15,6 +15,7 @@ from chain.market_simulation.strategies import (
     VERIFIERS,
     ProviderStrategy,
     VerifierStrategy,
+    Words,
 )
 from chain.parameters import Parameters
 
@@ -68,6 +69,16 @@ def strategies(base: Scenario) -> Iterator[tuple[str, Scenario]]:
         share = f"{count} of {len(base.verifiers)}"
         yield f"verifiers: {LAZY_TOGETHER.name}, {share}", by_verifiers(base, LAZY_TOGETHER, count)
         yield f"provider and verifiers: int4 weights passed, {share}", cartel(base, count)
+
+
+def passing(base: Scenario) -> Iterator[tuple[str, Scenario]]:
+    """Verifiers that do no work and say PASS, as traps would find them."""
+    for row in VERIFIERS:
+        if not row.works and row.words is Words.PASS:
+            yield f"verifier: {row.name}", by_verifiers(base, row, 1)
+    for count in group_sizes(len(base.verifiers)):
+        share = f"{count} of {len(base.verifiers)}"
+        yield f"verifiers: {LAZY_TOGETHER.name}, {share}", by_verifiers(base, LAZY_TOGETHER, count)
 
 
 def group_sizes(verifiers: int) -> tuple[int, ...]:

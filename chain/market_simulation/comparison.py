@@ -35,6 +35,14 @@ class Comparison:
     parts: float
     """Of the strategy, a run."""
     honest_parts: float
+    others: float
+    """What a verifier outside of the group earned a seat beside the strategy."""
+    others_beside_honest: float
+    wrong_passes: float
+    """Seats that passed what two thirds failed, a part."""
+    wrong_fails: float
+    """Seats that failed what was then verified, a part."""
+    traps: int
     frauds_passed: int
     statuses: tuple[int, int, int]
     """Jobs verified, rejected, refunded with the strategy, over all seeds."""
@@ -88,6 +96,11 @@ class Arena:
             ),
             parts=fmean(_parts(scenario, run) for run, _ in pairs),
             honest_parts=fmean(divisors),
+            others=fmean(_others(run) for run, _ in pairs),
+            others_beside_honest=fmean(_others(run) for _, run in pairs),
+            wrong_passes=sum(run.wrong_passes for run, _ in pairs) / sum(divisors),
+            wrong_fails=sum(run.wrong_fails for run, _ in pairs) / sum(divisors),
+            traps=sum(run.traps for run, _ in pairs),
             frauds_passed=sum(run.frauds_passed for run, _ in pairs),
             statuses=(sum(first), sum(second), sum(third)),
         )
@@ -111,3 +124,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 def _parts(scenario: Scenario, played: Played) -> int:
     return max(1, played.provider_parts if scenario.group_providers else played.verifier_parts)
+
+
+def _others(played: Played) -> float:
+    return played.others_profit / max(1, played.others_parts)

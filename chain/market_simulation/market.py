@@ -1,5 +1,6 @@
 """One market played out on a ledger: requests in waves, agents moving until every job is final."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +16,7 @@ from chain.market_simulation.strategies import ProviderStrategy
 from chain.market_simulation.verifiers import Fate, Seat, VerifierAgent
 from chain.records import Job, JobReceipt, JobStatus, TransactionReceipt
 from chain.transactions import job_id, make_operation
-from consensus.values import JobReveal, Validator, ValidatorSet
+from consensus.values import JobReveal, Validator, ValidatorSet, Verdict
 from consensus.wire import decode, encode
 from ext.hashing import tagged_hash
 from ext.transactions import parse_batch, transaction_id
@@ -36,6 +37,7 @@ each of them, before it can stake anew."""
 WAVE_BLOCKS_MAX: Final = 1_000
 CAPACITY: Final = 1_024
 ROYALTY_BPS: Final = 500
+TRAP_PRICE_FACTOR: Final = 1_000
 GATEWAY: Final = 0
 """The validator that carries all transactions and operates all providers; it verifies nothing, so
 that its fees are nobody's profit."""
@@ -68,8 +70,17 @@ class Played:
     """Jobs of others that the group's providers were assigned."""
     verifier_parts: int
     """Seats the group's verifiers were drawn for."""
+    others_profit: int
+    """Of the verifiers outside of the group."""
+    others_parts: int
+    """Seats they were drawn for."""
     statuses: tuple[int, int, int]
-    """Jobs verified, rejected, refunded."""
+    """Jobs verified, rejected, refunded, traps included."""
+    traps: int
+    wrong_passes: int
+    """Seats of the group that said PASS to a result which two thirds then failed."""
+    wrong_fails: int
+    """Seats of the group that said FAIL to a result that was then verified."""
     frauds_passed: int
     """Jobs whose evidence shows, and which were verified nevertheless."""
     execution_root: bytes
@@ -96,8 +107,9 @@ class Market:
                 for index, strategy in enumerate(scenario.providers)
             )
         }
-        self.requester, self.owner = _account("requester"), _account("owner")
-        people = [self.requester, self.owner, *self.providers, *(m.account for m in members)]
+        self.requester, self.owner, self.trapper = map(_account, ("requester", "owner", "trapper"))
+        people = [self.requester, self.owner, self.trapper, *self.providers]
+        people += [member.account for member in members]
         self.ledger = Ledger.from_genesis(
             CHAIN,
             scenario.parameters,
@@ -113,33 +125,40 @@ class Market:
         self._attestations: dict[int, list[bytes]] = {}
         self._salt = 0
         self._ordinal = 0
-        self._verdicts = dict.fromkeys(
-            (JobStatus.VERIFIED, JobStatus.REJECTED, JobStatus.REFUNDED), 0
-        )
-        self._frauds_passed = 0
+        self._ends = dict.fromkeys((JobStatus.VERIFIED, JobStatus.REJECTED, JobStatus.REFUNDED), 0)
+        self._frauds_passed = self._wrong_passes = self._wrong_fails = self._traps = 0
         self._open_market()
 
     def play(self) -> Played:
         """All jobs, to their ends."""
-        before = self._group_wealth()
+        before = self._wealth()
         left = self.scenario.jobs
         while left:
             count = min(left, WAVE_JOBS)
             self._wave(count)
             left -= count
         providers, verifiers = self._group()
+        others = list(self.verifiers.values())[len(verifiers) :]
+        after = self._wealth()
+        income = {key: amount - before[key] for key, amount in after.items()}
         spent = sum(agent.spent for agent in providers) + sum(agent.spent for agent in verifiers)
+        accounts = [agent.account for agent in providers] + [agent.account for agent in verifiers]
         gained = sum(agent.gained for agent in providers)
         return Played(
-            profit=self._group_wealth() - before - spent + gained,
+            profit=sum(income[account] for account in accounts) - spent + gained,
             spent=spent,
             provider_parts=sum(agent.assigned for agent in providers),
             verifier_parts=sum(agent.seats for agent in verifiers),
+            others_profit=sum(income[agent.account] - agent.spent for agent in others),
+            others_parts=sum(agent.seats for agent in others),
             statuses=(
-                self._verdicts[JobStatus.VERIFIED],
-                self._verdicts[JobStatus.REJECTED],
-                self._verdicts[JobStatus.REFUNDED],
+                self._ends[JobStatus.VERIFIED],
+                self._ends[JobStatus.REJECTED],
+                self._ends[JobStatus.REFUNDED],
             ),
+            traps=self._traps,
+            wrong_passes=self._wrong_passes,
+            wrong_fails=self._wrong_fails,
             frauds_passed=self._frauds_passed,
             execution_root=self.ledger.execution_root,
         )
@@ -149,11 +168,10 @@ class Market:
         verifiers = list(self.verifiers.values())[: self.scenario.group_verifiers]
         return providers, verifiers
 
-    def _group_wealth(self) -> int:
-        providers, verifiers = self._group()
-        keys = [agent.account for agent in providers] + [agent.account for agent in verifiers]
-        accounts = [self.ledger.account(key) for key in keys]
-        return sum(account.balance + account.stake + account.unbonding for account in accounts)
+    def _wealth(self) -> dict[bytes, int]:
+        """What each agent's account holds."""
+        accounts = [*self.providers, *(agent.account for agent in self.verifiers.values())]
+        return {key: sum(self.ledger.account(key)[:3]) for key in accounts}
 
     def _open_market(self) -> None:
         thresholds = pb.Thresholds(**self.assumptions.thresholds)
@@ -183,6 +201,10 @@ class Market:
         self._stake_up()
         for account in self.providers:
             self._send(account, offer)
+        if self.scenario.traps_ppm:
+            # So dear that nobody is sent there who does not ask for it.
+            offer.output_price *= TRAP_PRICE_FACTOR
+            self._send(self.trapper, offer)
         self._block()
         for _ in range(self.ledger.parameters.audit_delay_blocks):
             self._block()
@@ -190,7 +212,8 @@ class Market:
     def _stake_up(self) -> None:
         """Providers hold what an offer needs and no more: the least there is to slash."""
         needed = self.ledger.parameters.stake_min_per_offer
-        for account in self.providers:
+        trappers = [self.trapper] if self.scenario.traps_ppm else []
+        for account in (*self.providers, *trappers):
             missing = needed - self.ledger.account(account).stake
             if missing > 0:
                 self._send(account, pb.Stake(amount=missing))
@@ -200,14 +223,10 @@ class Market:
         self._stake_up()
         self._request(self.requester, count)
         for account, agent in self.providers.items():
-            own = sum(
-                self.chance.happens(
-                    agent.strategy.own_requests_ppm, b"own", account, _ordinal(self._ordinal + n)
-                )
-                for n in range(count)
-            )
-            if own:
-                self._request(account, own, pinned=account)
+            self._request(account, self._drawn(agent.strategy.own_requests_ppm, count), account)
+        traps = self._drawn(self.scenario.traps_ppm, count)
+        self._request(self.trapper, traps, self.trapper, TRAP_PRICE_FACTOR)
+        self._traps += traps
         self._block()
         for _ in range(WAVE_BLOCKS_MAX):
             jobs = list(self.ledger.open_jobs())
@@ -218,14 +237,23 @@ class Market:
             self._next_block()
         raise RuntimeError(f"jobs are still open after {WAVE_BLOCKS_MAX} blocks")
 
-    def _request(self, sender: bytes, count: int, pinned: bytes = b"") -> None:
+    def _drawn(self, share_ppm: int, count: int) -> int:
+        """How many of so many chances happen. Fixed for a seed and a share."""
+        ordinals = range(self._ordinal, self._ordinal + count)
+        return sum(self.chance.happens(share_ppm, b"more", _ordinal(n)) for n in ordinals)
+
+    def _request(
+        self, sender: bytes, count: int, pinned: bytes = b"", price_factor: int = 1
+    ) -> None:
+        if not count:
+            return
         work, parameters = self.scenario.work, self.ledger.parameters
         verification = parameters.verification_price * parameters.committee_size
         request = pb.RequestInference(
             model=MODEL,
             input=inference.InferenceInput(text="Why is the sky blue?"),
             sampling=inference.Sampling(max_output_tokens=work.output_tokens),
-            max_price=work.price + verification,
+            max_price=work.price * price_factor + verification,
             provider=pinned,
         )
         transaction = self._send(sender, *[request] * count)
@@ -261,6 +289,11 @@ class Market:
         if (key, job.attempts) in self._answered or job.provider is None:
             return
         self._answered.add((key, job.attempts))
+        result = pb.SubmitResult(job=key, result=_result(self.scenario))
+        if job.provider == self.trapper:
+            self.fates[key] = self.fates[key]._replace(shows=True)
+            self._send(self.trapper, result)
+            return
         agent = self.providers[job.provider]
         strategy, work = agent.strategy, self.scenario.work
         agent.assigned += job.requester != agent.account
@@ -275,7 +308,7 @@ class Market:
             self.fates[key] = fate._replace(shows=shows)
             cost = cost * self.assumptions.cost_of_fraud_ppm[strategy.fraud] // MILLION
         agent.spent += cost
-        self._send(agent.account, pb.SubmitResult(job=key, result=_result(self.scenario)))
+        self._send(agent.account, result)
 
     def _send(self, sender: bytes, *messages: Message) -> bytes:
         """Queue a transaction; its id. Signatures are checked before execution, so it has none."""
@@ -329,13 +362,22 @@ class Market:
 
     def _follow(self, key: bytes, final: JobReceipt) -> None:
         """Note what a job came to."""
-        self._verdicts[final.status] += 1
-        if final.status is not JobStatus.VERIFIED or final.provider is None:
+        self._ends[final.status] += 1
+        job = self.ledger.job(key)
+        if job is None or job.provider is None:
             return
-        self._frauds_passed += self.fates[key].shows
-        agent = self.providers[final.provider]
-        if agent.strategy.fraud in STEERING and final.requester != agent.account:
-            agent.gained += self.assumptions.steering_gain
+        words = Counter(seat.verdict for seat in job.committee)
+        group = range(GATEWAY + 1, GATEWAY + 1 + self.scenario.group_verifiers)
+        own = Counter(seat.verdict for seat in job.committee if seat.validator in group)
+        if final.status is JobStatus.REJECTED:
+            fails, passes = words[Verdict.FAIL], words[Verdict.PASS]
+            self._wrong_passes += own[Verdict.PASS] if fails >= 2 * passes else 0
+        elif final.status is JobStatus.VERIFIED:
+            self._wrong_fails += own[Verdict.FAIL]
+            self._frauds_passed += self.fates[key].shows
+            agent = self.providers.get(job.provider)
+            if agent is not None and agent.strategy.fraud in STEERING:
+                agent.gained += self.assumptions.steering_gain * (job.requester != agent.account)
 
 
 def _batch(lane: int, transactions: list[pb.SignedTx], attestations: list[bytes]) -> LaneBatch:

@@ -1,7 +1,7 @@
 """The report: what was assumed, what every strategy earns, what each rule does to it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from chain.market_simulation.assumptions import Assumptions
@@ -9,6 +9,7 @@ from chain.market_simulation.catalogue import (
     FRAUD,
     by_provider,
     detections,
+    passing,
     strategies,
     sweeps,
     with_detection,
@@ -18,6 +19,8 @@ from chain.market_simulation.scenarios import Scenario
 
 VERSION: Final = 1
 SWEEP_SEEDS: Final = 2
+TRAPS_PPM: Final = 100_000
+"""More than anybody would pay for, so that a short run has some; penalties go with 1 / this."""
 Tell = Callable[[str], None]
 
 
@@ -50,6 +53,7 @@ def build(base: Scenario, assumptions: Assumptions, options: Options, tell: Tell
         "strategies": rows,
         "honesty_does_not_pay_against": [row["name"] for row in rows if not row["honesty_pays"]],
     }
+    report["traps"] = _traps(base, arena, tell)
     if options.with_sweeps:
         report["sweeps"] = _sweeps(base, assumptions, options, tell)
     return report
@@ -57,16 +61,41 @@ def build(base: Scenario, assumptions: Assumptions, options: Options, tell: Tell
 
 def lines(report: dict[str, Any]) -> list[str]:
     """The report for people."""
-    head = f"{'grain a part':<52}{'strategy':>15}{'honest':>12}{'margin':>15}{'least':>15}  / cost"
+    names = ("strategy", "honest", "margin", "least", "over cost", "others")
+    head = f"{'grain a part':<52}" + "".join(f"{name:>15}" for name in names)
     found = [head]
     for row in report["strategies"]:
         mark = "" if row["honesty_pays"] else "  HONESTY DOES NOT PAY"
         found.append(
-            f"{row['name']:<52}{row['strategy']['mean']:>15,.0f}{row['honest']['mean']:>12,.0f}"
+            f"{row['name']:<52}{row['strategy']['mean']:>15,.0f}{row['honest']['mean']:>15,.0f}"
             f"{row['margin']['mean']:>15,.0f}{row['margin']['least']:>15,.0f}"
-            f"{row['margin_over_cost']:>8,.1f}{mark}"
+            f"{row['margin_over_cost']:>15,.1f}{_change(row['others']):>15,.0f}{mark}"
         )
     return found
+
+
+def _change(others: dict[str, float]) -> float:
+    """What a verifier outside of the group gains a seat by the strategy."""
+    return others["beside_strategy"] - others["beside_honest"]
+
+
+def _traps(base: Scenario, arena: Arena, tell: Tell) -> dict[str, Any]:
+    """What a verifier without work would have to lose for each wrong PASS, were there traps.
+
+    No rule on chain takes this from it yet: the ledger says how often it would be due.
+    """
+    rows = []
+    for name, scenario in passing(base):
+        tell(f"traps: {name}")
+        comparison = arena.compare(name, replace(scenario, traps_ppm=TRAPS_PPM))
+        gain, wrong = -comparison.margin.mean, comparison.wrong_passes
+        rows.append(
+            {
+                **_row(comparison),
+                "penalty_to_break_even": max(0.0, gain) / wrong if wrong else None,
+            }
+        )
+    return {"traps_ppm": TRAPS_PPM, "strategies": rows}
 
 
 def _sweeps(
@@ -120,6 +149,13 @@ def _row(comparison: Comparison) -> dict[str, Any]:
         "honest_cost": comparison.honest_cost,
         "parts": comparison.parts,
         "honest_parts": comparison.honest_parts,
+        "others": {
+            "beside_strategy": comparison.others,
+            "beside_honest": comparison.others_beside_honest,
+        },
+        "wrong_passes": comparison.wrong_passes,
+        "wrong_fails": comparison.wrong_fails,
+        "traps": comparison.traps,
         "jobs": {"verified": verified, "rejected": rejected, "refunded": refunded},
         "frauds_passed": comparison.frauds_passed,
     }

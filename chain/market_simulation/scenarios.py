@@ -42,6 +42,8 @@ class Scenario:
     """How many of the providers are the group's."""
     group_verifiers: int = 0
     jobs: int = JOBS_DEFAULT
+    traps_ppm: int = 0
+    """Traps, known-bad answers that look like others, for each million jobs of others."""
     work: Work = Work()
     parameters: Parameters = field(default_factory=Parameters)
 
