@@ -71,13 +71,14 @@ format: build ## Rewrite the sources in the project's format
 	$(BIN)/ruff format .
 
 test: build ## Run every test (ARGUMENTS='tests/ext -k merkle' narrows it)
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup $(ARGUMENTS)
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGUMENTS)
 
 fuzz: build ## Try random input on everything that reads it (SECONDS=60 each, SEED=1)
 	$(BIN)/python -m tests.fuzz --full --seconds $(SECONDS) --seed $(SEED)
 
-soak: build ## Compare the ledger with its specification (OPERATIONS=100000, SEED=1)
+soak: build ## Long forms: ledger and specification, every level of x86-64 (OPERATIONS=100000, SEED=1)
 	ASSAY_SOAK_OPERATIONS=$(OPERATIONS) ASSAY_SOAK_SEED=$(SEED) $(BIN)/pytest tests/chain/test_specification.py
+	ASSAY_EVERY_LEVEL=1 $(BIN)/pytest tests/runtime/test_instruction_sets.py
 
 bench: build ## Measure the hot path (ratios against a baseline of the same run)
 	$(BIN)/pytest bench --benchmark-only $(ARGUMENTS)

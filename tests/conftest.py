@@ -17,16 +17,37 @@ settings.load_profile("assay")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-# Their tests share one set of processes, so one worker runs them all, one after the other.
-TOGETHER = (Path("tests/e2e"), Path("tests/runtime/vllm"))
+# Devnets of five processes each: one worker runs them all, one after the other.
+TOGETHER = Path("tests/e2e")
+# These go first, so that no worker is left with a long one at the end while others have none.
+LONGEST = (
+    TOGETHER,
+    Path("tests/runtime/vllm/test_vllm_service.py"),
+    Path("tests/fuzz/test_fuzz.py"),
+    Path("tests/runtime/test_instruction_sets.py"),
+    Path("tests/runtime/calibration/test_vllm_side.py"),
+    Path("tests/runtime/benchmark/test_bench_vllm.py"),
+    Path("tests/runtime/vllm/test_ray.py"),
+    Path("tests/runtime/test_smollm2.py"),
+    Path("tests/ext/test_hostile_input.py"),
+    Path("tests/consensus/test_sim.py"),
+    Path("tests/chain/test_store_crashes.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers a file stays on one of them, and so does a folder of TOGETHER."""
-    for item in items:
-        place = item.path.relative_to(REPOSITORY)
-        group = next((folder for folder in TOGETHER if folder in place.parents), place)
+    """With several workers a file stays on one of them, and so does TOGETHER; LONGEST go first."""
+    groups = {item: _group(item) for item in items}
+    for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(str(group)))
+    items.sort(
+        key=lambda item: LONGEST.index(groups[item]) if groups[item] in LONGEST else len(LONGEST)
+    )
+
+
+def _group(item: pytest.Item) -> Path:
+    place = item.path.relative_to(REPOSITORY)
+    return TOGETHER if TOGETHER in place.parents else place
 
 
 @pytest.fixture(scope="session")

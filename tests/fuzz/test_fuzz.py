@@ -15,7 +15,7 @@ from tests.fuzz.harness import Target
 from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 2.0
+SECONDS = 10.0
 SAMPLE = 40
 
 

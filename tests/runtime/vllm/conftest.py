@@ -1,4 +1,4 @@
-"""vLLM as a real process, one a precision for the whole run, and the reference engine to judge it.
+"""vLLM as a real process, one a precision for a file, and the reference engine to judge it.
 
 vLLM lives in an environment of its own: ASSAY_TORCH_PYTHON names its Python. Without it these tests
 are skipped, or fail where ASSAY_REQUIRE_VLLM=1.
@@ -142,7 +142,7 @@ def vllm_process(package: ModelPackage, folder: Path, *options: str) -> Iterator
             assert not alive, "the runtime left processes behind"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def float32(
     smollm2_package: ModelPackage, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
@@ -151,7 +151,7 @@ def float32(
         yield served
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bfloat16(
     smollm2_package: ModelPackage, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
@@ -161,7 +161,7 @@ def bfloat16(
         yield served
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def reference(smollm2_package: ModelPackage) -> Iterator[ReferenceEngine]:
     """The reference engine on the same package."""
     engine = ReferenceEngine.load(smollm2_package, threads=1)
