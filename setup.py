@@ -47,6 +47,7 @@ NATIVE_SOURCES = {
     "transfers": [
         *("accounts", "key_index", "leaves", "memory", "merkle", "sha256", "transfers", "window"),
     ],
+    "tuples": [],
 }
 
 

@@ -1,7 +1,6 @@
 """What a block did, for those who follow: the leaves of the events tree."""
 
 import enum
-import struct
 from dataclasses import dataclass
 
 from consensus.wire import U8, U64, Hash, PublicKey, encode
@@ -43,15 +42,3 @@ class Event:
     def leaf(self) -> bytes:
         """The events tree's leaf data: a tag byte, then the encoding."""
         return b"E" + encode(self)
-
-
-_TAIL = struct.Struct("<QB").pack
-_HEADS = {kind: b"E" + kind.to_bytes(1, "little") for kind in EventKind}
-
-
-def event_leaf(
-    kind: EventKind, subject: bytes, other: bytes | None, amount: int, code: int
-) -> bytes:
-    """`Event(...).leaf()`, laid out by hand: the same bytes at a fraction of the cost."""
-    party = b"\0" if other is None else b"\1" + other
-    return _HEADS[kind] + subject + party + _TAIL(amount, code)

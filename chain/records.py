@@ -12,6 +12,7 @@ from typing import Annotated, NamedTuple
 from consensus.values import FINGERPRINT_VALUES_MAX, Scores, Verdict
 from consensus.wire import I32, U8, U16, U32, U64, Count, Hash, PublicKey, Size, encode
 from ext.hashing import tagged_hash
+from ext.tuples import quickly_replaced
 
 COMMITTEE_MAX = 31
 NAME_BYTES_MAX = 64
@@ -25,6 +26,7 @@ Profile = Annotated[str, Size(PROFILE_BYTES_MAX)]
 """Name of an engine's arithmetic, as a runtime reports it."""
 
 
+@quickly_replaced
 class Account(NamedTuple):
     """Balance and stake of one key. Escrow is held by the job, not by the account."""
 
@@ -70,6 +72,7 @@ class Model:
     """Rising by provider's, then verifier's profile; `chain.pairs` has the rules."""
 
 
+@quickly_replaced
 class Offer(NamedTuple):
     """A provider's standing offer; the table's key is model ‖ provider."""
 
@@ -108,6 +111,7 @@ class Tier(enum.IntEnum):
     CRITICAL = 2
 
 
+@quickly_replaced
 class CommitteeSeat(NamedTuple):
     """One verifier's place on a job's committee, and what it has said so far."""
 
@@ -122,6 +126,7 @@ class CommitteeSeat(NamedTuple):
     """SHA-256 of the reveal's encoding, so that state stays small."""
 
 
+@quickly_replaced
 class Job(NamedTuple):
     """One inference request from escrow to settlement."""
 

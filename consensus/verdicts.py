@@ -111,6 +111,10 @@ def outliers(
     if len(members) < COMPARISON_MEMBERS_MIN:
         return ()
     count = lengths.pop()
+    strictest = min([tolerances[member] for member in members])
+    values_at = zip(*[fingerprints[member] for member in members], strict=True)
+    if all([max(values) - min(values) <= strictest for values in values_at]):
+        return ()  # nobody disagrees with anybody, as almost always
     misses = dict.fromkeys(members, 0)
     for position in range(count):
         sorted_values: dict[int, list[int]] = {}

@@ -60,6 +60,9 @@ class RunOutput:
         """Add leaf data made by Python; its index. Raises OverflowError above 4 GiB of leaves."""
     def append_event(self, leaf: bytes) -> int:
         """Add leaf data made by Python; its index. Raises OverflowError above 4 GiB of leaves."""
+    def emit(self, kind: int, subject: bytes, other: bytes | None, amount: int, code: int) -> None:
+        """Add the leaf of an event (chain.events.Event). Raises ValueError for a subject or another
+        that is not 32 bytes, and OverflowError."""
     def truncate_events(self, count: int) -> None:
         """Forget all but the first `count` events. Raises ValueError for more than there are."""
     def receipt_leaves(self) -> tuple[bytes, bytes]:

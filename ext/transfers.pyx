@@ -67,6 +67,9 @@ cdef extern from "transfers.h" nogil:
         const assay_transfer_rules *rules, const uint8_t *lane_owner, assay_run_output *output,
         size_t *position, size_t stop)
     const size_t ASSAY_REASON_BYTES_MAX
+    assay_leaves_status assay_add_event(
+        assay_leaves *events, uint8_t kind, const uint8_t *subject, const uint8_t *other,
+        uint64_t amount, uint8_t code)
     assay_run_status assay_charge_envelope(
         assay_accounts *accounts, assay_window *window, const assay_run_batch *batch,
         const assay_transfer_rules *rules, const uint8_t *lane_owner, assay_run_output *output,
@@ -134,6 +137,21 @@ cdef class RunOutput:
         with self.lock:
             return append(&self.output.events, leaf)
 
+    def emit(self, uint8_t kind, bytes subject not None, bytes other, uint64_t amount,
+             uint8_t code):
+        cdef const uint8_t *second = NULL
+        cdef assay_leaves_status status
+        if len(subject) != 32 or (other is not None and len(other) != 32):
+            raise ValueError("an event's subject, and what else it names, have 32 bytes")
+        if other is not None:
+            second = <const uint8_t *>PyBytes_AS_STRING(other)
+        with self.lock:
+            status = assay_add_event(
+                &self.output.events, kind, <const uint8_t *>PyBytes_AS_STRING(subject), second,
+                amount, code)
+        if status != ASSAY_LEAVES_OK:
+            raise unfit(status)
+
     def truncate_events(self, count):
         with self.lock:
             if not 0 <= count <= <Py_ssize_t>self.output.events.count:
@@ -161,12 +179,17 @@ cdef object no_room():
     return OverflowError("the leaves of one block exceed 4 GiB")
 
 
+cdef object unfit(assay_leaves_status status):
+    """The exception for a status that is not OK."""
+    if status == ASSAY_LEAVES_TOO_LONG:
+        return no_room()
+    return MemoryError("no memory for another leaf")
+
+
 cdef object append(assay_leaves *leaves, bytes leaf):
     cdef assay_leaves_status status = assay_leaves_reserve(leaves, 1, len(leaf))
-    if status == ASSAY_LEAVES_TOO_LONG:
-        raise no_room()
     if status != ASSAY_LEAVES_OK:
-        raise MemoryError("no memory for another leaf")
+        raise unfit(status)
     memcpy(assay_leaves_open(leaves, len(leaf)), PyBytes_AS_STRING(leaf), len(leaf))
     return <Py_ssize_t>leaves.count - 1
 

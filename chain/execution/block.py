@@ -55,7 +55,7 @@ def run_lanes(
             if stop < count and classes[stop] == OTHER:
                 include(scope, chain_id, batch.transaction(stop), owner, window)
             elif stop < count:
-                include_parsed(scope, bodies, stop, envelopes)
+                include_parsed(scope, bodies, stop, classes[stop], envelopes)
             place = stop + 1
         attest_all(scope, lane.lane, batch)
     scope.burn(output.burned)
@@ -145,7 +145,9 @@ def include(
     window.add(signed.id, scope.height, leaf)
 
 
-def include_parsed(scope: Scope, bodies: Bodies, place: int, envelopes: Envelopes) -> None:
+def include_parsed(
+    scope: Scope, bodies: Bodies, place: int, kind: int, envelopes: Envelopes
+) -> None:
     """`include` for a transaction whose only operation asks for a job or answers one.
 
     There is nothing to roll back: both refuse before they write.
@@ -155,7 +157,7 @@ def include_parsed(scope: Scope, bodies: Bodies, place: int, envelopes: Envelope
         return
     reason = ""
     try:
-        if bodies.classes[place] == REQUEST:
+        if kind == REQUEST:
             new_job = bodies.job_opened(place)
             request = jobs.Request(*bodies.request(place))
             jobs.open_job(scope, bodies.sender(place), request, new_job)

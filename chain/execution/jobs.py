@@ -5,15 +5,15 @@ Each has two halves. `read_request` and `read_result` refuse what no state could
 transaction. `open_job` and `answer_job` do the rest for both ways, and refuse before they write.
 """
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from assay.v1 import inference_pb2 as inference
 from assay.v1 import transactions_pb2 as pb
-from chain.execution.market import check_provider_key, live_offers, price_floor
+from chain.execution.market import check_provider_key, price_floors
 from chain.execution.scope import Scope
 from chain.records import PROFILE_BYTES_MAX, Job, JobStatus, Model, Tier
 from chain.rejections import Rejection, RejectionReason
+from chain.state import ACCOUNT_BYTES, ID_BYTES
 from chain.transactions import result_bytes
 from ext.bodies import JobLimits
 from ext.hashing import tagged_hash
@@ -61,6 +61,43 @@ def request_digest(request: bytes) -> bytes:
 def result_digest(result: bytes) -> bytes:
     """Digest of an InferenceResult, as signed."""
     return tagged_hash(b"result", result)
+
+
+_NEW_JOB = Job(
+    requester=bytes(ACCOUNT_BYTES),
+    model=bytes(ID_BYTES),
+    request_digest=bytes(ID_BYTES),
+    tier=Tier.STANDARD,
+    max_price=0,
+    escrow=0,
+    max_output_tokens=0,
+    pinned_provider=None,
+    requested_height=0,
+    requested_ms=0,
+    answer_within_ms=0,
+    status=JobStatus.REQUESTED,
+    attempts=0,
+    provider=None,
+    operator=0,
+    engine_profile="",
+    input_price=0,
+    output_price=0,
+    seed=None,
+    deadline_ms=0,
+    result_digest=None,
+    answered_height=0,
+    draw_height=0,
+    input_tokens=0,
+    output_tokens=0,
+    round=0,
+    audit_beacon=None,
+    committee=(),
+    tried=(),
+    escalated=False,
+    redrawn=False,
+    final_height=0,
+)
+"""Of nobody yet: a request fills in what it says."""
 
 
 class Request(NamedTuple):
@@ -144,16 +181,10 @@ def open_job(scope: Scope, sender: bytes, request: Request, new_job: bytes) -> N
     check_fits(request, model.context_tokens)
     check_output_limit(scope, output_tokens, model)
     tier = _TIERS[request.tier]
-    _check_price(
-        max_price,
-        (
-            price_floor(scope, offer, identity, tier, output_tokens)
-            for _, offer in live_offers(scope, identity, request.provider)
-        ),
-    )
+    _check_price(max_price, output_tokens, price_floors(scope, identity, request.provider, tier))
     within_ms = _answer_within_ms(scope, request.answer_within_ms)
     scope.debit(sender, max_price)
-    job = Job(
+    job = _NEW_JOB._replace(
         requester=sender,
         model=identity,
         request_digest=request.digest,
@@ -165,27 +196,8 @@ def open_job(scope: Scope, sender: bytes, request: Request, new_job: bytes) -> N
         requested_height=scope.height,
         requested_ms=scope.timestamp_ms,
         answer_within_ms=within_ms,
-        status=JobStatus.REQUESTED,
-        attempts=0,
-        provider=None,
-        operator=0,
-        engine_profile="",
-        input_price=0,
-        output_price=0,
         seed=request.seed,
         deadline_ms=scope.timestamp_ms + scope.parameters.assign_within_ms,
-        result_digest=None,
-        answered_height=0,
-        draw_height=0,
-        input_tokens=0,
-        output_tokens=0,
-        round=0,
-        audit_beacon=None,
-        committee=(),
-        tried=(),
-        escalated=False,
-        redrawn=False,
-        final_height=0,
     )
     scope.payloads.append((request.digest, request.signed))
     scope.put_job(new_job, job, before=None)
@@ -333,18 +345,16 @@ def check_answers(result: Result, job: Job, model: Model) -> None:
         )
 
 
-def _check_price(max_price: int, floors: Iterable[int]) -> None:
+def _check_price(max_price: int, output_tokens: int, floors: tuple[tuple[int, int], ...]) -> None:
     """Refuse a price below what every open offer needs. Raises Rejection."""
-    needed: int | None = None
-    for floor in floors:
-        if max_price >= floor:
-            return
-        needed = floor if needed is None else min(needed, floor)
-    if needed is None:
+    if not floors:
         raise Rejection(
             RejectionReason.NO_OFFER,
             "there is no open offer for this model, or none by the provider asked for",
         )
+    needed = min([price * output_tokens + verification for price, verification in floors])
+    if max_price >= needed:
+        return
     raise Rejection(
         RejectionReason.PRICE_TOO_LOW,
         f"max_price is {max_price} grain; the cheapest offer needs {needed} for the output tokens "

@@ -6,11 +6,10 @@ stays stuck.
 """
 
 from chain.execution.market import (
-    can_be_judged,
     eligible_verifiers,
-    live_offers,
     price_floor,
     seats_to_draw,
+    takers,
 )
 from chain.execution.ruling import count_round, start_reveals
 from chain.execution.scope import Scope
@@ -45,20 +44,24 @@ def advance(scope: Scope, job_id: bytes) -> None:
         count_round(scope, job_id, job)
 
 
-def available_offers(scope: Scope, job: Job) -> list[tuple[bytes, Offer]]:
-    """(provider, offer) that could take the job now: free, affordable, not tried before, and with
-    verifiers enough to judge what it answers."""
-    return [
-        (provider, offer)
-        for provider, offer in live_offers(scope, job.model, job.pinned_provider)
-        if offer.open_jobs < offer.capacity
-        and provider not in job.tried
-        and price_floor(scope, offer, job.model, job.tier, job.max_output_tokens) <= job.escrow
-        and can_be_judged(scope, job.model, provider, offer)
-    ]
+def available_offers(scope: Scope, job: Job) -> list[tuple[bytes, Offer, int]]:
+    """(provider, offer, stake) that could take the job now: free, affordable, not tried before, and
+    with verifiers enough to judge what it answers."""
+    model, offers = job.model, scope.state.offers
+    found = []
+    for provider, stake in takers(scope, model, job.pinned_provider):
+        offer = offers.get(model + provider)
+        if (
+            offer is not None
+            and offer.open_jobs < offer.capacity
+            and provider not in job.tried
+            and price_floor(scope, offer, model, job.tier, job.max_output_tokens) <= job.escrow
+        ):
+            found.append((provider, offer, stake))
+    return found
 
 
-def assignment_weights(scope: Scope, offers: list[tuple[bytes, Offer]]) -> list[Candidate]:
+def assignment_weights(scope: Scope, offers: list[tuple[bytes, Offer, int]]) -> list[Candidate]:
     """Weights: capped stake x free capacity x price x record, in integers.
 
     The price factor is the cheapest offer's price over this one's; the record factor is the share
@@ -66,17 +69,17 @@ def assignment_weights(scope: Scope, offers: list[tuple[bytes, Offer]]) -> list[
     """
     if not offers:
         return []
-    cheapest = min([offer.input_price + offer.output_price for _, offer in offers])
+    cheapest = min([offer.input_price + offer.output_price for _, offer, _ in offers])
     stake_max = scope.parameters.stake_weight_cap
     candidates = []
-    for index, (provider, offer) in enumerate(offers):
+    for index, (_, offer, staked) in enumerate(offers):
         price = offer.input_price + offer.output_price
         price_factor = FACTOR_SCALE * (cheapest + 1) // (price + 1) or 1
         done = offer.completed + 1
         record_factor = FACTOR_SCALE * done // (done + offer.failed) or 1
         free = offer.capacity - offer.open_jobs
         # One more, so that a chain without required stake can assign, too.
-        stake = min(scope.stake_of(provider), stake_max) + 1
+        stake = min(staked, stake_max) + 1
         candidates.append(Candidate(index, stake * free * price_factor * record_factor))
     return candidates
 
@@ -88,7 +91,7 @@ def assign(scope: Scope, job_id: bytes, job: Job) -> bool:
     drawn = draw(seed, assignment_weights(scope, offers), 1)
     if not drawn:
         return False
-    provider, offer = offers[drawn[0]]
+    provider, offer, _ = offers[drawn[0]]
     scope.put_offer(job.model, provider, offer._replace(open_jobs=offer.open_jobs + 1))
     assigned = job._replace(
         status=JobStatus.ASSIGNED,

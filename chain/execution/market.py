@@ -96,7 +96,7 @@ def set_offer(scope: Scope, sender: bytes, message: pb.SetOffer) -> None:
         completed=before.completed if before else 0,
         failed=before.failed if before else 0,
     )
-    scope.put_offer(message.model, sender, offer)
+    scope.put_new_offer(message.model, sender, offer)
     needed = stake_needed(scope, sender)
     if message.capacity > 0 and scope.account(sender).stake < needed:
         raise Rejection(
@@ -131,7 +131,7 @@ def set_verifier(scope: Scope, sender: bytes, message: pb.SetVerifier) -> None:
             f"has {_shown(message.engine_profile)}"
         )
     record = Verifier(scope.height, message.engine_profile) if message.serving else None
-    scope.state.put(scope.state.verifiers, key, record)
+    scope.put_verifier(key, record)
     scope.emit(EventKind.VERIFIER_SET, message.model, other=sender, code=int(message.serving))
 
 
@@ -151,17 +151,56 @@ def live_offers(scope: Scope, model: bytes, pinned: bytes | None) -> Iterator[tu
             yield provider, offer
 
 
+def takers(scope: Scope, model: bytes, pinned: bytes | None) -> tuple[tuple[bytes, int], ...]:
+    """(provider, stake) of open offers whose results can be judged, in order of provider."""
+    found = scope.notes.takers.get((model, pinned))
+    if found is None:
+        found = scope.notes.takers[model, pinned] = tuple(
+            (provider, scope.stake_of(provider))
+            for provider, offer in live_offers(scope, model, pinned)
+            if can_be_judged(scope, model, provider, offer)
+        )
+    return found
+
+
+def price_floors(
+    scope: Scope, model: bytes, pinned: bytes | None, tier: Tier
+) -> tuple[tuple[int, int], ...]:
+    """(price of an output token, price of verification) of open offers, each pair once."""
+    found = scope.notes.floors.get((model, pinned, tier))
+    if found is None:
+        floors = {
+            (offer.output_price, verification_floor(scope, offer, model, tier))
+            for _, offer in live_offers(scope, model, pinned)
+        }
+        found = scope.notes.floors[model, pinned, tier] = tuple(sorted(floors))
+    return found
+
+
 def price_floor(scope: Scope, offer: Offer, model: bytes, tier: Tier, output_tokens: int) -> int:
     """What a job may cost before its input is counted: the whole output, and its verification."""
+    return offer.output_price * output_tokens + verification_floor(scope, offer, model, tier)
+
+
+def verification_floor(scope: Scope, offer: Offer, model: bytes, tier: Tier) -> int:
+    """What the verification of a job may cost."""
     seats = scope.parameters.committee_size
     if tier is Tier.CRITICAL:
-        profile, registered = offer.engine_profile, scope.model(model)
-        able = sum(
+        able = able_verifiers(scope, model, offer.engine_profile)
+        seats = max(seats, min(able, COMMITTEE_MAX))
+    return scope.parameters.verification_price * seats
+
+
+def able_verifiers(scope: Scope, model: bytes, profile: str) -> int:
+    """How many validators say that they serve the model, and can judge results of the profile."""
+    able = scope.notes.verifiers.get((model, profile))
+    if able is None:
+        registered = scope.model(model)
+        able = scope.notes.verifiers[model, profile] = sum(
             thresholds_for(registered, profile, verifier.engine_profile) is not None
             for _, verifier in scope.state.verifiers.scan(model)
         )
-        seats = max(seats, min(able, COMMITTEE_MAX))
-    return offer.output_price * output_tokens + scope.parameters.verification_price * seats
+    return able
 
 
 def eligible_verifiers(scope: Scope, job: Job, height: int) -> dict[int, str]:

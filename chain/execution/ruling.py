@@ -6,6 +6,8 @@ refused counts as missing: the seat said nothing. A round ends when all have spo
 deadline.
 """
 
+from functools import lru_cache
+
 from chain.execution.market import eligible_verifiers, seats_to_draw
 from chain.execution.scope import Scope
 from chain.execution.settlement import refund, reject, settle
@@ -34,6 +36,10 @@ from ext.hashing import sha256
 
 ATTESTATION_BYTES_MAX = 2_048
 INDEX_BYTES = 2
+POSITIONS_KEPT = 4_096
+"""Sets of positions that are kept: each is asked for by every reveal of its round."""
+
+_positions = lru_cache(maxsize=POSITIONS_KEPT)(fingerprint_positions)
 
 
 def attest(scope: Scope, validator: int, data: bytes) -> None:
@@ -112,12 +118,11 @@ def round_positions(job: Job, validators: ValidatorSet) -> tuple[int, ...]:
     """Output positions that the current round fingerprints. ValueError before a draw."""
     if job.audit_beacon is None:
         raise ValueError("the job has no committee yet, so no positions")
-    members = [
-        validators.members[seat.validator].account
-        for seat in job.committee
-        if seat.round == job.round
-    ]
-    return fingerprint_positions(job.audit_beacon, members, job.output_tokens)
+    members = validators.members
+    seated = tuple(
+        [members[seat.validator].account for seat in job.committee if seat.round == job.round]
+    )
+    return _positions(job.audit_beacon, seated, job.output_tokens)
 
 
 def count_round(scope: Scope, job_id: bytes, job: Job) -> None:

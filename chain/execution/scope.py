@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from chain.events import EventKind, event_leaf
+from chain.events import EventKind
 from chain.execution import refusals
 from chain.execution.outcome import NewJob, RefusedAttestation
 from chain.parameters import Parameters
-from chain.records import Account, Job, JobReceipt, JobStatus, Model, Offer, Supply
+from chain.records import Account, Job, JobReceipt, JobStatus, Model, Offer, Supply, Tier, Verifier
 from chain.rejections import Rejection, RejectionReason
 from chain.state import SINGLE_KEY, Savepoint, State
 from consensus.values import ValidatorSet
@@ -27,8 +27,8 @@ class Output(Protocol):
     def append_receipt(self, leaf: bytes) -> int:
         """Add a receipt leaf; its index."""
 
-    def append_event(self, leaf: bytes) -> int:
-        """Add an event leaf; its index."""
+    def emit(self, kind: int, subject: bytes, other: bytes | None, amount: int, code: int) -> None:
+        """Add an event's leaf."""
 
     def truncate_events(self, count: int) -> None:
         """Forget all but the first `count` events."""
@@ -42,6 +42,26 @@ class ScopeSavepoint(NamedTuple):
     payloads: int
     new_jobs: int
     burned: int
+
+
+@dataclass(slots=True)
+class MarketNotes:
+    """What `market` worked out of offers, stakes and announcements of verifiers; wrong when one of
+    them changes, but for the counts in an offer."""
+
+    floors: dict[tuple[bytes, bytes | None, Tier], tuple[tuple[int, int], ...]] = field(
+        default_factory=dict
+    )
+    verifiers: dict[tuple[bytes, str], int] = field(default_factory=dict)
+    takers: dict[tuple[bytes, bytes | None], tuple[tuple[bytes, int], ...]] = field(
+        default_factory=dict
+    )
+
+    def forget(self) -> None:
+        """Something changed."""
+        self.floors.clear()
+        self.verifiers.clear()
+        self.takers.clear()
 
 
 @dataclass(slots=True)
@@ -64,6 +84,7 @@ class Scope:
     """Not yet in the supply's row; `end_block` puts it there."""
     unbonding: set[bytes] = field(default_factory=set)
     """Accounts whose unbonding may have changed."""
+    notes: MarketNotes = field(default_factory=MarketNotes)
 
     def savepoint(self) -> ScopeSavepoint:
         """A point that `rollback` returns to."""
@@ -82,6 +103,7 @@ class Scope:
         del self.payloads[savepoint.payloads :]
         del self.new_jobs[savepoint.new_jobs :]
         self.burned = savepoint.burned
+        self.notes.forget()
 
     def end_block(self) -> None:
         """Write what was gathered over the block."""
@@ -102,7 +124,7 @@ class Scope:
         code: int = 0,
     ) -> None:
         """Add an event."""
-        self.output.append_event(event_leaf(kind, subject, other, amount, code))
+        self.output.emit(kind, subject, other, amount, code)
 
     def account(self, key: bytes) -> Account:
         """The account; all zeros if there is none."""
@@ -116,6 +138,7 @@ class Scope:
 
     def put_account(self, key: bytes, account: Account) -> None:
         """Store an account."""
+        self.notes.forget()
         self.unbonding.add(key)
         self.state.accounts.put(
             key, account.balance, account.stake, account.unbonding, account.unbonding_until_ms
@@ -158,8 +181,18 @@ class Scope:
         return record
 
     def put_offer(self, model: bytes, provider: bytes, offer: Offer) -> None:
-        """Store an offer."""
+        """Store an offer of which nothing but counts has changed."""
         self.state.put(self.state.offers, model + provider, offer)
+
+    def put_new_offer(self, model: bytes, provider: bytes, offer: Offer) -> None:
+        """Store an offer that is new, or has other terms."""
+        self.notes.forget()
+        self.put_offer(model, provider, offer)
+
+    def put_verifier(self, key: bytes, verifier: Verifier | None) -> None:
+        """Store what a validator says of a model; None: that it does not serve it."""
+        self.notes.forget()
+        self.state.put(self.state.verifiers, key, verifier)
 
     def job(self, job: bytes) -> Job:
         """A job of the table. Raises Rejection for an unknown one."""

@@ -69,17 +69,25 @@ static void add_receipt(run *run, const uint8_t *id, const char *reason, uint64_
     put_le64(out, fee);
 }
 
-/* Event.leaf(): tag, kind, subject, other behind its flag, amount, code. */
-static void add_transferred(run *run, const uint8_t *sender, const uint8_t *receiver,
-                            uint64_t amount) {
-    uint8_t *out = assay_leaves_open(&run->output->events, EVENT_BYTES);
+/* Event.leaf(): tag, kind, subject, other behind its flag, amount, code. Room is reserved. */
+static void put_event(assay_leaves *events, uint8_t kind, const uint8_t *subject,
+                      const uint8_t *other, uint64_t amount, uint8_t code) {
+    uint8_t *out = assay_leaves_open(events, other == NULL ? EVENT_BYTES - ASSAY_KEY_BYTES
+                                                           : EVENT_BYTES);
     *out++ = 'E';
-    *out++ = TRANSFERRED;
-    out = put_bytes(out, sender, ASSAY_KEY_BYTES);
-    *out++ = 1;
-    out = put_bytes(out, receiver, ASSAY_KEY_BYTES);
+    *out++ = kind;
+    out = put_bytes(out, subject, ASSAY_KEY_BYTES);
+    *out++ = other != NULL;
+    if (other != NULL) out = put_bytes(out, other, ASSAY_KEY_BYTES);
     out = put_le64(out, amount);
-    *out = 0;
+    *out = code;
+}
+
+assay_leaves_status assay_add_event(assay_leaves *events, uint8_t kind, const uint8_t subject[32],
+                                    const uint8_t *other, uint64_t amount, uint8_t code) {
+    assay_leaves_status status = assay_leaves_reserve(events, 1, EVENT_BYTES);
+    if (status == ASSAY_LEAVES_OK) put_event(events, kind, subject, other, amount, code);
+    return status;
 }
 
 static uint64_t balance_of(const run *run, uint32_t row) {
@@ -138,7 +146,7 @@ static assay_run_status transfer_all(run *run, size_t index, uint32_t sender,
         debit(run, sender, amount);
         assay_run_status status = credit(run, receiver, receiver_hashes[i], amount);
         if (status != ASSAY_RUN_OK) return status;
-        add_transferred(run, sender_key, receiver, amount);
+        put_event(&run->output->events, TRANSFERRED, sender_key, receiver, amount, 0);
     }
     return ASSAY_RUN_OK;
 }

@@ -63,6 +63,10 @@ typedef struct {
     const assay_bodies *bodies;
 } assay_run_batch;
 
+/* Adds Event.leaf(); `other` may be NULL. */
+assay_leaves_status assay_add_event(assay_leaves *events, uint8_t kind, const uint8_t subject[32],
+                                    const uint8_t *other, uint64_t amount, uint8_t code);
+
 /* Executes transactions from `*position` on, to the first that is not plain or to `stop`, and leaves
  * `*position` there; on failure at the one that left nothing. The window accepts the height. */
 assay_run_status assay_run_transfers(assay_accounts *accounts, assay_window *window,

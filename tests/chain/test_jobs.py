@@ -261,7 +261,10 @@ def test_jobs_go_by_stake_free_capacity_price_and_record() -> None:
     )
 
     def weights(*offers: Offer) -> list[int]:
-        named = list(zip(PROVIDERS, offers, strict=False))
+        named = [
+            (provider, offer, scope.stake_of(provider))
+            for provider, offer in zip(PROVIDERS, offers, strict=False)
+        ]
         return [candidate.weight for candidate in assignment_weights(scope, named)]
 
     one = 10**9 * 2 * 1_000 * 1_000

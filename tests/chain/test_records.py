@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.events import Event, EventKind, event_leaf
+from chain.events import Event, EventKind
+from chain.leaves import PackedLeaves
 from chain.records import (
     CommitteeSeat,
     Job,
@@ -15,6 +16,7 @@ from chain.records import (
 from chain.rejections import RejectionReason
 from consensus.values import Scores, Verdict
 from consensus.wire import decode, encode
+from ext.transfers import RunOutput
 
 hashes = st.binary(min_size=32, max_size=32)
 u64s = st.integers(0, (1 << 64) - 1)
@@ -82,7 +84,9 @@ def test_an_events_leaf_is_its_encoding(
     kind: EventKind, subject: bytes, other: bytes | None, amount: int, code: int
 ) -> None:
     event = Event(kind, subject, other, amount, code)
-    assert event_leaf(kind, subject, other, amount, code) == event.leaf()
+    output = RunOutput()
+    output.emit(kind, subject, other, amount, code)
+    assert PackedLeaves(*output.event_leaves())[0] == event.leaf()
 
 
 @given(hashes, st.just("") | st.sampled_from(RejectionReason), u64s)

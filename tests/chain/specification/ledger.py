@@ -51,9 +51,8 @@ class PlainOutput:
         self.receipts.append(leaf)
         return len(self.receipts) - 1
 
-    def append_event(self, leaf: bytes) -> int:
-        self.event_leaves.append(leaf)
-        return len(self.event_leaves) - 1
+    def emit(self, kind: int, subject: bytes, other: bytes | None, amount: int, code: int) -> None:
+        self.event_leaves.append(Event(EventKind(kind), subject, other, amount, code).leaf())
 
     def truncate_events(self, count: int) -> None:
         del self.event_leaves[count:]
@@ -207,8 +206,7 @@ class SpecificationLedger:
             raise Rejection(RejectionReason.AMOUNT_ZERO, "")
         self._take(sender, message.amount)
         self._give(message.to, message.amount)
-        event = Event(EventKind.TRANSFERRED, sender, message.to, message.amount)
-        scope.output.append_event(event.leaf())
+        scope.output.emit(EventKind.TRANSFERRED, sender, message.to, message.amount, 0)
 
     def _take(self, key: bytes, amount: int) -> None:
         balance, *rest = self.state.accounts.get(key) or (0, 0, 0, 0)

@@ -1,0 +1,103 @@
+"""Values laid out as bytes: bounds, kinds, and the bytes by hand."""
+
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ext.packing import (
+    Layout,
+    exactly,
+    flag,
+    optional,
+    record,
+    sequence,
+    signed,
+    sized,
+    text,
+    unsigned,
+)
+
+
+class Pair(NamedTuple):
+    left: int
+    right: int
+
+
+class Named:
+    left = 1
+    right = 2
+
+
+@given(st.sampled_from([1, 2, 4, 8]), st.integers(-(1 << 65), 1 << 65))
+def test_a_number_has_pythons_bytes_or_is_refused(width: int, value: int) -> None:
+    for layout, is_signed in ((unsigned(width), False), (signed(width), True)):
+        try:
+            expected = value.to_bytes(width, "little", signed=is_signed)
+        except OverflowError:
+            with pytest.raises(ValueError, match=f"{value} does not fit {width} bytes"):
+                layout.pack(value)
+        else:
+            assert layout.pack(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("layout", "value", "expected"),
+    [
+        (flag(), True, b"\1"),
+        (flag(), 0, b"\0"),
+        (exactly(2), b"ab", b"ab"),
+        (exactly(2), bytearray(b"ab"), b"ab"),
+        (exactly(0), b"", b""),
+        (sized(3), b"abc", b"\3\0\0\0abc"),
+        (text(3), "ü", b"\2\0\0\0\xc3\xbc"),
+        (optional(unsigned(1)), None, b"\0"),
+        (optional(unsigned(1)), 7, b"\1\7"),
+        (sequence(unsigned(2), 2), (1, 2), b"\2\0\0\0\1\0\2\0"),
+        (record(("left", "right"), (unsigned(1), unsigned(2))), Pair(1, 2), b"\1\2\0"),
+        (record(("left", "right"), (unsigned(1), unsigned(2))), Named(), b"\1\2\0"),
+        (record((), ()), (), b""),
+        (sized(5_000), b"x" * 5_000, b"\x88\x13\0\0" + b"x" * 5_000),
+    ],
+)
+def test_each_kind_has_one_layout(layout: Layout, value: object, expected: bytes) -> None:
+    assert layout.pack(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("layout", "value", "message"),
+    [
+        (exactly(2), b"abc", "expected 2 bytes, got 3"),
+        (sized(2), b"abc", "3 bytes exceed 2"),
+        (text(2), "€", "3 bytes exceed 2"),
+        (text(9), "\ud800", "surrogates not allowed"),
+        (sequence(unsigned(1), 1), (1, 2), "2 elements exceed 1"),
+        (record(("left",), (unsigned(1),)), (1, 2), "1 fields are needed, got 2"),
+    ],
+)
+def test_what_is_out_of_its_bounds_is_refused(layout: Layout, value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        layout.pack(value)
+
+
+@pytest.mark.parametrize(
+    ("layout", "value"),
+    [(unsigned(1), "1"), (unsigned(1), 1.0), (exactly(1), "a"), (text(1), b"a"), (sized(1), None)],
+)
+def test_a_value_of_another_kind_is_refused(layout: Layout, value: object) -> None:
+    with pytest.raises(TypeError):
+        layout.pack(value)
+
+
+def test_only_layouts_that_can_be_are_made() -> None:
+    with pytest.raises(ValueError, match="1, 2, 4 or 8 bytes, not 3"):
+        unsigned(3)
+    with pytest.raises(ValueError, match="2 names for 1 layouts"):
+        record(("a", "b"), (flag(),))
+    with pytest.raises(ValueError, match="a size is -1"):
+        exactly(-1)
+    with pytest.raises(TypeError):
+        optional(None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="made by the functions"):
+        Layout()
