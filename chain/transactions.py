@@ -27,6 +27,7 @@ SUBMIT_BYTES_MAX = 1024 * 1024
 PUBLIC_KEY_BYTES = 32
 SALT_MAX = (1 << 64) - 1
 
+_CHAIN_TAG = pb.TxBody.CHAIN_ID_FIELD_NUMBER << 3 | 2
 _OPS_FIELD = pb.TxBody.OPS_FIELD_NUMBER
 _RESULT_FIELD = pb.SubmitResult.RESULT_FIELD_NUMBER
 _OPERATION_FIELDS = {field.number: field.name for field in pb.Op.DESCRIPTOR.fields}
@@ -53,6 +54,52 @@ class Transaction(NamedTuple):
 
 def decode_transaction(chain_id: str, body: bytes, public_key: bytes) -> Transaction:
     """Check limits, chain and shape; the signature is not looked at. Raises Rejection."""
+    _check_sizes(body, public_key)
+    op_bytes = _operations(body)
+    try:
+        decoded = pb.TxBody.FromString(body)
+    except DecodeError as error:
+        raise _malformed("the body is not a serialised TxBody") from error
+    if decoded.chain_id != chain_id:
+        raise _wrong_chain(decoded.chain_id, chain_id)
+    return Transaction(
+        id=transaction_id(body, public_key),
+        sender=public_key,
+        body=decoded,
+        body_bytes=len(body),
+        op_bytes=op_bytes,
+    )
+
+
+def check_signed(chain_id: str, body: bytes, public_key: bytes, signature: bytes) -> Transaction:
+    """The signature, then `decode_transaction`: a body costs more to read than to hash, and who
+    did not sign it has no claim to that. Raises Rejection."""
+    _check_sizes(body, public_key)
+    if not signatures.verify(public_key, signing_digest(chain_id.encode(), body), signature):
+        raise unsigned(chain_id, body)
+    return decode_transaction(chain_id, body, public_key)
+
+
+def unsigned(chain_id: str, body: bytes) -> Rejection:
+    """The refusal of what its sender did not sign for this chain: WRONG_CHAIN if the body begins
+    with another chain's name, as every serialiser writes it."""
+    if len(body) >= 2 and body[0] == _CHAIN_TAG and body[1] < 0x80:
+        name = body[2 : 2 + body[1]]
+        if name != chain_id.encode():
+            return _wrong_chain(name.decode(errors="replace"), chain_id)
+    return Rejection(
+        RejectionReason.BAD_SIGNATURE,
+        'the signature does not cover H("tx-sign", chain_id, body) under public_key',
+    )
+
+
+def _wrong_chain(named: str, chain_id: str) -> Rejection:
+    return Rejection(
+        RejectionReason.WRONG_CHAIN, f"signed for chain {named!r}, this is {chain_id!r}"
+    )
+
+
+def _check_sizes(body: bytes, public_key: bytes) -> None:
     if len(public_key) != PUBLIC_KEY_BYTES:
         raise Rejection(
             RejectionReason.BAD_ADDRESS,
@@ -64,39 +111,6 @@ def decode_transaction(chain_id: str, body: bytes, public_key: bytes) -> Transac
         )
     if not body:
         raise _malformed("the body is empty")
-    op_bytes = _operations(body)
-    try:
-        decoded = pb.TxBody.FromString(body)
-    except DecodeError as error:
-        raise _malformed("the body is not a serialised TxBody") from error
-    if decoded.chain_id != chain_id:
-        raise Rejection(
-            RejectionReason.WRONG_CHAIN,
-            f"signed for chain {decoded.chain_id!r}, this is {chain_id!r}",
-        )
-    return Transaction(
-        id=transaction_id(body, public_key),
-        sender=public_key,
-        body=decoded,
-        body_bytes=len(body),
-        op_bytes=op_bytes,
-    )
-
-
-def check_signed(chain_id: str, body: bytes, public_key: bytes, signature: bytes) -> Transaction:
-    """`decode_transaction`, and the signature. Raises Rejection."""
-    transaction = decode_transaction(chain_id, body, public_key)
-    if not signatures.verify(public_key, signing_digest(chain_id.encode(), body), signature):
-        raise bad_signature()
-    return transaction
-
-
-def bad_signature() -> Rejection:
-    """The refusal of what its sender did not sign for this chain."""
-    return Rejection(
-        RejectionReason.BAD_SIGNATURE,
-        'the signature does not cover H("tx-sign", chain_id, body) under public_key',
-    )
 
 
 def sign_transaction(

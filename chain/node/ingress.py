@@ -39,9 +39,9 @@ from chain.transactions import (
     SUBMIT_BYTES_MAX,
     SUBMIT_MANY_MAX,
     Transaction,
-    bad_signature,
     check_signed,
     decode_transaction,
+    unsigned,
 )
 from ext.bodies import OTHER, Bodies, parse_bodies
 from ext.signatures import verify_batch
@@ -282,20 +282,19 @@ def check_request(chain_id: str, request: bytes, room_bytes: int) -> Checked:
     bodies = parse_bodies(batch, chain_id.encode())
     refused: dict[int, Rejection] = {}
     others: dict[int, Transaction] = {}
-    for place in np.flatnonzero(bodies.classes[:fitting] == OTHER).tolist():
-        signed = batch.transaction(place)
-        try:
-            others[place] = decode_transaction(chain_id, signed.body, signed.public_key)
-        except Rejection as rejection:
-            refused[place] = rejection
     valid = verify_batch(
         batch.public_keys[:fitting],
         batch.signing_digests(chain_id.encode())[:fitting],
         batch.signatures[:fitting],
     )
     for place in np.flatnonzero(~valid).tolist():
-        others.pop(place, None)
-        refused.setdefault(place, bad_signature())
+        refused[place] = unsigned(chain_id, batch.transaction(place).body)
+    for place in np.flatnonzero(valid & (bodies.classes[:fitting] == OTHER)).tolist():
+        signed = batch.transaction(place)
+        try:
+            others[place] = decode_transaction(chain_id, signed.body, signed.public_key)
+        except Rejection as rejection:
+            refused[place] = rejection
     starts = [0, *ends[:fitting].tolist()]
     fields = tuple(request[start:end] for start, end in pairwise(starts))
     joined = batch.ids[:fitting].tobytes()

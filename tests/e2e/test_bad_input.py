@@ -15,7 +15,7 @@ from chain.keys import KeyPair
 from chain.node.errors import rejection_of
 from chain.rejections import Rejection, RejectionReason
 from chain.transactions import WINDOW_BLOCKS, make_operation, sign_transaction
-from ext.transactions import BODY_BYTES_MAX
+from ext.transactions import BODY_BYTES_MAX, signing_digest
 from tests.e2e.network import (
     COMMAND_BOUND_S,
     Network,
@@ -196,6 +196,9 @@ async def test_a_transaction_of_another_chain(network: Network, client: NodeClie
 async def test_a_body_that_is_no_message(network: Network, client: NodeClient) -> None:
     signed = signed_by(network.user, network, transfer(), valid_until_height=100)
     signed.body = b"\xff" * 40
+    assert (await refused(client, signed)).reason is RejectionReason.BAD_SIGNATURE
+    digest = signing_digest(network.genesis.chain_id.encode(), signed.body)
+    signed.signature = network.user.sign(digest)
     assert (await refused(client, signed)).reason is RejectionReason.MALFORMED
 
 

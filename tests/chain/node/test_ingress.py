@@ -29,7 +29,7 @@ from chain.transactions import (
     make_operation,
     sign_transaction,
 )
-from ext.transactions import transaction_id
+from ext.transactions import signing_digest, transaction_id
 from tests.builders import key
 from tests.chain.node.running_node import RICH, running_node, solitary_genesis
 
@@ -66,9 +66,16 @@ def id_of(signed: Signed) -> bytes:
     return transaction_id(signed.body, signed.public_key)
 
 
-def body_of(signed: Signed, body: bytes) -> Signed:
-    """The same with another body under the old signature."""
-    return Signed(body=body, public_key=signed.public_key, signature=signed.signature)
+def body_of(genesis: Genesis, body: bytes) -> Signed:
+    """Any bytes, rightly signed by alice."""
+    alice = key("alice")
+    signature = alice.sign(signing_digest(genesis.chain_id.encode(), body))
+    return Signed(body=body, public_key=alice.public_key, signature=signature)
+
+
+def forged(signed: Signed) -> Signed:
+    """The same without its sender's signature."""
+    return Signed(body=signed.body, public_key=signed.public_key, signature=bytes(64))
 
 
 def resigned(signed: Signed, change: Callable[[transactions_pb2.TxBody], Any]) -> bytes:
@@ -117,20 +124,21 @@ async def test_of_4096_exactly_the_bad_are_refused_each_with_its_reason_and_text
         sent[place] = signed
         expected[place] = reason.value
 
-    bad = body_of(sent[7], sent[7].body)
-    bad.signature = bytes(64)
     for place in (0, 7, 4095):
-        spoil(place, bad, RejectionReason.BAD_SIGNATURE)
+        spoil(place, forged(sent[7]), RejectionReason.BAD_SIGNATURE)
     spoil(9, sent[8], RejectionReason.REPLAYED)
     spoil(11, a_transfer(genesis, 11, chain_id="elsewhere-1"), RejectionReason.WRONG_CHAIN)
-    spoil(12, body_of(sent[12], b"\xff" * 30), RejectionReason.MALFORMED)
+    elsewhere = a_transfer(genesis, 10, chain_id="elsewhere-1")
+    spoil(10, forged(elsewhere), RejectionReason.WRONG_CHAIN)
+    spoil(12, body_of(genesis, b"\xff" * 30), RejectionReason.MALFORMED)
+    spoil(21, forged(body_of(genesis, b"\xff" * 30)), RejectionReason.BAD_SIGNATURE)
     spoil(13, a_transfer(genesis, 13, amount=0), RejectionReason.AMOUNT_ZERO)
     spoil(14, a_transfer(genesis, 14, amount=2 * RICH), RejectionReason.INSUFFICIENT_BALANCE)
     spoil(15, a_transfer(genesis, 15, sender="carol"), RejectionReason.INSUFFICIENT_BALANCE)
     spoil(16, a_transfer(genesis, 16, max_fee=1), RejectionReason.FEE_TOO_LOW)
     spoil(17, a_transfer(genesis, 17, valid_until_height=0), RejectionReason.EXPIRED)
     spoil(18, a_transfer(genesis, 18, valid_until_height=9_999), RejectionReason.TOO_FAR_AHEAD)
-    empty = body_of(sent[19], resigned(sent[19], lambda body: body.ClearField("ops")))
+    empty = body_of(genesis, resigned(sent[19], lambda body: body.ClearField("ops")))
     spoil(19, empty, RejectionReason.NO_OPERATIONS)
     async with running_node(tmp_path, genesis) as (node, client):
         before = await client.submit_many([sent[20]])
