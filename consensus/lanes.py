@@ -162,17 +162,17 @@ class Lanes:
         header = self.headers.get(self._lanes[own].tip.digest)
         return header if isinstance(header, SignedHeader) else None
 
-    def receive_ack(self, peer: int, ack: Ack) -> None:
-        """A peer holds a batch of ours."""
+    def receive_ack(self, peer: int, ack: Ack) -> bool:
+        """A peer holds a batch of ours; whether that proves one available."""
         context = self._context
         tip = ack.body.tip
         if context.own_index is None or tip.lane != context.own_index or ack.signer != peer:
-            return
+            return False
         lane = self._lanes[tip.lane]
         if ack.body.epoch != context.validators.epoch or lane.chain.get(tip.sequence) != tip.digest:
-            return
+            return False
         self._acked[peer] = max(self._acked.get(peer, 0), tip.sequence)
-        self._count_ack(lane, ack)
+        return self._count_ack(lane, ack)
 
     def push(self, peer: int, held_sequence: int) -> None:
         """Serve a peer with own batches above those it holds."""
@@ -194,15 +194,15 @@ class Lanes:
         if self._resend_at_ms is None:
             self._resend_at_ms = context.now_ms + context.resend_ms
 
-    def _count_ack(self, lane: Lane, ack: Ack) -> None:
+    def _count_ack(self, lane: Lane, ack: Ack) -> bool:
         validators = self._context.validators
         sequence = ack.body.tip.sequence
         if sequence <= lane.proven_sequence():
-            return
+            return False
         acks = self._acks.setdefault(sequence, {})
         acks[ack.signer] = ack
         if validators.weight(set(acks)) < validators.availability_stake:
-            return
+            return False
         message = ack.body.signed_message(self._context.chain_id)
         signers = sorted(acks)
         items = [
@@ -212,10 +212,12 @@ class Lanes:
         for signer, good in zip(signers, self._context.verify_many(items), strict=True):
             if not good:
                 del acks[signer]
-        if validators.weight(set(acks)) >= validators.availability_stake:
-            self._keep_proof(lane, assemble_proof(acks, ack.body))
-            if sequence == lane.tip.sequence:
-                self._send_proof(lane)
+        if validators.weight(set(acks)) < validators.availability_stake:
+            return False
+        self._keep_proof(lane, assemble_proof(acks, ack.body))
+        if sequence == lane.tip.sequence:
+            self._send_proof(lane)
+        return True
 
     def _send_proof(self, lane: Lane) -> None:
         if lane.best is not None:
@@ -272,20 +274,22 @@ class Lanes:
                     self._refuse(lane, sequence)
                 return
 
-    def receive_proof(self, proof: AvailabilityProof, asked: bool = False) -> None:
-        """Keep a proof if it is news, in bounds and good."""
+    def receive_proof(self, proof: AvailabilityProof, asked: bool = False) -> bool:
+        """Keep a proof if it is news, in bounds and good; whether it is."""
         tip = proof.body.tip
         context = self._context
         if not context.is_validator(tip.lane):
-            return
+            return False
         lane = self._lanes[tip.lane]
         if tip.digest in lane.proofs or not self._in_window(lane, tip.sequence):
-            return
+            return False
         if tip.sequence <= lane.proven_sequence() and not asked:
-            return
+            return False
         checks = context.checks
-        if proof_fault(proof, context.validators, context.chain_id, checks.verify_many) is None:
+        fault = proof_fault(proof, context.validators, context.chain_id, checks.verify_many)
+        if fault is None:
             self._keep_proof(lane, proof)
+        return fault is None
 
     def _refuse(self, lane: Lane, sequence: int) -> None:
         """The owner sealed a bad batch: its lane ends here, unless a cut goes past it."""
@@ -405,6 +409,9 @@ class Lanes:
 
     def grows(self, parent: Cut) -> bool:
         """Whether a block on this cut would make anything more final."""
+        reached = {tip.lane: tip.sequence for tip in parent}
+        if all(lane.proven_sequence() <= reached.get(lane.index, 0) for lane in self._lanes):
+            return False  # as most of the time
         return self.best_cut(parent) != parent
 
     def available(self, tip: Tip, parent: Tip | None) -> bool:

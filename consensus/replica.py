@@ -113,9 +113,13 @@ class Replica:
         as the latest one seen). Raises LaneFull for a SealBatch without `lane_room`."""
         context = self._context
         context.now_ms = max(context.now_ms, now_ms)
-        self._handle(event)
-        self._simplex.advance()
+        moved = self._handle(event)
+        due = self._wake_at_ms is None or context.now_ms >= self._wake_at_ms
         effects = context.effects
+        if not (moved or due):
+            context.effects = []
+            return effects
+        self._simplex.advance()
         context.effects = []
         self._compact(effects)
         self._wake(effects, isinstance(event, Tick))
@@ -192,10 +196,12 @@ class Replica:
                     f"{own_tip}: the store is older than the WAL"
                 )
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: Event) -> bool:
+        """Take the event; whether anything may have become possible by it. Most messages repeat
+        what is known, and cost no more than to see that."""
         if isinstance(event, MessageReceived):
-            self._receive(event.peer, event.message)
-        elif isinstance(event, Tick):
+            return self._receive(event.peer, event.message)
+        if isinstance(event, Tick):
             self._simplex.tick()
             self._lanes.tick()
             self._delivery.tick()
@@ -211,27 +217,31 @@ class Replica:
             self._context.send(event.peer, self._simplex.status())
         elif isinstance(event, Start):
             self._simplex.start()
+        return True
 
-    def _receive(self, peer: int, message: Message) -> None:
+    def _receive(self, peer: int, message: Message) -> bool:
+        """As `_handle`, for a message."""
         if self._serve(peer, message) or not self._context.is_validator(peer):
-            return
+            return False
         if isinstance(message, Vote):
-            self._receive_vote(peer, message)
-        elif isinstance(message, Proposal):
+            return self._receive_vote(peer, message)
+        if isinstance(message, Certificates):
+            # A list, so that none is left out after the first that is news.
+            return any([self._simplex.receive_certificate(one) for one in message.items])
+        if isinstance(message, Ack):
+            return self._lanes.receive_ack(peer, message)
+        if isinstance(message, AvailabilityProof):
+            tip_awaited = self._simplex.awaits(message.body.tip)
+            return self._lanes.receive_proof(message, tip_awaited)
+        if isinstance(message, Proposal):
             self._simplex.receive_proposal(peer, message)
-        elif isinstance(message, Certificates):
-            for certificate in message.items:
-                self._simplex.receive_certificate(certificate)
         elif isinstance(message, BatchMessage):
             digest = self._lanes.receive_batch(peer, message)
             if digest is not None:
                 self._delivery.stored(digest)
-        elif isinstance(message, Ack):
-            self._lanes.receive_ack(peer, message)
-        elif isinstance(message, AvailabilityProof):
-            self._lanes.receive_proof(message, self._simplex.awaits(message.body.tip))
         elif isinstance(message, Blocks):
             self._catch_up.receive_blocks(message)
+        return True
 
     def _serve(self, peer: int, message: Message) -> bool:
         """Answer a request; False if the message is none."""
@@ -251,15 +261,15 @@ class Replica:
             return False
         return True
 
-    def _receive_vote(self, peer: int, vote: Vote) -> None:
+    def _receive_vote(self, peer: int, vote: Vote) -> bool:
         view = vote.body.view
         if vote.signer != peer:
-            return
+            return False
         if vote.body.kind is VoteKind.NULLIFY and view < self._simplex.view:
             self._catch_up.behind(peer, view)
         elif view > self._simplex.view + VIEWS_AHEAD_MAX:
             self._catch_up.far_ahead(peer)
-        self._simplex.receive_vote(vote)
+        return self._simplex.receive_vote(vote)
 
     def _compact(self, effects: list[Effect]) -> None:
         self._records += sum(isinstance(effect, Persist) for effect in effects)

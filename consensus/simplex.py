@@ -95,28 +95,30 @@ class Simplex:
         """Validator index of a view's leader."""
         return self._schedule.leader(view)
 
-    def receive_vote(self, vote: Vote) -> None:
-        """A vote of an authenticated peer, or our own."""
+    def receive_vote(self, vote: Vote) -> bool:
+        """A vote of an authenticated peer, or our own; whether `advance` may do more by it."""
         body = vote.body
         in_window = self.tree.root.block.view < body.view <= self.view + VIEWS_AHEAD_MAX
         if body.epoch != self._context.validators.epoch or not in_window:
-            return
+            return False
         certificate = self.ballots.add(vote, own=vote.signer == self._context.own_index)
-        if certificate is not None:
-            self._hold(certificate)
-            leads = self.leader(body.view) == self._context.own_index
-            if self._context.own_index is not None and (
-                body.kind is not VoteKind.FINALIZE or leads
-            ):
-                self._context.broadcast(Certificates((certificate,)))
+        if certificate is None:
+            # Short of a quorum, what others said of this view counts as its beginning or its end.
+            return body.view == self.view and body.kind is not VoteKind.FINALIZE
+        self._hold(certificate)
+        leads = self.leader(body.view) == self._context.own_index
+        if self._context.own_index is not None and (body.kind is not VoteKind.FINALIZE or leads):
+            self._context.broadcast(Certificates((certificate,)))
+        return True
 
-    def receive_certificate(self, certificate: Certificate) -> None:
-        """A certificate from anywhere."""
+    def receive_certificate(self, certificate: Certificate) -> bool:
+        """A certificate from anywhere; whether it is good and news."""
         body = certificate.body
         stale = body.view <= self.tree.root.block.view
         if stale or self.ballots.knows(body) or not self.ballots.verified(certificate):
-            return
+            return False
         self._hold(certificate)
+        return True
 
     def receive_proposal(self, peer: int, proposal: Proposal) -> None:
         """A proposal, from its leader or from somebody we asked."""

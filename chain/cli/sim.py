@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -51,6 +52,9 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter an option
     workers: Annotated[
         int, typer.Option(min=0, help="Processes; 0 for one on each processor.")
     ] = 0,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Begin no more runs after this long.")
+    ] = None,
     trace: Annotated[
         Path | None, typer.Option(help="Write everything said to a file; one seed only.")
     ] = None,
@@ -73,7 +77,8 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter an option
             verdict = play(runs[0], sink)
         timed: list[Timed] = [(verdict, time.process_time() - started)]
     else:
-        timed = list(_played(runs, workers or os.cpu_count() or 1))
+        stop_at = None if minutes is None else time.monotonic() + 60 * minutes
+        timed = list(_played(runs, workers or os.cpu_count() or 1, stop_at))
     failed = [verdict for verdict, _ in timed if verdict.violation is not None]
     shown = [reduced(verdict) for verdict in failed[:REDUCED_MAX]] + failed[REDUCED_MAX:]
     report = {
@@ -82,6 +87,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter an option
         "only": only,
         "mutant": mutant,
         "runs": len(timed),
+        "runs_left_out": len(runs) - len(timed),
         "violations": len(failed),
         "by_validators": {
             str(count): _summary([one for one in timed if one[0].run.validators == count])
@@ -160,9 +166,11 @@ def _runs(
     weights = None if stakes is None else tuple(map(int, stakes.split(",")))
     if weights is not None and min(weights) < 1:
         raise ValueError("a stake is at least 1")
-    for count in map(int, validators.split(",")):
+    counts = [int(count) for count in validators.split(",")]
+    for count in counts:
         Run(profile, first, count, weights, names, mutant).scenario()  # refuses bad numbers
-        for seed in range(first, last):
+    for seed in range(first, last):
+        for count in counts:
             yield Run(profile, seed, count, weights, names, mutant)
 
 
@@ -172,16 +180,17 @@ def _timed(run: Run) -> Timed:
     return verdict, time.process_time() - started
 
 
-def _played(runs: list[Run], workers: int) -> Iterator[Timed]:
+def _played(runs: list[Run], workers: int, stop_at: float | None) -> Iterator[Timed]:
     """Each run's verdict, in order, with progress on standard error."""
     if workers == 1 or len(runs) == 1:
-        yield from _told(map(_timed, runs), len(runs))
+        yield from _told(map(_timed, runs), len(runs), stop_at)
         return
-    with ProcessPoolExecutor(workers) as pool:
-        yield from _told(pool.map(_timed, runs, chunksize=RUNS_A_TASK), len(runs))
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield from _told(pool.map(_timed, runs, chunksize=RUNS_A_TASK), len(runs), stop_at)
+        pool.shutdown(cancel_futures=True)
 
 
-def _told(verdicts: Iterable[Timed], total: int) -> Iterator[Timed]:
+def _told(verdicts: Iterable[Timed], total: int, stop_at: float | None) -> Iterator[Timed]:
     failed = 0
     told_at = time.monotonic()
     for number, (verdict, seconds) in enumerate(verdicts, start=1):
@@ -192,6 +201,9 @@ def _told(verdicts: Iterable[Timed], total: int) -> Iterator[Timed]:
             told_at = time.monotonic()
             stderr.print(f"{number} of {total} runs, {failed} broke a rule", markup=False)
         yield verdict, seconds
+        if stop_at is not None and time.monotonic() >= stop_at:
+            stderr.print(f"out of time after {number} of {total} runs", markup=False)
+            return
 
 
 def _summary(timed: list[Timed]) -> dict[str, Any]:

@@ -61,14 +61,15 @@ def _finalize_after_giving_up() -> Swaps:
 def _give_up_after_finalizing() -> Swaps:
     honest = Simplex.receive_vote
 
-    def receive_vote(self: Simplex, vote: Vote) -> None:
-        honest(self, vote)
+    def receive_vote(self: Simplex, vote: Vote) -> bool:
+        moved = honest(self, vote)
         body = vote.body
         own = self.own_votes.get(body.view)
         locked = own is not None and own.finalized is not None and not own.nullified
         if body.kind is VoteKind.NULLIFY and locked and own is not None:
             own.nullified = True
             self._send_vote(body)
+        return moved
 
     return {(Simplex, "receive_vote"): receive_vote}
 

@@ -105,12 +105,12 @@ def play(run: Run, sink: TextIO | None = None) -> Verdict:
 
 
 def reduced(verdict: Verdict) -> Verdict:
-    """A failing run with as few faults as still make it fail, left out one after the other."""
+    """A failing run with so few faults that it fails with none of them left out."""
     for name in verdict.hazards:
         kept = tuple(other for other in verdict.hazards if other != name)
         fewer = play(replace(verdict.run, only=kept))
         if fewer.violation is not None:
-            verdict = fewer
+            return reduced(fewer)
     return verdict
 
 

@@ -78,7 +78,7 @@ def test_a_second_process_is_locked_out_until_the_first_closes(tmp_path: Path) -
 def test_a_tail_torn_at_any_byte_is_cut_off_and_writing_goes_on() -> None:
     disk = Disk(Random(1))
     written(disk)
-    whole = disk.durable(WAL_NAME)
+    whole = bytes(disk.durable(WAL_NAME))
     before = whole[: whole.rindex(b"AWG1")]
     kept = tuple(record for records in ROUNDS[:2] for record in records)
     for size in range(len(before), len(whole)):
@@ -94,7 +94,7 @@ def test_a_tail_torn_at_any_byte_is_cut_off_and_writing_goes_on() -> None:
 def test_a_flipped_bit_in_the_last_group_is_a_torn_tail_and_elsewhere_is_damage() -> None:
     disk = Disk(Random(1))
     written(disk)
-    whole = disk.durable(WAL_NAME)
+    whole = bytes(disk.durable(WAL_NAME))
     last = whole.rindex(b"AWG1")
     for position in range(len(whole)):
         damaged = Disk(Random(2))

@@ -15,10 +15,10 @@ def assay(*words: str) -> Result:
 
 def test_a_run_says_the_same_whatever_the_number_of_processes() -> None:
     def traces(workers: str) -> object:
-        done = assay("run", "--seeds", "0:6", "--profile", "calm", "--workers", workers, "--json")
+        done = assay("run", "--seeds", "0:5", "--profile", "calm", "--workers", workers, "--json")
         assert done.exit_code == 0, done.stderr
         row = json.loads(done.stdout)["by_validators"]["4"]
-        assert (row["runs"], row["live_again"], row["violations"]) == (6, 6, 0)
+        assert (row["runs"], row["live_again"], row["violations"]) == (5, 5, 0)
         return row["traces_sha256"]
 
     assert traces("1") == traces("2")
