@@ -8,13 +8,14 @@ import typer
 
 from chain.cli.output import emit, fail, stderr
 
-SWEEP_JOBS = 24
+SWEEP_JOBS = 12
+"""A run, where a rule is turned: there are many points."""
 
 
 def market(  # noqa: PLR0913, PLR0917 - one parameter an option
     seeds: Annotated[int, typer.Option(min=1, max=1_000, help="Runs of each market.")] = 3,
     first_seed: Annotated[int, typer.Option(min=0, max=1 << 32, help="The others follow.")] = 1,
-    jobs: Annotated[int, typer.Option(min=1, max=100_000, help="Jobs a run.")] = 72,
+    jobs: Annotated[int, typer.Option(min=1, max=100_000, help="Jobs a run.")] = 36,
     verifiers: Annotated[
         int, typer.Option(min=3, max=60, help="Validators that verify; one more carries lanes.")
     ] = 9,

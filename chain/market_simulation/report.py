@@ -18,7 +18,7 @@ from chain.market_simulation.comparison import Arena, Comparison
 from chain.market_simulation.scenarios import Scenario
 
 VERSION: Final = 1
-SWEEP_SEEDS: Final = 2
+SWEEP_SEEDS: Final = 1
 TRAPS_PPM: Final = 100_000
 """More than anybody would pay for, so that a short run has some; penalties go with 1 / this."""
 Tell = Callable[[str], None]
