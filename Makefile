@@ -10,6 +10,8 @@ WORKERS ?= 2
 # A fuzz target runs at least this long; signatures run until 100,000 batches were tried as well.
 SECONDS ?= 60
 SEED ?= 1
+# Worlds that `make soak-sim` plays with each number of validators.
+SEEDS ?= 0:100
 # How many operations the ledger and its specification are compared on by `make soak`.
 OPERATIONS ?= 100000
 VENV := .venv
@@ -31,7 +33,7 @@ found=$$(grep -v -E 'unused (variable|attribute) ' <<< "$$found" || true); \
 if test -n "$$found"; then echo "$$found"; exit 1; else echo "  none"; fi
 endef
 
-.PHONY: help build run check format test fuzz soak bench clean
+.PHONY: help build run check format test fuzz soak soak-sim bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,6 +81,12 @@ fuzz: build ## Try random input on everything that reads it (SECONDS=60 each, SE
 soak: build ## Long forms: ledger and specification, every level of x86-64 (OPERATIONS=100000, SEED=1)
 	ASSAY_SOAK_OPERATIONS=$(OPERATIONS) ASSAY_SOAK_SEED=$(SEED) $(BIN)/pytest tests/chain/test_specification.py
 	ASSAY_EVERY_LEVEL=1 $(BIN)/pytest tests/runtime/test_instruction_sets.py
+
+# The nightly target; a night on two cores is SEEDS=0:25000.
+soak-sim: build ## Play the ordering core in simulated worlds, and look for planted mistakes (SEEDS=0:100)
+	$(BIN)/assay sim run --seeds $(SEEDS) --validators 4,5,7,10 --profile all
+	$(BIN)/assay sim run --seeds $(SEEDS) --validators 4 --profile sweep
+	$(BIN)/assay sim mutants
 
 bench: build ## Measure the hot path (ratios against a baseline of the same run)
 	$(BIN)/pytest bench --benchmark-only $(ARGUMENTS)
