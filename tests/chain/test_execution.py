@@ -521,7 +521,7 @@ def test_the_root_does_not_depend_on_pythons_hash_seed() -> None:
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
+            timeout=240,
         ).stdout
         for seed in ("1", "2", "3")
     }

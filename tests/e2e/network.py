@@ -34,6 +34,8 @@ from chain.parameters import GRAIN_PER_ASY, Parameters
 
 COMMAND_BOUND_S = 240.0
 """No command takes nearly as long on a quiet machine; a test that waits longer has failed."""
+CALL_BOUND_S = 60.0
+"""Of a call that names no deadline of its own."""
 POLL_S = 0.1
 QUESTION = "What is gold? Answer in one sentence."
 
@@ -134,7 +136,7 @@ def record_node(network: Network, node: NodeRecord) -> None:
 
 
 def client_of(network: Network, validator: int = 0) -> NodeClient:
-    return NodeClient(network.nodes[validator].public)
+    return NodeClient(network.nodes[validator].public, CALL_BOUND_S)
 
 
 async def request_for(
@@ -179,7 +181,7 @@ async def funded(network: Network, client: NodeClient, asy: int = 100) -> KeyPai
 @asynccontextmanager
 async def clients_of(network: Network) -> AsyncIterator[list[NodeClient]]:
     """A client of every node."""
-    clients = [NodeClient(node.public) for node in network.nodes]
+    clients = [NodeClient(node.public, CALL_BOUND_S) for node in network.nodes]
     try:
         yield clients
     finally:

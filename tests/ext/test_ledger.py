@@ -300,7 +300,7 @@ def test_the_root_is_the_same_with_and_without_the_processors_sha_instructions()
             capture_output=True,
             check=True,
             text=True,
-            timeout=60,
+            timeout=240,
         ).stdout
         for path in ("fastest", "portable")
     }

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
 from typer.testing import CliRunner, Result
 
 from chain.cli.bench import build_app
@@ -27,6 +26,8 @@ def test_the_report_has_stages_baselines_and_ratios(tmp_path: Path) -> None:
     )
     for ratio in report["ratios"].values():
         assert 0 < ratio["least"] <= ratio["median"] <= ratio["greatest"]
+    assert report["jobs"]["a_block"] == 120
+    assert report["jobs"]["request_and_result_pairs_a_cpu_second"]["least"] > 0
     assert list((tmp_path / "disk").iterdir()) == []
 
 
@@ -34,10 +35,10 @@ def test_people_get_lines() -> None:
     result = bench(*SMALL)
     assert result.exit_code == 0, result.stderr
     assert "libsodium, one by one" in result.stdout
+    assert "jobs: requests with results" in result.stdout
     assert "run 2 of 2" in result.stderr
 
 
-@pytest.mark.timeout(120)
 def test_several_processes_report_what_they_did_together() -> None:
     result = bench(*SMALL, "--validators", "2", "--json")
     assert result.exit_code == 0, result.stderr

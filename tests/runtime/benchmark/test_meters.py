@@ -20,12 +20,14 @@ def test_a_cost_below_the_clocks_resolution_is_one_tick() -> None:
 
 
 def test_processor_time_of_what_this_process_started_counts() -> None:
-    spin = "import time\nwhile time.process_time() < .5: pass\nprint(flush=True)\ninput()"
+    spin = "import time\ninput()\nwhile time.process_time() < .5: pass\nprint(flush=True)\ninput()"
     with subprocess.Popen(
         [sys.executable, "-c", spin], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
         before_s = meters.cpu_s()
-        assert child.stdout is not None
+        assert child.stdin is not None and child.stdout is not None
+        child.stdin.write(b"go\n")
+        child.stdin.flush()
         child.stdout.readline()
         assert meters.cpu_s() - before_s > 0.3
         child.kill()
