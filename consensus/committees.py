@@ -27,30 +27,38 @@ def committee_seed(beacon: bytes, job: bytes, round_number: int) -> bytes:
 def draw(seed: bytes, candidates: Sequence[Candidate], count: int) -> tuple[int, ...]:
     """Indices of up to `count` distinct candidates, weighted, without replacement, in order drawn.
 
-    The order of `candidates` is part of the function: callers pass them in order of index. A
-    256-bit number modulo the remaining weight (below 2^128) is biased by less than 2^-128. Raises
+    The order of `candidates` is part of the function: callers pass them in order of index. Raises
     ValueError for a negative weight or an index that occurs twice.
     """
-    remaining = [candidate for candidate in candidates if candidate.weight != 0]
-    if any(candidate.weight < 0 for candidate in remaining):
-        raise ValueError("a candidate has a negative weight")
     if len({candidate.index for candidate in candidates}) != len(candidates):
         raise ValueError("a candidate occurs twice")
+    weights = [candidate.weight for candidate in candidates]
+    return tuple([candidates[place].index for place in draw_places(seed, weights, count)])
+
+
+def draw_places(seed: bytes, weights: Sequence[int], count: int) -> tuple[int, ...]:
+    """`draw` for candidates that have no name but their place.
+
+    A 256-bit number modulo the remaining weight (below 2^128) is biased by less than 2^-128.
+    """
+    remaining = [place for place, weight in enumerate(weights) if weight]
+    if remaining and min(weights) < 0:
+        raise ValueError("a candidate has a negative weight")
     drawn: list[int] = []
-    total = sum(candidate.weight for candidate in remaining)
+    total = sum(weights)
     while remaining and len(drawn) < count:
         number = tagged_hash(b"draw", seed, len(drawn).to_bytes(4, "little"))
-        position = _pick(remaining, int.from_bytes(number, "little") % total)
-        chosen = remaining.pop(position)
-        total -= chosen.weight
-        drawn.append(chosen.index)
+        chosen = _pick(weights, remaining, int.from_bytes(number, "little") % total)
+        remaining.remove(chosen)
+        total -= weights[chosen]
+        drawn.append(chosen)
     return tuple(drawn)
 
 
-def _pick(candidates: Sequence[Candidate], point: int) -> int:
-    """Position of the candidate whose stretch of the weight line holds `point`."""
-    for position, candidate in enumerate(candidates):
-        if point < candidate.weight:
-            return position
-        point -= candidate.weight
+def _pick(weights: Sequence[int], remaining: Sequence[int], point: int) -> int:
+    """The place whose stretch of the remaining weight line holds `point`."""
+    for place in remaining:
+        if point < weights[place]:
+            return place
+        point -= weights[place]
     raise ValueError(f"the point lies {point} beyond the total weight")

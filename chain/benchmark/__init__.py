@@ -11,6 +11,7 @@ Rules:
 - Baselines run in the same process on the same transactions: libsodium one by one, and the protobuf
   library reading every field.
 
-Parts: `workload` (signed batches from a seed), `pipeline` (the stages, timed), `baselines`,
-`report` (medians and spread; several processes at once).
+Parts: `workload` (signed batches from a seed), `pipeline` (the stages, timed), `baselines`, `jobs`
+(what execution costs for each step of a job), `report` (medians and spread; several processes at
+once).
 """

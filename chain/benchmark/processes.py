@@ -11,12 +11,15 @@ from time import perf_counter
 from typing import Any, Final
 
 from chain.benchmark.baselines import libsodium_us, protobuf_us
+from chain.benchmark.jobs import measure_jobs
 from chain.benchmark.pipeline import BenchmarkError, Gate, measure
 from chain.benchmark.report import Baselines, build_report, together
 from chain.benchmark.workload import CHAIN_ID, Workload
 
 BASELINE_TRANSACTIONS: Final = 2_000
 """Enough for libsodium to take a fifth of a second."""
+JOBS: Final = 2_000
+"""A block of each step of so many takes a second altogether."""
 READY: Final = "ready"
 START: Final = "start"
 DONE: Final = "done"
@@ -53,7 +56,7 @@ def run(
     """
     tell(f"signing {workload.transactions} transactions of {workload.senders} senders")
     payloads = list(workload.payloads())
-    measured, libsodium, protobuf = [], [], []
+    measured, libsodium, protobuf, jobs = [], [], [], []
     for number in range(runs):
         tell(f"run {number + 1} of {runs}")
         with tempfile.TemporaryDirectory(prefix="assay-bench-", dir=directory) as place:
@@ -61,9 +64,10 @@ def run(
         sample = _sample(workload, payloads)
         libsodium.append(libsodium_us(CHAIN_ID, sample))
         protobuf.append(protobuf_us(sample))
+        jobs.append(measure_jobs(min(JOBS, workload.transactions)))
     if len({one.execution_root for one in measured}) != 1:
         raise BenchmarkError("runs over the same transactions came to different roots")
-    return build_report(workload, measured, Baselines(libsodium, protobuf))
+    return build_report(workload, measured, Baselines(libsodium, protobuf), jobs)
 
 
 def run_together(

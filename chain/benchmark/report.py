@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 
+from chain.benchmark.jobs import STEPS, MeasuredJobs
 from chain.benchmark.pipeline import STAGES, Measured
 from chain.benchmark.workload import Workload
 
@@ -33,7 +34,10 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def build_report(
-    workload: Workload, runs: Sequence[Measured], baselines: Baselines
+    workload: Workload,
+    runs: Sequence[Measured],
+    baselines: Baselines,
+    jobs: Sequence[MeasuredJobs],
 ) -> dict[str, Any]:
     """The report of one process; times are CPU microseconds a transaction where not named wall."""
     totals = [run.cpu_total_s * 1e6 / run.transactions for run in runs]
@@ -75,6 +79,13 @@ def build_report(
                     for protobuf, run in zip(baselines.protobuf_us, runs, strict=True)
                 ]
             ),
+        },
+        "jobs": {
+            "a_block": jobs[0].jobs,
+            "execution_cpu_us": {
+                name: spread([one.cpu_us[name] for one in jobs]) for name in STEPS
+            },
+            "request_and_result_pairs_a_cpu_second": spread([one.pairs_a_second for one in jobs]),
         },
     }
 

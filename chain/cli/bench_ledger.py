@@ -89,6 +89,10 @@ def summary(report: dict[str, Any]) -> dict[str, str]:
     for name, value in report["ratios"].items():
         lines[name] = shown(value)
     lines["transactions a second"] = shown(report["transactions_a_second"])
+    for name, value in report["jobs"]["execution_cpu_us"].items():
+        lines[f"jobs: {name}"] = f"{shown(value)} us CPU a job"
+    pairs = report["jobs"]["request_and_result_pairs_a_cpu_second"]
+    lines["jobs: requests with results"] = f"{shown(pairs)} a second of CPU"
     return lines
 
 

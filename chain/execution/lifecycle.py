@@ -5,17 +5,18 @@ not yet known to. Every open status has a deadline, and every deadline leads on,
 stays stuck.
 """
 
+from collections.abc import Sequence
+
 from chain.execution.market import (
     eligible_verifiers,
-    price_floor,
     seats_to_draw,
     takers,
 )
 from chain.execution.ruling import count_round, start_reveals
-from chain.execution.scope import Scope
+from chain.execution.scope import Scope, Taker
 from chain.execution.settlement import refund
 from chain.records import CommitteeSeat, Job, JobStatus, Offer
-from consensus.committees import Candidate, committee_seed, draw
+from consensus.committees import Candidate, committee_seed, draw, draw_places
 from ext.hashing import tagged_hash
 
 FACTOR_SCALE = 1_000
@@ -44,24 +45,24 @@ def advance(scope: Scope, job_id: bytes) -> None:
         count_round(scope, job_id, job)
 
 
-def available_offers(scope: Scope, job: Job) -> list[tuple[bytes, Offer, int]]:
-    """(provider, offer, stake) that could take the job now: free, affordable, not tried before, and
-    with verifiers enough to judge what it answers."""
-    model, offers = job.model, scope.state.offers
+def available_offers(scope: Scope, job: Job) -> list[tuple[Taker, Offer]]:
+    """Who could take the job now: free, affordable, not tried before, and with verifiers enough to
+    judge what it answers."""
+    offers, tried, output_tokens = scope.state.offers, job.tried, job.max_output_tokens
     found = []
-    for provider, stake in takers(scope, model, job.pinned_provider):
-        offer = offers.get(model + provider)
+    for taker in takers(scope, job.model, job.pinned_provider, job.tier):
+        offer = offers.get(taker.offer_key)
         if (
             offer is not None
             and offer.open_jobs < offer.capacity
-            and provider not in job.tried
-            and price_floor(scope, offer, model, job.tier, job.max_output_tokens) <= job.escrow
+            and offer.output_price * output_tokens + taker.verification_floor <= job.escrow
+            and taker.provider not in tried
         ):
-            found.append((provider, offer, stake))
+            found.append((taker, offer))
     return found
 
 
-def assignment_weights(scope: Scope, offers: list[tuple[bytes, Offer, int]]) -> list[Candidate]:
+def assignment_weights(scope: Scope, offers: Sequence[tuple[Taker, Offer]]) -> list[int]:
     """Weights: capped stake x free capacity x price x record, in integers.
 
     The price factor is the cheapest offer's price over this one's; the record factor is the share
@@ -69,29 +70,30 @@ def assignment_weights(scope: Scope, offers: list[tuple[bytes, Offer, int]]) -> 
     """
     if not offers:
         return []
-    cheapest = min([offer.input_price + offer.output_price for _, offer, _ in offers])
+    cheapest = min([offer.input_price + offer.output_price for _, offer in offers])
     stake_max = scope.parameters.stake_weight_cap
-    candidates = []
-    for index, (_, offer, staked) in enumerate(offers):
+    weights = []
+    for taker, offer in offers:
         price = offer.input_price + offer.output_price
         price_factor = FACTOR_SCALE * (cheapest + 1) // (price + 1) or 1
         done = offer.completed + 1
         record_factor = FACTOR_SCALE * done // (done + offer.failed) or 1
         free = offer.capacity - offer.open_jobs
         # One more, so that a chain without required stake can assign, too.
-        stake = min(staked, stake_max) + 1
-        candidates.append(Candidate(index, stake * free * price_factor * record_factor))
-    return candidates
+        stake = min(taker.stake, stake_max) + 1
+        weights.append(stake * free * price_factor * record_factor)
+    return weights
 
 
 def assign(scope: Scope, job_id: bytes, job: Job) -> bool:
     """Draw a provider by this block's beacon; False if nobody could take the job."""
     offers = available_offers(scope, job)
     seed = tagged_hash(b"assign", scope.beacon, job_id, job.attempts.to_bytes(1, "little"))
-    drawn = draw(seed, assignment_weights(scope, offers), 1)
+    drawn = draw_places(seed, assignment_weights(scope, offers), 1)
     if not drawn:
         return False
-    provider, offer, _ = offers[drawn[0]]
+    taker, offer = offers[drawn[0]]
+    provider = taker.provider
     scope.put_offer(job.model, provider, offer._replace(open_jobs=offer.open_jobs + 1))
     assigned = job._replace(
         status=JobStatus.ASSIGNED,

@@ -1,10 +1,10 @@
 """Models, offers and verifiers: what can be asked for, at what price, and who checks it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from assay.v1 import transactions_pb2 as pb
 from chain.events import EventKind
-from chain.execution.scope import Scope
+from chain.execution.scope import Scope, Taker
 from chain.execution.transfers import stake_needed
 from chain.pairs import checked_pairs, thresholds_for, verifier_profiles
 from chain.records import (
@@ -151,12 +151,17 @@ def live_offers(scope: Scope, model: bytes, pinned: bytes | None) -> Iterator[tu
             yield provider, offer
 
 
-def takers(scope: Scope, model: bytes, pinned: bytes | None) -> tuple[tuple[bytes, int], ...]:
-    """(provider, stake) of open offers whose results can be judged, in order of provider."""
-    found = scope.notes.takers.get((model, pinned))
+def takers(scope: Scope, model: bytes, pinned: bytes | None, tier: Tier) -> tuple[Taker, ...]:
+    """Those of open offers whose results can be judged, in order of provider."""
+    found = scope.notes.takers.get((model, pinned, tier))
     if found is None:
-        found = scope.notes.takers[model, pinned] = tuple(
-            (provider, scope.stake_of(provider))
+        found = scope.notes.takers[model, pinned, tier] = tuple(
+            Taker(
+                provider,
+                model + provider,
+                scope.stake_of(provider),
+                verification_floor(scope, offer, model, tier),
+            )
             for provider, offer in live_offers(scope, model, pinned)
             if can_be_judged(scope, model, provider, offer)
         )
@@ -166,7 +171,8 @@ def takers(scope: Scope, model: bytes, pinned: bytes | None) -> tuple[tuple[byte
 def price_floors(
     scope: Scope, model: bytes, pinned: bytes | None, tier: Tier
 ) -> tuple[tuple[int, int], ...]:
-    """(price of an output token, price of verification) of open offers, each pair once."""
+    """(price of an output token, price of verification) of open offers, each pair once: with the
+    whole output, what a job may cost before its input is counted."""
     found = scope.notes.floors.get((model, pinned, tier))
     if found is None:
         floors = {
@@ -177,13 +183,8 @@ def price_floors(
     return found
 
 
-def price_floor(scope: Scope, offer: Offer, model: bytes, tier: Tier, output_tokens: int) -> int:
-    """What a job may cost before its input is counted: the whole output, and its verification."""
-    return offer.output_price * output_tokens + verification_floor(scope, offer, model, tier)
-
-
 def verification_floor(scope: Scope, offer: Offer, model: bytes, tier: Tier) -> int:
-    """What the verification of a job may cost."""
+    """What the verification of a job by the offer may cost."""
     seats = scope.parameters.committee_size
     if tier is Tier.CRITICAL:
         able = able_verifiers(scope, model, offer.engine_profile)
@@ -203,7 +204,7 @@ def able_verifiers(scope: Scope, model: bytes, profile: str) -> int:
     return able
 
 
-def eligible_verifiers(scope: Scope, job: Job, height: int) -> dict[int, str]:
+def eligible_verifiers(scope: Scope, job: Job, height: int) -> Mapping[int, str]:
     """Validators that a draw at `height` may still put on the job's committee, and the profiles
     they verify with; rising.
 
@@ -211,15 +212,20 @@ def eligible_verifiers(scope: Scope, job: Job, height: int) -> dict[int, str]:
     leaves the candidates knowing the beacon. The provider and its operator never audit
     themselves. The model must have the pair of the provider's profile and the verifier's.
     """
-    model = scope.model(job.model)
+    key = (job.model, job.provider, job.operator, job.engine_profile, height)
+    able = scope.notes.auditors.get(key)
+    if able is None:
+        model = scope.model(job.model)
+        able = scope.notes.auditors[key] = {
+            index: verifier.engine_profile
+            for index, verifier in _auditors(scope, job.model, job.provider, job.operator)
+            if verifier.since_height + scope.parameters.audit_delay_blocks <= height
+            and thresholds_for(model, job.engine_profile, verifier.engine_profile) is not None
+        }
+    if not job.committee:
+        return able
     seated = {seat.validator for seat in job.committee}
-    return {
-        index: verifier.engine_profile
-        for index, verifier in _auditors(scope, job.model, job.provider, job.operator)
-        if verifier.since_height + scope.parameters.audit_delay_blocks <= height
-        and index not in seated
-        and thresholds_for(model, job.engine_profile, verifier.engine_profile) is not None
-    }
+    return {index: profile for index, profile in able.items() if index not in seated}
 
 
 def can_be_judged(scope: Scope, model: bytes, provider: bytes, offer: Offer) -> bool:

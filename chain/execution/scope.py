@@ -44,6 +44,16 @@ class ScopeSavepoint(NamedTuple):
     burned: int
 
 
+class Taker(NamedTuple):
+    """Who may take a job, as long as the offer has room."""
+
+    provider: bytes
+    offer_key: bytes
+    stake: int
+    verification_floor: int
+    """Of a job of the tier that was asked for."""
+
+
 @dataclass(slots=True)
 class MarketNotes:
     """What `market` worked out of offers, stakes and announcements of verifiers; wrong when one of
@@ -53,12 +63,14 @@ class MarketNotes:
         default_factory=dict
     )
     verifiers: dict[tuple[bytes, str], int] = field(default_factory=dict)
-    takers: dict[tuple[bytes, bytes | None], tuple[tuple[bytes, int], ...]] = field(
+    takers: dict[tuple[bytes, bytes | None, Tier], tuple[Taker, ...]] = field(default_factory=dict)
+    auditors: dict[tuple[bytes, bytes | None, int, str, int], dict[int, str]] = field(
         default_factory=dict
     )
 
     def forget(self) -> None:
         """Something changed."""
+        self.auditors.clear()
         self.floors.clear()
         self.verifiers.clear()
         self.takers.clear()

@@ -5,7 +5,7 @@ import pytest
 from assay.v1 import transactions_pb2 as pb
 from chain.execution.jobs import request_digest, result_digest
 from chain.execution.lifecycle import assignment_weights
-from chain.execution.scope import Scope
+from chain.execution.scope import Scope, Taker
 from chain.parameters import Parameters
 from chain.records import JobStatus, Offer
 from chain.rejections import RejectionReason
@@ -262,10 +262,10 @@ def test_jobs_go_by_stake_free_capacity_price_and_record() -> None:
 
     def weights(*offers: Offer) -> list[int]:
         named = [
-            (provider, offer, scope.stake_of(provider))
+            (Taker(provider, MODEL + provider, scope.stake_of(provider), 0), offer)
             for provider, offer in zip(PROVIDERS, offers, strict=False)
         ]
-        return [candidate.weight for candidate in assignment_weights(scope, named)]
+        return assignment_weights(scope, named)
 
     one = 10**9 * 2 * 1_000 * 1_000
     more_stake = (2 * stake + 1) * 2 * 1_000 * 1_000

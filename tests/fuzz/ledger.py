@@ -1,7 +1,8 @@
 """Bodies against the protobuf library, and runs of transfers against their Python model.
 
 A body is plain exactly if the library reads nothing but transfers to whole keys in it and writes
-the same bytes; then both read the same fields. A run's rows, receipts, events, ids and burned fees
+the same bytes; then both read the same fields. Requests and results are taken exactly if they are
+as canonical and Python's own rules take them. A run's rows, receipts, events, ids and burned fees
 are the model's, whatever the mix of senders, receivers and refusals.
 """
 
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from random import Random
 
 from assay.v1 import transactions_pb2 as pb
+from tests.chain.execution.parsed import assert_parsed_alike
+from tests.chain.specification.operations import a_job_operation
 from tests.ext.test_bodies import CHAIN, assert_agrees
 from tests.ext.test_transfers import (
     HEIGHT,
@@ -61,6 +64,24 @@ def check_body(data: bytes) -> None:
     assert_agrees(data)
 
 
+def job_bodies(source: Random) -> Iterator[bytes]:
+    """Bodies of one operation that asks for a job or answers one, with a few edits or none."""
+    while True:
+        body = pb.TxBody(
+            chain_id=CHAIN,
+            valid_until_height=_number(source),
+            salt=_number(source),
+            max_fee=_number(source),
+            ops=[a_job_operation(source, bytes(32), bytes(32))],
+        ).SerializeToString(deterministic=True)
+        yield body if source.randrange(4) == 0 else mutated(source, body, FRAGMENTS) or body
+
+
+def check_job_body(data: bytes) -> None:
+    """Alone in its batch."""
+    assert_parsed_alike(data)
+
+
 def runs(source: Random) -> Iterator[bytes]:
     """Seeds: a run of transactions is drawn from each."""
     while True:
@@ -101,4 +122,5 @@ def check_run(data: bytes) -> None:
 
 
 BODIES = Target("bodies", bodies, check_body)
+JOB_BODIES = Target("job-bodies", job_bodies, check_job_body)
 RUNS = Target("runs", runs, check_run)

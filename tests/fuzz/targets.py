@@ -10,6 +10,7 @@ TARGETS: dict[str, Target] = {
         hashing.TARGET,
         payloads.TARGET,
         ledger.BODIES,
+        ledger.JOB_BODIES,
         ledger.RUNS,
         blocks.TARGET,
         codec.TARGET,

@@ -27,6 +27,7 @@ from tests.chain.ledger_world import (
     ALICE,
     CHAIN,
     FUNDS,
+    MODEL,
     OWNER,
     PROVIDERS,
     START_MS,
@@ -40,6 +41,7 @@ from tests.chain.ledger_world import (
     lane_batch,
     serving,
 )
+from tests.chain.specification.operations import a_job_operation
 
 VALIDATORS = 5
 PARAMETERS = Parameters(
@@ -92,6 +94,8 @@ class Chaos:
                 yield self.source.choice(self.sent[-200:])  # once more, perhaps in another lane
             elif roll < 0.2:
                 yield self.damaged()
+            elif roll < 0.3:
+                yield self.about_a_job()
             elif roll < 0.7:
                 count = self.source.choice([0, 2, 3, 5, *[1] * 16])
                 yield self.sign(self.source.choice(CROWD), [self.transfer() for _ in range(count)])
@@ -158,6 +162,16 @@ class Chaos:
             a_registration(),
         )
         return make_operation(self.source.choice(choices))
+
+    def about_a_job(self) -> pb.SignedTx:
+        """A request or a result of some kind, about a job or none, by anybody or its provider."""
+        opened = [*self.world.ledger.open_jobs()]
+        key, job = self.source.choice(opened) if opened else (bytes(32), None)
+        sender = self.source.choice(PEOPLE)
+        if job is not None and job.provider is not None and self.source.random() < 0.5:
+            sender = job.provider
+        operation = a_job_operation(self.source, MODEL, key, providers=PROVIDERS)
+        return self.sign(sender, [operation])
 
     def job_steps(self, attestations: dict[int, list[bytes]]) -> Iterator[pb.SignedTx]:
         """New requests, and what is due on open jobs, most of it done."""
