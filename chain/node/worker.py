@@ -22,6 +22,9 @@ from consensus.values import Batch
 from ext.signatures import verify_batch
 from ext.transactions import ParsedBatch, ParseError, parse_batch
 
+READS_MAX = 16
+"""Before a block on the ledger's thread; however many more are asked for, they wait behind it."""
+
 T = TypeVar("T")
 
 
@@ -33,11 +36,13 @@ class LedgerWorker:
         self._store = store
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._ledger = open_ledger(genesis, store)
+        self._reads = asyncio.Semaphore(READS_MAX)
 
     async def read(self, function: Callable[[Ledger], T]) -> T:
         """Run a function on the ledger between two blocks; it must not keep the ledger."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, lambda: function(self._ledger))
+        async with self._reads:
+            return await loop.run_in_executor(self._thread, lambda: function(self._ledger))
 
     async def admit(self, transaction: Transaction) -> None:
         """Raise Rejection if the transaction would fail in the next block."""
