@@ -32,7 +32,7 @@ OBJECT_STORE_BYTES = 100 << 20
 DISTANCE_MAX = 400
 """4e-4 nats, as between vLLM without Ray and the reference engine."""
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 
 def require_ray() -> None:

@@ -52,7 +52,7 @@ LONG_PROMPT = "Which of these is gold? " + " ".join(
     f"Sample {number} weighs {number * 37 % 101} grains." for number in range(140)
 )
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 
 SHORT_S = 10.0
