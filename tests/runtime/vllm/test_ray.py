@@ -27,7 +27,7 @@ from tests.runtime.vllm.conftest import Served, environment, in_torch_python, vl
 LOOPBACK = "127.0.0.1"
 LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "VLLM_HOST_IP": LOOPBACK}
 """Ray listens on all of a machine's addresses, unless it is as on a system that has no clusters."""
-CLUSTER_BOUND_S = 90.0
+CLUSTER_BOUND_S = 240.0
 OBJECT_STORE_BYTES = 100 << 20
 DISTANCE_MAX = 400
 """4e-4 nats, as between vLLM without Ray and the reference engine."""
