@@ -243,27 +243,28 @@ LANES_TARGET static void sum_windows(edwards_point *sums, edwards_bucket *bucket
     const field identity_parts[4] = {FIELD_ONE, FIELD_ONE, FIELD_ZERO, FIELD_ONE};
     const field factor_parts[4] = {FIELD_ONE, FIELD_ONE, EDWARDS_2D, {{2, 0, 0, 0, 0}}};
     unsigned before = lanes_enter();
-    lanes running, total, factors, ready;
+    lanes identity, total, factors, running;
     lane_row *places[GROUPS];
-    broadcast_four(&running, identity_parts);
+    broadcast_four(&identity, identity_parts);
     broadcast_four(&factors, factor_parts);
     for (size_t i = 0; i <= half; i++) {
         for (size_t group = 0; group < GROUPS; group++)
             places[group] = buckets[group * (half + 1) + i].LANE_ROWS;
-        lanes_scatter(places, &running);
+        lanes_scatter(places, &identity);
     }
     fill(buckets, half, terms, digits, stride, count);
-    /* The sum of i * buckets[i] is the sum of the running sums from the last bucket down. */
-    total = running;
+    /* The sum of i * buckets[i] is the sum of the running sums from the last bucket down. A running sum
+     * is made ready once, to be added to the total and to the next bucket. */
+    total = identity;
+    lanes_multiply(&running, &identity, &factors);
     for (size_t i = half; i > 0; i--) {
         lanes bucket;
         for (size_t group = 0; group < GROUPS; group++)
             places[group] = buckets[group * (half + 1) + i].LANE_ROWS;
         lanes_gather(&bucket, places);
-        lanes_multiply(&ready, &bucket, &factors);
-        add_ready(&running, &ready);
-        lanes_multiply(&ready, &running, &factors);
-        add_ready(&total, &ready);
+        add_ready(&bucket, &running);
+        lanes_multiply(&running, &bucket, &factors);
+        add_ready(&total, &running);
     }
     store_points(sums, &total);
     lanes_leave(before);

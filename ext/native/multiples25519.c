@@ -13,7 +13,7 @@ enum { WIDTH_MIN = 3, WIDTH_MAX = 13 };
 /* A word more than a scalar has: 253 bits, two above them, and what a window hangs over. */
 enum { WORDS = 5, RECODE_TERMS = 64 };
 /* Costs in field multiplications, squarings counted as one. */
-enum { COST_ADD_AFFINE = 7, COST_BUCKET = 18, COST_DOUBLE = 8 };
+enum { COST_ADD_AFFINE = 7, COST_BUCKET = 17, COST_DOUBLE = 8 };
 
 /* A scalar below 2^bits has this many digits. They reach two bits above it, because digits from -half
  * to half - 1 reach less far up than down. */
@@ -127,8 +127,7 @@ static void portable_to_affine(edwards_affine *out, const edwards_ready *point) 
 static void portable_sum_windows(edwards_point *sum, edwards_bucket *buckets, size_t half,
                                  const edwards_term *terms, const int16_t *digits, size_t stride,
                                  size_t count) {
-    edwards_point running;
-    edwards_cached cached;
+    edwards_cached running;
     (void)stride; /* one window at once */
     for (size_t i = 0; i <= half; i++) edwards_identity(&buckets[i].point);
     for (size_t i = 0; i < count; i++) {
@@ -137,14 +136,15 @@ static void portable_sum_windows(edwards_point *sum, edwards_bucket *buckets, si
         if (digits[i] > 0) point_add_affine(bucket, bucket, point, 0);
         if (digits[i] < 0) point_add_affine(bucket, bucket, point, 1);
     }
-    /* The sum of i * buckets[i] is the sum of the running sums from the last bucket down. */
-    edwards_identity(&running);
+    /* The sum of i * buckets[i] is the sum of the running sums from the last bucket down. A running sum
+     * is made ready once, to be added to the total and to the next bucket. */
     edwards_identity(sum);
+    point_cache(&running, sum);
     for (size_t i = half; i > 0; i--) {
-        point_cache(&cached, &buckets[i].point);
-        point_add(&running, &running, &cached, 0);
-        point_cache(&cached, &running);
-        point_add(sum, sum, &cached, 0);
+        edwards_point *bucket = &buckets[i].point;
+        point_add(bucket, bucket, &running, 0);
+        point_cache(&running, bucket);
+        point_add(sum, sum, &running, 0);
     }
 }
 
