@@ -3,7 +3,7 @@
 One signature and many obey one rule (docs/ed25519.md), so how signatures were grouped can never
 decide whether a block is valid. Signing and key generation stay with PyNaCl, whose signatures all
 pass. ``ASSAY_ED25519=portable`` in the environment keeps batches off the processor's own
-instructions, where somebody doubts them or measures what they are worth.
+instructions, and ``avx2`` off AVX-512, where somebody doubts them or measures what they are worth.
 """
 
 import os
