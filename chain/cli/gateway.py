@@ -12,13 +12,13 @@ import typer
 from chain.cli.calls import HomeOption, KeyOption, PassphraseOption, open_genesis, open_key, resolve
 from chain.cli.output import JsonOption, emit, fail
 from chain.devnet import load_devnet
-from chain.genesis import GenesisError, split_address
 from chain.keys import KeyPair
 
 if TYPE_CHECKING:
     from chain.gateway.access import Access
 
 JOBS_MAX = 10_000
+PORT_MAX = 65_535
 SECONDS_MAX = 86_400.0
 
 
@@ -109,11 +109,19 @@ def _check_extra(as_json: bool) -> None:
 
 
 def _address(as_json: bool, listen: str) -> tuple[str, int]:
-    try:
-        host, port = split_address(listen, "--listen")
-    except GenesisError as error:
-        fail(as_json, "USAGE", str(error), 2)
-    return host.removeprefix("[").removesuffix("]"), port
+    """Host and port; port 0 is any that is free."""
+    host, separator, port = listen.rpartition(":")
+    if not (
+        separator
+        and host
+        and port.isascii()
+        and port.isdigit()
+        and len(port) <= 5
+        and int(port) <= PORT_MAX
+    ):
+        detail = f"--listen is {listen!r}: give HOST:PORT, the port 0 (any) to {PORT_MAX}"
+        fail(as_json, "USAGE", detail, 2)
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _is_loopback(host: str) -> bool:

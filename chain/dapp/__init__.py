@@ -7,8 +7,9 @@ Rules:
   counts is the receipt, which is checked against genesis if there is one. Text is told once: a
   reader of `Tokens` has the result on chain, letter by letter, or has been told `Restarted`.
 
+`client` is what an application uses, also by the names `assay.Client` and `assay.AsyncClient`;
 `nodes` chooses and rests nodes; `following` turns one signed question into the events of `events`;
 `transcript` keeps what the reader already has.
 
-Used by `chain.gateway`. Must never import: `chain.node`'s services, `chain.cli`.
+The gateway stands on the same. Must never import: `chain.node`'s services, `chain.cli`.
 """

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from assay.v1 import inference_pb2, node_pb2
-from chain.receipts import Receipt
+from chain.receipts import Receipt, parse_request
 from chain.records import JobStatus
 
 
@@ -61,9 +61,10 @@ class Settled:
 
     @property
     def paid(self) -> int:
-        """Grain that others got for it, fees not counted."""
+        """Grain it took from the requester's escrow, what is burnt included; fees are not."""
         ruled = self.receipt.job_receipt
-        return sum(item.amount for item in ruled.payments if item.account != ruled.requester)
+        back = sum(item.amount for item in ruled.payments if item.account == ruled.requester)
+        return max(0, parse_request(self.receipt.request).max_price - back)
 
 
 Event: TypeAlias = Accepted | Progress | Tokens | Restarted | Answered | Settled

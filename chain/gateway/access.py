@@ -87,11 +87,6 @@ class Access:
         """Whoever reaches the gateway spends this account's money."""
         return cls({}, ApiKey(OPEN_NAME, payer))
 
-    @property
-    def needs_keys(self) -> bool:
-        """Whether a caller has to show an API key."""
-        return self._open_to is None
-
     def caller(self, authorization: str | None, now_s: float) -> ApiKey:
         """Who sends this Authorization header. Raises GatewayError (401)."""
         if self._open_to is not None:

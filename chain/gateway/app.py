@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from assay.v1 import node_pb2
 from chain import readable, receipt_files
+from chain.asking import pick_model
 from chain.client import NodeUnavailableError
 from chain.dapp.events import Answered, Event, Progress, Restarted, Settled, Tokens
 from chain.dapp.nodes import Nodes
@@ -143,7 +144,8 @@ class Gateway:
 
     async def _model(self, request: Request) -> Response:
         self._caller(request)
-        model = await self._purchases.model(request.path_params["model"])
+        wanted = request.path_params["model"]
+        model = await self._nodes.ask(lambda client: pick_model(client, wanted))
         return JSONResponse(_model_value(model, named=True))
 
     async def _receipt(self, request: Request) -> Response:

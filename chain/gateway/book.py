@@ -20,7 +20,8 @@ KEPT_S: Final = 24 * 3600
 """How long a settled purchase is known by its Idempotency-Key."""
 IN_MEMORY: Final = ":memory:"
 VERSION: Final = 1
-_BUSY_S: Final = 30.0
+BUSY_S: Final = 5.0
+"""How long to wait for a file that another process has."""
 _SCHEMA: Final = """
 CREATE TABLE purchase (
   job BLOB PRIMARY KEY,
@@ -78,12 +79,12 @@ class Entry:
 class Book:
     """The file, or a book in memory. Calls block: use a thread. Use `with`."""
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, busy_s: float = BUSY_S) -> None:
         self._lock = threading.Lock()
         try:
             self._database = sqlite3.connect(
                 IN_MEMORY if path is None else path,
-                timeout=_BUSY_S,
+                timeout=busy_s,
                 isolation_level=None,
                 check_same_thread=False,
             )
@@ -176,12 +177,12 @@ class Book:
             return self._committed(api_key)
 
     def _committed(self, api_key: str) -> int:
-        (total,) = self._database.execute(
-            "SELECT coalesce((SELECT grain FROM spent WHERE api_key = ?1), 0) + "
-            "coalesce((SELECT sum(most) FROM purchase WHERE api_key = ?1 AND cost IS NULL), 0)",
-            (api_key,),
-        ).fetchone()
-        return int(total)
+        spent = self._database.execute("SELECT grain FROM spent WHERE api_key = ?", (api_key,))
+        open_ones = self._database.execute(
+            "SELECT most FROM purchase WHERE api_key = ? AND cost IS NULL", (api_key,)
+        )
+        # Added up here: SQLite's sum fails beyond 63 bits.
+        return sum(grain for (grain,) in (*spent, *open_ones))
 
     def _find(self, api_key: str, idempotency: str | None) -> Entry | None:
         if idempotency is None:

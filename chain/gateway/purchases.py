@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from assay.v1 import node_pb2, transactions_pb2
-from chain.asking import pick_model, price_ceiling, prompt_bytes
 from chain.client import NodeClient, NodeUnavailableError
+from chain.dapp.client import complete_request
 from chain.dapp.events import Accepted, Event, Settled
 from chain.dapp.following import FINAL, Following, NotSettledInTime
 from chain.dapp.nodes import Nodes
@@ -174,11 +174,12 @@ class Purchases:
             await asyncio.sleep(RECONCILE_S)
 
     async def stop(self) -> None:
-        """Stop following; what is open is settled by the next run."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Stop following; what is open then is settled by the next run."""
+        tasks = dict(self._tasks)
+        for job, task in tasks.items():
+            if not self._purchases[job].ended:  # those that have ended are being settled
+                task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
 
     async def reconcile(self) -> None:
         """Look up what became of purchases that nobody follows."""
@@ -230,10 +231,15 @@ class Purchases:
     async def _signed(
         self, caller: ApiKey, question: Question, digest: bytes, idempotency: str | None
     ) -> tuple[Entry, transactions_pb2.SignedTx]:
-        request = transactions_pb2.RequestInference()
-        request.CopyFrom(question.request)
-        request.model = (await self.model(question.model)).model
-        request.max_price = await self._price(question, request)
+        request = await complete_request(
+            self._nodes, question.request, question.model, question.max_price
+        )
+        if request.max_price > GRAIN_MAX:
+            raise Rejection(
+                RejectionReason.MAX_TOKENS_OUT_OF_RANGE,
+                f"so many tokens may cost {request.max_price} grain, the gateway counts to "
+                f"{GRAIN_MAX}: ask for fewer",
+            )
         operation = transactions_pb2.Op(request_inference=request)
         signed, body = await self._nodes.sign(caller.payer, operation)
         following = self._following(signed, body.chain_id, sent=False)
@@ -251,33 +257,6 @@ class Purchases:
             most=request.max_price + body.max_fee,
         )
         return entry, signed
-
-    async def model(self, wanted: str) -> node_pb2.ModelView:
-        """A registered model by name or id. Raises Rejection (UNKNOWN_MODEL)."""
-        return await self._nodes.ask(lambda client: pick_model(client, wanted))
-
-    async def _price(self, question: Question, request: transactions_pb2.RequestInference) -> int:
-        if question.max_price is not None:
-            return question.max_price
-        parameters = await self._nodes.parameters()
-
-        async def ceiling(client: NodeClient) -> int:
-            return await price_ceiling(
-                client,
-                parameters,
-                request.model,
-                prompt_bytes(request),
-                request.sampling.max_output_tokens,
-            )
-
-        price = await self._nodes.ask(ceiling)
-        if price > GRAIN_MAX:
-            raise Rejection(
-                RejectionReason.MAX_TOKENS_OUT_OF_RANGE,
-                f"so many tokens may cost {price} grain, the gateway counts to {GRAIN_MAX}: ask "
-                "for fewer",
-            )
-        return price
 
     def _following(self, signed: transactions_pb2.SignedTx, chain_id: str, sent: bool) -> Following:
         return Following(self._nodes, signed, chain_id, self._trusted, sent)

@@ -10,11 +10,10 @@ from typing import Any, Final, NoReturn
 
 from assay.v1 import inference_pb2, transactions_pb2
 from chain.addresses import parse_account
+from chain.dapp.client import SCALE, user_seed
 from chain.gateway.errors import GatewayReason, bad_request
 from chain.rejections import Rejection, RejectionReason
-from ext.hashing import tagged_hash
 
-SCALE: Final = 1000
 U32_MAX: Final = (1 << 32) - 1
 GRAIN_MAX: Final = (1 << 63) - 1
 """What the book can add up."""
@@ -232,7 +231,7 @@ def _question(
     request = transactions_pb2.RequestInference(
         input=asked,
         sampling=sampling,
-        seed=b"" if seed is None else tagged_hash(b"user-seed", str(seed).encode()),
+        seed=b"" if seed is None else user_seed(seed),
     )
     model = arguments.text("model")
     max_price = _extensions(arguments.object("assay"), request)
