@@ -63,7 +63,7 @@ class InferenceFlow:
         await follower
 
     async def _submit(self, signed: transactions_pb2.SignedTx) -> Transaction:
-        transaction = self._node.intake.check(signed)
+        transaction = await self._node.look_up(self._node.intake.check, signed)
         kinds = [operation.WhichOneof("kind") for operation in transaction.body.ops]
         if kinds != ["request_inference"]:
             raise Rejection(
@@ -82,7 +82,7 @@ class InferenceFlow:
         while True:
             if job != shown:
                 shown = job
-                view = await asyncio.to_thread(job_view, identity, job, self._node.store)
+                view = await self._node.look_up(job_view, identity, job, self._node.store)
                 self._forward_tokens(identity, job)
                 await self._put(status=view)
             if job.status in FINAL_STATUSES:

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from importlib import metadata
+from typing import ParamSpec, TypeVar
 
 from assay.v1 import node_pb2, receipts_pb2, transactions_pb2
 from chain.fees import fee_ceiling
@@ -48,9 +49,13 @@ from consensus.messages import Message
 AGENT_VALIDITY_BLOCKS = 128
 DUTIES_INTERVAL_MS = 1_000
 TOKENIZE_WITHIN_S = 2.0
+LOOKUPS_MAX = 3
+"""Of clients at once: asyncio has at least five threads."""
 OVER_CONTEXT = "OVER_CONTEXT"
 """A runtime's own word."""
 
+T = TypeVar("T")
+Arguments = ParamSpec("Arguments")
 logger = logging.getLogger(__name__)
 
 
@@ -116,6 +121,7 @@ class Node:
         )
         self.ingress = Ingress(genesis.chain_id, self.worker, self.intake, self.driver.in_pipeline)
         self._executed = asyncio.Event()
+        self._lookups = asyncio.Semaphore(LOOKUPS_MAX)
         self._waits = TransactionWaits()
         self._attested_height = 0
         self._receipts_height = 0
@@ -194,9 +200,17 @@ class Node:
         """Return when another block has been executed."""
         await self._executed.wait()
 
+    async def look_up(
+        self, function: Callable[Arguments, T], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> T:
+        """Run what a client asks of the store on a thread. However many ask, threads are left for
+        this node's own work."""
+        async with self._lookups:
+            return await asyncio.to_thread(function, *args, **kwargs)
+
     async def transaction(self, identity: bytes) -> Outcome | None:
         """Height and receipt of an executed transaction."""
-        return await asyncio.to_thread(transaction_receipt, self.store, identity)
+        return await self.look_up(transaction_receipt, self.store, identity)
 
     async def wait_transaction(self, identity: bytes, last_height: int) -> Outcome | None:
         """The same as soon as there is one; None when a block after `last_height` has come."""
@@ -211,7 +225,7 @@ class Node:
         """The receipt of a job that is settled, once a final block vouches for it."""
         while True:
             try:
-                return await asyncio.to_thread(self.receipt, job)
+                return await self.look_up(self.receipt, job)
             except Rejection as rejection:
                 if rejection.reason is not RejectionReason.NOT_READY:
                     raise
@@ -260,7 +274,7 @@ class Node:
         )
         replica = self.driver.replica
         height = self.height
-        timestamp_ms, execution_root = await asyncio.to_thread(self._standing, height)
+        timestamp_ms, execution_root = await self.look_up(self._standing, height)
         runtimes = () if self.runtime is None else self.runtime.states()
         return node_pb2.StatusReply(
             chain_id=self.genesis.chain_id,

@@ -5,7 +5,6 @@ call with a rich status: `unreadable` sees to that, for all but the two that tak
 bytes.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, aclosing
 from dataclasses import fields
@@ -141,7 +140,7 @@ class InferenceService(_Base, node_pb2_grpc.InferenceServicer):
     ) -> node_pb2.JobView:
         """One job as the ledger has it now."""
         job = await self._node.worker.read(lambda ledger: ledger.job(request.job))
-        view = await asyncio.to_thread(
+        view = await self._node.look_up(
             lambda: (
                 settled_job_view(request.job, self._node.store)
                 if job is None
@@ -163,7 +162,7 @@ class InferenceService(_Base, node_pb2_grpc.InferenceServicer):
             detail = f"limit {limit}, allowed are 1 to {JOBS_LIMIT_MAX}"
             raise Rejection(RejectionReason.TOO_LARGE, detail)
         jobs = await self._node.worker.read(lambda ledger: ledger.newest_jobs(limit))
-        views = await asyncio.to_thread(
+        views = await self._node.look_up(
             lambda: [job_view(identity, job, self._node.store) for identity, job in jobs]
         )
         return node_pb2.JobsReply(jobs=views)
@@ -183,7 +182,7 @@ class ChainService(_Base, node_pb2_grpc.ChainServicer):
     ) -> node_pb2.BlockView:
         """One executed block."""
         height = request.height or self._node.height
-        view = await asyncio.to_thread(block_view, self._node.store, height)
+        view = await self._node.look_up(block_view, self._node.store, height)
         if view is None:
             detail = f"no executed block {height}; the newest here is {self._node.height}"
             raise Rejection(RejectionReason.NOT_FOUND, detail)
@@ -198,7 +197,7 @@ class ChainService(_Base, node_pb2_grpc.ChainServicer):
             while True:
                 while height < self._node.height:
                     height += 1
-                    view = await asyncio.to_thread(block_view, self._node.store, height)
+                    view = await self._node.look_up(block_view, self._node.store, height)
                     if view is None:
                         raise RuntimeError(f"executed block {height} is not stored")
                     yield view
@@ -270,7 +269,7 @@ class ProofsService(_Base, node_pb2_grpc.ProofsServicer):
         self, request: node_pb2.JobRequest, context: CallContext
     ) -> receipts_pb2.Receipt:
         """The receipt of a settled job."""
-        return await asyncio.to_thread(self._node.receipt, request.job)
+        return await self._node.look_up(self._node.receipt, request.job)
 
 
 def add_services(server: grpc.aio.Server, node: Node) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import grpc
+import pytest
 
-from assay.v1 import peer_pb2, peer_pb2_grpc, transactions_pb2
+from assay.v1 import node_pb2, peer_pb2, peer_pb2_grpc, transactions_pb2
 from chain.client import NodeClient
 from chain.genesis import Genesis
+from chain.node import services
 from chain.node.config import NodeConfig
 from chain.node.driver import TURN_BYTES_MAX, Driver
 from chain.node.node import Node
@@ -259,3 +262,33 @@ async def test_validators_that_are_flooded_by_a_third_go_on_finalizing(tmp_path:
                 await asyncio.sleep(0.01)
         assert flood.urgent > 100
         assert flood.bulk > 10
+
+
+async def test_a_flood_of_lookups_does_not_hold_up_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = threading.Event()
+
+    def block_view(_: Store, height: int) -> node_pb2.BlockView:
+        assert held.wait(SOON_S)
+        return node_pb2.BlockView(height=height)
+
+    monkeypatch.setattr(services, "block_view", block_view)
+    async with (
+        running_node(tmp_path, solitary_genesis("alice")) as (node, client),
+        asyncio.timeout(SOON_S),
+    ):
+        paid = transactions_pb2.Transfer(to=key("bob").public_key, amount=1)
+        sent = [await client.sign(key("alice"), [make_operation(paid)]) for _ in range(3)]
+        flood = [asyncio.create_task(client.block(1)) for _ in range(100)]
+        while not node._lookups.locked():
+            await asyncio.sleep(0.01)
+        for signed in sent:  # each in a block of its own, for which somebody waits
+            identity = await client.submit(signed)
+            waiting = asyncio.create_task(node.wait_transaction(identity, 1_000))
+            before = node.height
+            while node.height == before:
+                await asyncio.sleep(0.01)
+            waiting.cancel()
+        held.set()
+        assert [view.height for view in await asyncio.gather(*flood)] == [1] * 100

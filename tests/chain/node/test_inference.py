@@ -63,6 +63,9 @@ class Gateway:
     async def read(self, function: Callable[[Ledger], T]) -> T:
         return function(self.world.ledger)
 
+    async def look_up(self, function: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.to_thread(function, *arguments)
+
     async def wait_transaction(
         self, _: bytes, last_height: int
     ) -> tuple[int, TransactionReceipt] | None:
