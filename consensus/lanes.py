@@ -410,9 +410,12 @@ class Lanes:
     def grows(self, parent: Cut) -> bool:
         """Whether a block on this cut would make anything more final."""
         reached = {tip.lane: tip.sequence for tip in parent}
-        if all(lane.proven_sequence() <= reached.get(lane.index, 0) for lane in self._lanes):
-            return False  # as most of the time
-        return self.best_cut(parent) != parent
+        share = CUT_BATCHES_MAX // len(self._lanes)
+        for lane in self._lanes:
+            sequence = reached.get(lane.index, 0)
+            if self._proven_tip(lane, sequence, sequence + share) is not None:
+                return True
+        return False
 
     def available(self, tip: Tip, parent: Tip | None) -> bool:
         """Whether a tip that follows `parent` can be had: proven, or held and linked to it."""

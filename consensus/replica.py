@@ -77,6 +77,8 @@ class Replica:
         self._catch_up = CatchUp(context, simplex, lanes)
         self._records = 0
         self._wake_at_ms: int | None = None
+        self.compact_after_records = COMPACT_AFTER_RECORDS
+        """Lowered only in simulation, where no world lives long enough."""
 
     @classmethod
     def recover(
@@ -274,7 +276,7 @@ class Replica:
     def _compact(self, effects: list[Effect]) -> None:
         self._records += sum(isinstance(effect, Persist) for effect in effects)
         finalized = any(isinstance(effect, Finalized) for effect in effects)
-        if not finalized or self._records < COMPACT_AFTER_RECORDS:
+        if not finalized or self._records < self.compact_after_records:
             return
         records = self._simplex.snapshot()
         own_header = self._lanes.own_header()

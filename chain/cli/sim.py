@@ -226,6 +226,7 @@ def _summary(timed: list[Timed]) -> dict[str, Any]:
         "messages": sum(fate.messages for fate in fates),
         "crashes": sum(fate.crashes for fate in fates),
         "partitions": sum(fate.partitions for fate in fates),
+        "compactions": sum(fate.compactions for fate in fates),
         "virtual_seconds": round(sum(fate.virtual_ms for fate in fates) / 1_000, 1),
         "cpu_seconds": round(sum(seconds for _, seconds in timed), 2),
         "traces_sha256": digest.hexdigest(),

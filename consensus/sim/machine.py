@@ -30,7 +30,7 @@ from consensus.events import (
     WakeAt,
 )
 from consensus.messages import BatchMessage, Blocks, Message
-from consensus.replica import Replica
+from consensus.replica import COMPACT_AFTER_RECORDS, Replica
 from consensus.sim.byzantine import Liar
 from consensus.sim.disk import Disk
 from consensus.sim.invariants import InvariantBroken, Invariants
@@ -90,6 +90,8 @@ class Machine:
         self.now_ms = 0
         """Its own clock at the last step."""
         self.delivered_block: Block | None = None
+        self.compactions = 0
+        self.compact_after_records = COMPACT_AFTER_RECORDS
         self.evidence: list[Misbehaviour] = []
         self.liar: Liar | None = None
         """Speaks in its place, if the validator is Byzantine."""
@@ -110,6 +112,7 @@ class Machine:
         self._executed = recovered.executed[-1][0] if recovered.executed else 0
         self._invariants.restarted(self.number, self.index, self._executed, records)
         self.replica = Replica.recover(self._config, self._signer, recovered, now_ms, self._checks)
+        self.replica.compact_after_records = self.compact_after_records
         self.up = True
         self.step(Start(), now_ms)
 
@@ -153,6 +156,7 @@ class Machine:
         self._flush()
         if self._wal is not None:
             self._wal.compact(effect.records)
+            self.compactions += 1
 
     def store_batch(self, effect: StoreBatch) -> None:
         """Into the store."""

@@ -102,6 +102,8 @@ class Scenario:
     """From here on links, disks and clocks behave; Byzantine validators do not."""
     live_within_ms: int = 30_000
     """How long after that everything must go on again, at the latest."""
+    compact_after_records: int = 12
+    """How soon replicas compact their logs."""
     real_crypto: bool = False
     timing: Timing = FAST
 
@@ -254,7 +256,8 @@ def draw(profile: str, seed: int, count: int, stakes: tuple[int, ...] | None = N
         seed=seed,
         stakes=chosen,
         byzantine=_byzantine(random, chosen, kind) if byzantine else (),
-        seal_every_ms=random.choice((150, 500)) * count // SEALS_A_VALIDATOR,
+        seal_every_ms=random.choice((150, 500, 500, 3_000)) * count // SEALS_A_VALIDATOR,
+        compact_after_records=random.choice((12, 60)),
         crash_at_write=(seed % count, 1 + seed // count) if kind.sweep else None,
     )
     return replace(scenario, **fields)  # type: ignore[arg-type]

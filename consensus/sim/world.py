@@ -63,6 +63,8 @@ class Fate:
     steps: int
     crashes: int
     partitions: int
+    compactions: int
+    """How often a log was compacted."""
     convicted: tuple[int, ...]
     """Validators that somebody holds evidence against."""
 
@@ -329,6 +331,7 @@ class World:
             steps=self.steps,
             crashes=self.crashes,
             partitions=self.partitions,
+            compactions=sum(machine.compactions for machine in self.machines),
             convicted=tuple(
                 sorted({e.evidence.culprit for m in self.machines for e in m.evidence})
             ),
@@ -355,6 +358,7 @@ class World:
         disk = Disk(Random(self._random.getrandbits(64)), slow_ms_max)
         machine = Machine(number, index, config, signer, self._checks, disk, self, self.invariants)
         machine.liar = liar
+        machine.compact_after_records = scenario.compact_after_records
         return machine
 
     def _honest_disks(self) -> list[Disk]:
