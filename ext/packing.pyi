@@ -1,16 +1,25 @@
-"""Values laid out as bytes: the writing half of consensus/wire.py, natively.
+"""Values laid out as bytes, and read back: what consensus/wire.py makes of annotations.
 
 Numbers are little-endian and of fixed width; what varies stands behind its length or count in four
-bytes; an optional value stands behind a byte that is 0 or 1. `pack` raises ValueError for a value
-that is out of its bounds, TypeError or AttributeError for one of another kind.
+bytes; an optional value stands behind a byte that is 0 or 1. A value has exactly one encoding, and
+nothing is allocated for more elements than the bytes left could hold.
 """
 
+import enum
 from collections.abc import Iterable
+
+class DecodeError(ValueError):
+    """The bytes are not the one valid encoding of the expected value."""
 
 class Layout:
     """How values of one kind are laid out. Made by the functions below."""
 
-    def pack(self, value: object) -> bytes: ...
+    def pack(self, value: object) -> bytes:
+        """Raises ValueError for a value that is out of its bounds, TypeError or AttributeError for
+        one of another kind."""
+    def unpack(self, data: bytes) -> object:
+        """The value whose encoding `data` is. Raises DecodeError for anything else, a ValueError of
+        a record's own type included."""
 
 def unsigned(width: int) -> Layout:
     """A number of 1, 2, 4 or 8 bytes."""
@@ -36,5 +45,9 @@ def optional(inner: Layout) -> Layout:
 def sequence(element: Layout, limit: int) -> Layout:
     """Values behind their count."""
 
-def record(names: Iterable[str], layouts: Iterable[Layout]) -> Layout:
-    """Fields in order: of a tuple by place, of anything else by name."""
+def enumeration(kind: type[enum.IntEnum]) -> Layout:
+    """A member of the enumeration, as one byte."""
+
+def record(kind: type, names: Iterable[str], layouts: Iterable[Layout]) -> Layout:
+    """Fields in order, and the type they are given to; a tuple's by place, of anything else by
+    name."""

@@ -4,8 +4,9 @@ from operator import index
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringAndSize
 from cpython.long cimport PyLong_AsLongLong, PyLong_AsUnsignedLongLong
-from cpython.tuple cimport PyTuple_Check
-from cpython.unicode cimport PyUnicode_AsUTF8AndSize
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_Check, PyTuple_New, PyTuple_SET_ITEM
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
@@ -19,12 +20,25 @@ cdef enum:
     FLAG
     OPTIONAL
     SEQUENCE
+    ENUMERATION
     RECORD
 
 cdef enum:
     BYTES_AT_FIRST = 512
 
 LENGTH_MAX = 0xFFFFFFFF
+
+make_tuple = tuple.__new__
+
+
+class DecodeError(ValueError):
+    pass
+
+
+cdef struct cursor:
+    const uint8_t *data
+    size_t at
+    size_t end
 
 
 cdef struct buffer:
@@ -57,11 +71,48 @@ cdef int put_number(buffer *out, uint64_t number, int width) except -1:
     return 0
 
 
+cdef const uint8_t *take(cursor *source, size_t size) except NULL:
+    """The next bytes, behind which the cursor goes on."""
+    cdef size_t start = source.at
+    if size > source.end - start:
+        raise DecodeError(f"needs {size} bytes at offset {start}, has {source.end - start}")
+    source.at += size
+    return source.data + start
+
+
+cdef uint64_t take_number(cursor *source, size_t width) except? 0:
+    cdef const uint8_t *data = take(source, width)
+    cdef uint64_t number = 0
+    cdef size_t byte
+    for byte in range(width):
+        number |= <uint64_t>data[byte] << 8 * byte
+    return number
+
+
+cdef size_t take_count(cursor *source, size_t limit) except? 0:
+    cdef size_t count = take_number(source, 4)
+    if count > limit:
+        raise DecodeError(f"count {count} at offset {source.at - 4} exceeds {limit}")
+    return count
+
+
+cdef int take_flag(cursor *source) except -1:
+    cdef uint8_t byte = take(source, 1)[0]
+    if byte > 1:
+        raise DecodeError(f"flag at offset {source.at - 1} is {byte}, not 0 or 1")
+    return byte
+
+
 cdef class Layout:
     cdef int code
     cdef uint32_t size
+    # No value has fewer bytes.
+    cdef uint64_t least
     cdef tuple names
     cdef tuple inner
+    cdef object kind
+    cdef dict members
+    cdef bint is_tuple
 
     def __init__(self):
         raise TypeError("layouts are made by the functions of this module")
@@ -76,11 +127,85 @@ cdef class Layout:
         finally:
             free(out.data)
 
+    def unpack(self, data):
+        cdef bytes held = data if type(data) is bytes else bytes(memoryview(data))
+        cdef cursor source
+        source.data = <const uint8_t *>PyBytes_AS_STRING(held)
+        source.at = 0
+        source.end = len(held)
+        value = self.get(&source)
+        if source.at != source.end:
+            raise DecodeError(
+                f"{source.end - source.at} bytes left over after {type(value).__name__}")
+        return value
+
+    cdef object get(self, cursor *source):
+        cdef int spare_bits = 64 - 8 * <int>self.size
+        cdef size_t length
+        if self.code == UNSIGNED:
+            return take_number(source, self.size)
+        if self.code == SIGNED:
+            return <int64_t>(take_number(source, self.size) << spare_bits) >> spare_bits
+        if self.code == EXACTLY:
+            return PyBytes_FromStringAndSize(<const char *>take(source, self.size), self.size)
+        if self.code == FLAG:
+            return bool(take_flag(source))
+        if self.code == OPTIONAL:
+            return (<Layout>self.inner[0]).get(source) if take_flag(source) else None
+        if self.code == ENUMERATION:
+            return self.get_member(take(source, 1)[0])
+        if self.code == SEQUENCE:
+            return self.get_sequence(source)
+        if self.code == RECORD:
+            return self.get_record(source)
+        length = take_count(source, self.size)
+        if self.code == SIZED:
+            return PyBytes_FromStringAndSize(<const char *>take(source, length), length)
+        try:
+            return PyUnicode_DecodeUTF8(<const char *>take(source, length), length, NULL)
+        except UnicodeDecodeError as error:
+            raise DecodeError(f"text is not UTF-8: {error.reason}") from error
+
+    cdef object get_member(self, uint8_t byte):
+        member = self.members.get(byte)
+        if member is None:
+            raise DecodeError(f"{byte} is no {self.kind.__name__}")
+        return member
+
+    cdef object get_sequence(self, cursor *source):
+        cdef Layout element = self.inner[0]
+        cdef size_t count = take_count(source, self.size), place
+        cdef tuple values
+        if element.least > 0 and count > (source.end - source.at) / element.least:
+            take(source, count * element.least)  # which are not there
+        values = PyTuple_New(count)
+        for place in range(count):
+            item = element.get(source)
+            Py_INCREF(item)
+            PyTuple_SET_ITEM(values, place, item)
+        return values
+
+    cdef object get_record(self, cursor *source):
+        cdef Py_ssize_t count = len(self.inner), place
+        cdef tuple values = PyTuple_New(count)
+        for place in range(count):
+            item = (<Layout>self.inner[place]).get(source)
+            Py_INCREF(item)
+            PyTuple_SET_ITEM(values, place, item)
+        if self.is_tuple:
+            return make_tuple(self.kind, values)
+        try:
+            return self.kind(*values)
+        except DecodeError:
+            raise
+        except ValueError as error:
+            raise DecodeError(f"{self.kind.__name__}: {error}") from error
+
     cdef int put(self, buffer *out, object value) except -1:
         cdef uint64_t number
         cdef long long signed_number
         cdef int spare_bits = 64 - 8 * <int>self.size
-        if self.code == UNSIGNED:
+        if self.code == UNSIGNED or self.code == ENUMERATION:
             try:
                 number = PyLong_AsUnsignedLongLong(index(value))
             except OverflowError as error:
@@ -156,59 +281,75 @@ cdef class Layout:
         return 0
 
 
-cdef Layout made(int code, size, tuple names=(), tuple inner=()):
+cdef Layout made(int code, size, uint64_t least, tuple inner=()):
     cdef Layout layout = Layout.__new__(Layout)
-    cdef Layout part
-    for part in inner:
-        if part is None:
-            raise TypeError("a layout is needed, not None")
     if not 0 <= size <= LENGTH_MAX:
         raise ValueError(f"a size is {size}, allowed are 0 to {LENGTH_MAX}")
     layout.code = code
     layout.size = size
-    layout.names = names
+    layout.least = least
+    layout.names = ()
     layout.inner = inner
     return layout
 
 
-def unsigned(width):
+cdef Layout number_of(int code, width):
     if width not in (1, 2, 4, 8):
         raise ValueError(f"a number has 1, 2, 4 or 8 bytes, not {width}")
-    return made(UNSIGNED, width)
+    return made(code, width, width)
+
+
+def unsigned(width):
+    return number_of(UNSIGNED, width)
 
 
 def signed(width):
-    if width not in (1, 2, 4, 8):
-        raise ValueError(f"a number has 1, 2, 4 or 8 bytes, not {width}")
-    return made(SIGNED, width)
+    return number_of(SIGNED, width)
 
 
 def exactly(size):
-    return made(EXACTLY, size)
+    return made(EXACTLY, size, max(0, size))
 
 
 def sized(limit):
-    return made(SIZED, limit)
+    return made(SIZED, limit, 4)
 
 
 def text(limit):
-    return made(TEXT, limit)
+    return made(TEXT, limit, 4)
 
 
 def flag():
-    return made(FLAG, 0)
+    return made(FLAG, 0, 1)
 
 
 def optional(Layout inner not None):
-    return made(OPTIONAL, 0, (), (inner,))
+    return made(OPTIONAL, 0, 1, (inner,))
 
 
 def sequence(Layout element not None, limit):
-    return made(SEQUENCE, limit, (), (element,))
+    return made(SEQUENCE, limit, 4, (element,))
 
 
-def record(names, layouts):
+def enumeration(kind):
+    cdef Layout layout = made(ENUMERATION, 1, 1)
+    layout.kind = kind
+    layout.members = {int(member): member for member in kind}
+    return layout
+
+
+def record(kind, names, layouts):
+    cdef Layout layout, part
+    cdef uint64_t least = 0
     names, layouts = tuple(names), tuple(layouts)
     if len(names) != len(layouts):
         raise ValueError(f"{len(names)} names for {len(layouts)} layouts")
-    return made(RECORD, 0, names, layouts)
+    for part in layouts:
+        if part is None:
+            raise TypeError("a layout is needed, not None")
+        least += part.least
+    layout = made(RECORD, 0, least, layouts)
+    layout.kind = kind
+    layout.names = names
+    layout.is_tuple = issubclass(kind, tuple)
+    return layout
