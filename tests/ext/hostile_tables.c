@@ -275,8 +275,9 @@ static void make_batch(batch *batch) {
     batch->parsed.receivers = malloc(4 * room);
     batch->parsed.amounts = malloc(8 * room);
     uint8_t *chain = exact(CHAIN, sizeof CHAIN);
-    size_t operations = assay_parse_bodies(batch->payload, batch->slices, batch->count, chain,
-                                           sizeof CHAIN, &batch->parsed);
+    size_t operations;
+    require(assay_parse_bodies(batch->payload, batch->slices, batch->count, chain, sizeof CHAIN, NULL,
+                               &batch->parsed, &operations));
     require(operations <= room);
     for (size_t i = 0; i < operations; i++) require(batch->parsed.receivers[i] + 32 <= length);
     for (size_t i = 0; i < batch->count; i++) count(batch->parsed.classes[i] == ASSAY_BODY_PLAIN);

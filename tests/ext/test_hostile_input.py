@@ -34,7 +34,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("program", ["hostile_input", "hostile_tables"])
+@pytest.mark.parametrize("program", ["hostile_input", "hostile_jobs", "hostile_tables"])
 def test_damaged_input_is_read_inside_its_bounds(build: Build, program: str, seed: int) -> None:
     run = subprocess.run(
         [str(build(program)), str(seed)],
