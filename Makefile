@@ -5,8 +5,9 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
-# Tests at once. The end-to-end ones stay on one worker whatever this says.
-WORKERS ?= 2
+# Tests at once. The end-to-end ones stay on one worker whatever this says, and it mostly waits: so
+# one more than the cores that CI has.
+WORKERS ?= 3
 # A fuzz target runs at least this long; signatures run until 100,000 batches were tried as well.
 SECONDS ?= 60
 SEED ?= 1

