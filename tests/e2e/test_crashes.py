@@ -41,10 +41,10 @@ pytestmark = pytest.mark.timeout(900, method="signal")
 
 VICTIM = 3
 PARAMETERS = replace(
-    Parameters(), commit_within_ms=15_000, reveal_within_ms=10_000, assign_within_ms=30_000
+    Parameters(), commit_within_ms=20_000, reveal_within_ms=15_000, assign_within_ms=30_000
 )
 """A dead validator's seat is waited for as long as these say."""
-ANSWER_WITHIN_MS = 20_000
+ANSWER_WITHIN_MS = 30_000
 RUNTIME_BACK_WITHIN_MS = 240_000
 
 
