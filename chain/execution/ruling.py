@@ -126,7 +126,12 @@ def round_positions(job: Job, validators: ValidatorSet) -> tuple[int, ...]:
 
 
 def count_round(scope: Scope, job_id: bytes, job: Job) -> None:
-    """End a round: void the words of outliers, then rule."""
+    """End a round: void the words of outliers, then rule.
+
+    A FAIL asks the larger committee even if its fingerprint is voided: two of three who agree on
+    made-up numbers must not silence the one who did the work (docs/decisions/0021).
+    """
+    contested = any(seat.verdict is Verdict.FAIL for seat in job.committee)
     job = _without_outliers(scope, job_id, job)
     somebody_new = bool(eligible_verifiers(scope, job, scope.height))
     room_to_escalate = seats_to_draw(scope, job._replace(escalated=True)) > 0
@@ -137,6 +142,8 @@ def count_round(scope: Scope, job_id: bytes, job: Job) -> None:
     )
     verdicts = [seat.verdict for seat in job.committee if seat.verdict is not None]
     ruling = rule(verdicts, scope.parameters.reveal_quorum, remedies)
+    if contested and remedies.escalate:
+        ruling = Ruling.ESCALATE
     if ruling is Ruling.ACCEPT:
         settle(scope, job_id, job)
     elif ruling in (Ruling.REJECT, Ruling.REJECT_AND_SLASH):

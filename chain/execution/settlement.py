@@ -7,9 +7,9 @@ and what division leaves, goes to the treasury. Of the rest, royalty, treasury a
 shares rounded down, and the provider has what remains. The requester gets back escrow - price.
 Every grain of the escrow goes to exactly one place.
 
-REJECTED. The requester gets the whole escrow. The verification is paid out of the provider's
-collateral, as far as it reaches, and with two thirds saying FAIL a share of what is left is
-slashed.
+REJECTED. The requester gets the whole escrow. The verification, `verification_price` for each seat
+of all rounds, is paid out of the provider's collateral, as far as it reaches, and with two thirds
+saying FAIL a share of what is left is slashed.
 
 REFUNDED. The requester gets the whole escrow; nobody else is paid or blamed.
 
@@ -76,7 +76,9 @@ def reject(scope: Scope, job_id: bytes, job: Job, with_slash: bool) -> None:
     provider = _provider(job_id, job)
     payments = Payments(scope)
     payments.pay(job.requester, job.escrow)
-    pot = take_collateral(scope, provider, verification_cost(scope, job))
+    # Every seat of every round has worked because of this provider.
+    cost = len(job.committee) * scope.parameters.verification_price
+    pot = take_collateral(scope, provider, cost)
     pay_verifiers(scope, job, pot, Verdict.FAIL, payments)
     if with_slash:
         payments.note(scope.treasury, slash(scope, provider, job_id))
@@ -93,7 +95,7 @@ def refund(scope: Scope, job_id: bytes, job: Job) -> None:
 
 
 def verification_cost(scope: Scope, job: Job) -> int:
-    """The price of the first round's seats; later rounds share the same pot."""
+    """Of a verified job: the price of the first round's seats; later rounds share the same pot."""
     first_round = sum(seat.round == 0 for seat in job.committee)
     return first_round * scope.parameters.verification_price
 

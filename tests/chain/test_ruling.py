@@ -86,7 +86,7 @@ def test_a_majority_below_two_thirds_rejects_without_a_slash() -> None:
     world.vote(job, [PASS, FAIL, PASS])
     receipt = receipt_for(world.vote(job, [FAIL, FAIL, FAIL, PASS]), job)
     assert receipt.status is JobStatus.REJECTED
-    assert world.ledger.account(PROVIDERS[0]).stake == stake - 3_000_000
+    assert world.ledger.account(PROVIDERS[0]).stake == stake - 7_000_000  # seven seats
 
 
 def test_a_tie_refunds_and_blames_nobody() -> None:
