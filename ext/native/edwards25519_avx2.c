@@ -61,7 +61,8 @@ LANES_INLINE void lanes_scatter(lane_row *const places[GROUPS], const lanes *a) 
 }
 
 /* The opposite has y - x and y + x in each other's place and -2dxy. */
-LANES_INLINE void lanes_load_ready(lanes *out, const lane_row rows[5], unsigned negative) {
+LANES_INLINE void lanes_load_ready(lanes *out, const lane_row *const rows[GROUPS],
+                                   unsigned negative) {
     /* In a permutation, bit 1 of a word says which of its half's two words comes there. */
     const __m256i keep = _mm256_setr_epi64x(0, 2, 0, 2), swap = _mm256_setr_epi64x(2, 0, 0, 2);
     const __m256d minus = _mm256_setr_pd(0.0, 0.0, -0.0, 0.0);
@@ -71,7 +72,7 @@ LANES_INLINE void lanes_load_ready(lanes *out, const lane_row rows[5], unsigned 
 #pragma GCC unroll 5
     for (int i = 0; i < 5; i++)
         out->limb[i] =
-            _mm256_xor_pd(_mm256_permutevar_pd(_mm256_loadu_pd(rows[i]), order), sign);
+            _mm256_xor_pd(_mm256_permutevar_pd(_mm256_loadu_pd(rows[0][i]), order), sign);
 }
 
 LANES_INLINE void lanes_store_ready(edwards_ready out[LANES], const lanes *difference,
@@ -134,6 +135,7 @@ static const edwards_engine AVX2_ENGINE = {
     .from_affine = from_affine,
     .to_affine = to_affine,
     .sum_windows = sum_windows,
+    .sum_few = sum_few,
 };
 
 const edwards_engine *edwards_avx2(void) {

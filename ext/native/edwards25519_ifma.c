@@ -33,12 +33,14 @@ LANES_INLINE void lanes_scatter(lane_row *const places[GROUPS], const lanes *a) 
 }
 
 /* The opposite has y - x and y + x in each other's place and 2p - 2dxy, which is fitting. */
-LANES_INLINE void lanes_load_ready(lanes *out, const lane_row rows[5], unsigned negative) {
+LANES_INLINE void lanes_load_ready(lanes *out, const lane_row *const rows[GROUPS],
+                                   unsigned negative) {
     const __mmask8 groups = (__mmask8)((negative & 1) * 0x0f | (negative >> 1) * 0xf0);
 #pragma GCC unroll 5
     for (int i = 0; i < 5; i++) {
-        const __m512i both =
-            _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)rows[i]));
+        const __m256i low = _mm256_loadu_si256((const __m256i *)rows[0][i]);
+        const __m256i high = _mm256_loadu_si256((const __m256i *)rows[1][i]);
+        const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
         const __m512i swapped = _mm512_mask_permutex_epi64(both, groups, both, SWAP_FIRST_PAIR);
         out->limb[i] =
             _mm512_mask_sub_epi64(swapped, (__mmask8)(groups & THIRD), lanes_twice_p(i), both);
@@ -99,6 +101,7 @@ static const edwards_engine IFMA_ENGINE = {
     .from_affine = from_affine,
     .to_affine = to_affine,
     .sum_windows = sum_windows,
+    .sum_few = sum_few,
 };
 
 #if defined(ASSAY_IFMA_EMULATED)

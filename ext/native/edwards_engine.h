@@ -45,6 +45,9 @@ typedef struct {
     void (*sum_windows)(edwards_point *sums, edwards_bucket *buckets, size_t half,
                         const edwards_term *terms, const int16_t *digits, size_t stride,
                         size_t count);
+    /* The whole sum, faster than by windows where terms are few. 0 when memory ran out. NULL where an
+     * engine has no such way. */
+    int (*sum_few)(edwards_point *sum, const edwards_term *terms, size_t count);
 } edwards_engine;
 
 const edwards_engine *edwards_portable(void);

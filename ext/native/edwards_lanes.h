@@ -12,7 +12,7 @@
  *   lanes_choose               lane i of one where bit i is set, of the other elsewhere
  *   lanes_negate               the opposites of the lanes whose bits are set
  *   lanes_gather, lanes_scatter    groups of four from and to rows in memory
- *   lanes_load_ready           one ready point into every group, its opposite where a bit is set
+ *   lanes_load_ready           a ready point for each group, its opposite where the group's bit is set
  *   lanes_store_ready          LANES points, side by side by coordinate, to rows
  *   lanes_multiply_crosswise   from A, B, C, D in each group to B - A, B + A, D - C, D + C
  *   lanes_spread               from E, H, F, G to (E, H, E, F) and (F, G, H, G)
@@ -166,7 +166,9 @@ LANES_TARGET static void to_affine(edwards_affine *out, const edwards_ready *poi
     field parts[LANES];
     unsigned before = lanes_enter();
     lanes loaded;
-    lanes_load_ready(&loaded, point->LANE_ROWS, 0);
+    const lane_row *rows[GROUPS];
+    for (int i = 0; i < GROUPS; i++) rows[i] = point->LANE_ROWS;
+    lanes_load_ready(&loaded, rows, 0);
     lanes_to_reduced(parts, &loaded);
     *out = (edwards_affine){.difference = parts[0], .sum = parts[1], .product = parts[2]};
     lanes_leave(before);
@@ -197,6 +199,7 @@ LANES_TARGET static void fill(edwards_bucket *buckets, size_t half, const edward
             }
             prefetch(terms[i + PREFETCH_AHEAD].point);
         }
+        const lane_row *rows[GROUPS];
         lane_row *places[GROUPS];
         unsigned negative = 0;
         int any = 0;
@@ -204,12 +207,13 @@ LANES_TARGET static void fill(edwards_bucket *buckets, size_t half, const edward
             const int digit = digits[(size_t)group * stride + i];
             places[group] =
                 buckets[(size_t)group * (half + 1) + (size_t)abs(digit)].LANE_ROWS;
+            rows[group] = terms[i].point->LANE_ROWS;
             negative |= (unsigned)(digit < 0) << group;
             any |= digit;
         }
         if (any == 0) continue;
         lanes sum, added;
-        lanes_load_ready(&added, terms[i].point->LANE_ROWS, negative);
+        lanes_load_ready(&added, rows, negative);
         lanes_gather(&sum, places);
         add_ready(&sum, &added);
         lanes_scatter(places, &sum);
@@ -237,16 +241,21 @@ LANES_TARGET static void store_points(edwards_point out[GROUPS], const lanes *op
     }
 }
 
+/* The identity, open, and what makes an open point ready when it is multiplied by it. */
+LANES_TARGET static void load_constants(lanes *identity, lanes *factors) {
+    const field identity_parts[4] = {FIELD_ONE, FIELD_ONE, FIELD_ZERO, FIELD_ONE};
+    const field factor_parts[4] = {FIELD_ONE, FIELD_ONE, EDWARDS_2D, {{2, 0, 0, 0, 0}}};
+    broadcast_four(identity, identity_parts);
+    broadcast_four(factors, factor_parts);
+}
+
 LANES_TARGET static void sum_windows(edwards_point *sums, edwards_bucket *buckets, size_t half,
                                      const edwards_term *terms, const int16_t *digits,
                                      size_t stride, size_t count) {
-    const field identity_parts[4] = {FIELD_ONE, FIELD_ONE, FIELD_ZERO, FIELD_ONE};
-    const field factor_parts[4] = {FIELD_ONE, FIELD_ONE, EDWARDS_2D, {{2, 0, 0, 0, 0}}};
     unsigned before = lanes_enter();
     lanes identity, total, factors, running;
     lane_row *places[GROUPS];
-    broadcast_four(&identity, identity_parts);
-    broadcast_four(&factors, factor_parts);
+    load_constants(&identity, &factors);
     for (size_t i = 0; i <= half; i++) {
         for (size_t group = 0; group < GROUPS; group++)
             places[group] = buckets[group * (half + 1) + i].LANE_ROWS;
@@ -268,6 +277,130 @@ LANES_TARGET static void sum_windows(edwards_point *sums, edwards_bucket *bucket
     }
     store_points(sums, &total);
     lanes_leave(before);
+}
+
+/* Few terms: each has a table of its odd multiples, and all share one run of doublings (Straus 1964). */
+enum { LONG_WIDTH = 5, SHORT_WIDTH = 4, SHORT_BITS = 128 };
+enum { MULTIPLES = 1 << (LONG_WIDTH - 2), DIGITS_MAX = SCALAR_DIGITS / SHORT_WIDTH + 1 };
+
+/* A digit that is not zero: what to add at its position. */
+typedef struct {
+    const edwards_ready *multiple;
+    uint32_t negative;
+    uint32_t next; /* of the same position, counted from 1; 0 ends them */
+} addend;
+
+static unsigned width_of(const edwards_term *term) {
+    return term->bits > SHORT_BITS ? LONG_WIDTH : SHORT_WIDTH;
+}
+
+/* multiples[i * MULTIPLES + j] = (2j + 1) * point i, as many as digits of its width need. */
+LANES_TARGET static void multiply_oddly(edwards_ready *multiples, const edwards_term *terms,
+                                        size_t count) {
+    lanes identity, factors;
+    load_constants(&identity, &factors);
+    for (size_t start = 0; start < count; start += GROUPS) {
+        const lane_row *rows[GROUPS];
+        edwards_ready *tables[GROUPS], spare[MULTIPLES];
+        lane_row *places[GROUPS];
+        unsigned width = SHORT_WIDTH;
+        for (size_t group = 0; group < GROUPS; group++) {
+            const size_t i = start + group < count ? start + group : start;
+            rows[group] = terms[i].point->LANE_ROWS;
+            tables[group] = i == start + group ? multiples + i * MULTIPLES : spare;
+            if (width_of(&terms[i]) > width) width = width_of(&terms[i]);
+        }
+        lanes point, multiple, step, ready;
+        lanes_load_ready(&ready, rows, 0);
+        multiple = identity;
+        add_ready(&multiple, &ready);
+        point = multiple;
+        add_ready(&point, &ready);
+        lanes_multiply(&step, &point, &factors); /* twice the point */
+        for (unsigned j = 0;; j++) {
+            for (size_t group = 0; group < GROUPS; group++)
+                places[group] = tables[group][j].LANE_ROWS;
+            lanes_scatter(places, &ready);
+            if (j + 1 == 1u << (width - 2)) break;
+            add_ready(&multiple, &step);
+            lanes_multiply(&ready, &multiple, &factors);
+        }
+    }
+}
+
+/* Fills addends with every digit's; first[position] is the first one there, as `next` counts. */
+static void list_addends(addend *addends, uint32_t first[SCALAR_DIGITS],
+                         const edwards_ready *multiples, const edwards_term *terms, size_t count) {
+    int8_t digits[SCALAR_DIGITS];
+    uint32_t used = 0;
+    memset(first, 0, SCALAR_DIGITS * sizeof *first);
+    for (size_t i = 0; i < count; i++) {
+        scalar_sparse_digits(digits, &terms[i].multiplier, width_of(&terms[i]));
+        for (unsigned position = 0; position < SCALAR_DIGITS; position++) {
+            const int digit = digits[position];
+            if (digit == 0) continue;
+            addends[used] = (addend){&multiples[i * MULTIPLES + (size_t)abs(digit) / 2], digit < 0,
+                                     first[position]};
+            first[position] = ++used;
+        }
+    }
+}
+
+/* sum = the sum of each addend times 2^position. */
+LANES_TARGET static void add_listed(edwards_point *sum, const addend *addends,
+                                    const uint32_t first[SCALAR_DIGITS]) {
+    lanes identity, factors, total, ready;
+    edwards_ready nothing; /* for groups without an addend */
+    edwards_point points[GROUPS];
+    lane_row *places[GROUPS];
+    load_constants(&identity, &factors);
+    lanes_multiply(&ready, &identity, &factors);
+    for (int group = 0; group < GROUPS; group++) places[group] = nothing.LANE_ROWS;
+    lanes_scatter(places, &ready);
+    total = identity;
+    for (unsigned position = SCALAR_DIGITS; position-- > 0;) {
+        lanes_multiply(&ready, &total, &factors);
+        add_ready(&total, &ready);
+        for (uint32_t next = first[position]; next != 0;) {
+            const lane_row *rows[GROUPS];
+            unsigned negative = 0;
+            for (int group = 0; group < GROUPS; group++) {
+                rows[group] = nothing.LANE_ROWS;
+                if (next == 0) continue;
+                const addend *one = &addends[next - 1];
+                rows[group] = one->multiple->LANE_ROWS;
+                negative |= one->negative << group;
+                next = one->next;
+            }
+            if (next != 0) prefetch(addends[next - 1].multiple);
+            lanes_load_ready(&ready, rows, negative);
+            add_ready(&total, &ready);
+        }
+    }
+    store_points(points, &total);
+    *sum = points[0];
+    for (int group = 1; group < GROUPS; group++) {
+        edwards_cached cached;
+        point_cache(&cached, &points[group]);
+        point_add(sum, sum, &cached, 0);
+    }
+}
+
+LANES_TARGET static int sum_few(edwards_point *sum, const edwards_term *terms, size_t count) {
+    edwards_ready *multiples = malloc(count * MULTIPLES * sizeof *multiples);
+    addend *addends = malloc(count * DIGITS_MAX * sizeof *addends);
+    uint32_t first[SCALAR_DIGITS];
+    const int enough = multiples != NULL && addends != NULL;
+    if (enough) {
+        unsigned before = lanes_enter();
+        multiply_oddly(multiples, terms, count);
+        list_addends(addends, first, multiples, terms, count);
+        add_listed(sum, addends, first);
+        lanes_leave(before);
+    }
+    free(multiples);
+    free(addends);
+    return enough;
 }
 
 #endif

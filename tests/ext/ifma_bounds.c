@@ -114,9 +114,10 @@ LANES_TARGET static int adding_right(void) {
     return same(&other, expected);
 }
 
-/* A ready point goes to both groups, to either one as its opposite, and comes through memory. */
+/* A ready point goes to either group, there as its opposite or not, and comes through memory. */
 LANES_TARGET static int moving_right(void) {
     edwards_ready stored[GROUPS];
+    const lane_row *rows[GROUPS] = {stored[1].words, stored[0].words};
     lane_row *places[GROUPS] = {stored[0].words, stored[1].words};
     lanes point, loaded, one;
     field parts[LANES], elements[LANES];
@@ -127,12 +128,12 @@ LANES_TARGET static int moving_right(void) {
     if (!same(&loaded, parts)) return 0;
     broadcast(&one, &FIELD_ONE);
     for (unsigned negative = 0; negative < 4; negative++) {
-        lanes_load_ready(&loaded, stored[1].words, negative);
+        lanes_load_ready(&loaded, rows, negative); /* the groups trade places */
         lanes_multiply(&loaded, &one, &loaded); /* an opposite is fitting only */
         for (int lane = 0; lane < LANES; lane++) {
             const int opposite = (int)(negative >> (lane / 4) & 1), place = lane % 4;
             field *out = &elements[lane];
-            *out = parts[4 + (opposite && place < 2 ? 1 - place : place)];
+            *out = parts[(lane ^ 4) / 4 * 4 + (opposite && place < 2 ? 1 - place : place)];
             field_carry(out);
             if (opposite && place == 2) field_negate(out, out);
         }
