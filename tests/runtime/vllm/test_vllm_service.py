@@ -55,8 +55,8 @@ LONG_PROMPT = "Which of these is gold? " + " ".join(
 pytestmark = pytest.mark.timeout(900)
 
 
-SHORT_S = 10.0
-"""Long enough for a slow machine to begin with an answer, short enough to be waited for."""
+DEADLINES_S = (5.0, 20.0, 80.0)
+"""The first is enough to begin with an answer, unless the machine is slow."""
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]], bound_s: float) -> None:
@@ -341,15 +341,16 @@ async def test_a_full_queue_refuses(float32: Served) -> None:
 async def test_a_deadline_ends_what_runs(float32: Served) -> None:
     async with grpc.aio.insecure_channel(float32.target) as channel:
         stub = runtime_pb2_grpc.RuntimeStub(channel)
-        calls = [stub.Generate(request, timeout=SHORT_S) for request in busy(float32)]
-        for call in calls:
-            kinds = []
+        kinds: set[str | None] = set()
+        for deadline_s in DEADLINES_S:
+            call = stub.Generate(busy(float32)[0], timeout=deadline_s)
             with pytest.raises(grpc.aio.AioRpcError) as ended:
                 async for reply in call:
-                    kinds.append(reply.WhichOneof("kind"))
+                    kinds.add(reply.WhichOneof("kind"))
             assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            assert "chunk" in kinds
-            assert "finished" not in kinds
+            if "chunk" in kinds:
+                break
+        assert kinds == {"started", "chunk"}
     await eventually(partial(idle, float32), CALL_BOUND_S)
 
 
