@@ -87,9 +87,16 @@ class Access:
         """Whoever reaches the gateway spends this account's money."""
         return cls({}, ApiKey(OPEN_NAME, payer))
 
-    def caller(self, authorization: str | None, now_s: float) -> ApiKey:
-        """Who sends this Authorization header. Raises GatewayError (401)."""
+    def caller(self, authorization: str | None, now_s: float, origin: str | None = None) -> ApiKey:
+        """Who sends these headers, Authorization and Origin. Raises GatewayError (401, 403)."""
         if self._open_to is not None:
+            if origin is not None:  # any page that somebody here looks at could send it
+                raise GatewayError(
+                    403,
+                    GatewayReason.WEB_PAGE,
+                    f"a web page ({origin:.80}) sends this, and this gateway asks for no key; "
+                    "start it with --api-keys",
+                )
             return self._open_to
         scheme, _, token = (authorization or "").partition(" ")
         bearer = token.strip().encode()

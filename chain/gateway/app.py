@@ -102,7 +102,10 @@ class Gateway:
             await self._purchases.stop()
 
     def _caller(self, request: Request) -> ApiKey:
-        return self._access.caller(request.headers.get("authorization"), self._now_s())
+        headers = request.headers
+        return self._access.caller(
+            headers.get("authorization"), self._now_s(), headers.get("origin")
+        )
 
     async def _chat(self, request: Request) -> Response:
         return await self._answer(request, parse_chat)

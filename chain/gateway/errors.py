@@ -21,6 +21,7 @@ class GatewayReason(enum.StrEnum):
     UNKNOWN_ARGUMENT = "UNKNOWN_ARGUMENT"
     BAD_API_KEY = "BAD_API_KEY"
     API_KEY_EXPIRED = "API_KEY_EXPIRED"
+    WEB_PAGE = "WEB_PAGE"
     SPEND_CAP_REACHED = "SPEND_CAP_REACHED"
     IDEMPOTENCY_KEY_REUSED = "IDEMPOTENCY_KEY_REUSED"
     NODE_UNAVAILABLE = "NODE_UNAVAILABLE"
@@ -52,6 +53,7 @@ _STATUS: Final = {
 _TYPES: Final = {
     401: "authentication_error",
     402: "insufficient_quota",
+    403: "permission_error",
     404: "not_found_error",
     409: "conflict_error",
     429: "rate_limit_error",

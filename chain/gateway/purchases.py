@@ -9,7 +9,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,7 +29,7 @@ from chain.receipts import ReceiptInvalid
 from chain.rejections import Busy, Rejection, RejectionReason
 from ext.transactions import transaction_id
 
-RECENT_MAX: Final = 256
+RECENT_MAX: Final = 64
 """Finished purchases that a retry still finds in memory."""
 RETRY_WITHIN_S: Final = 600
 """How long after a question the same one, marked as a retry by the client, is taken as one."""
@@ -81,9 +81,10 @@ class Purchase:
 
     async def begun(self) -> None:
         """Return once the chain has the question, or raise what refused it."""
-        async for event in self.events():
-            if not isinstance(event, Accepted):
-                return
+        async with aclosing(self.events()) as events:
+            async for event in events:
+                if not isinstance(event, Accepted):
+                    return
 
     def add(self, event: Event) -> None:
         """The next event."""

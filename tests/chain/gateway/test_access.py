@@ -87,3 +87,13 @@ def test_a_mistake_in_the_file_is_told(tmp_path: Path, lines: tuple[str, ...], t
 def test_somebody_must_pay(tmp_path: Path) -> None:
     with pytest.raises(AccessError, match="has no key_file"):
         read_access(file_of(tmp_path), None)
+
+
+def test_without_keys_no_web_page_spends_the_owners_money(tmp_path: Path) -> None:
+    access = Access.for_anyone(key("alice"))
+    assert access.caller(None, 0).payer.public_key == key("alice").public_key
+    with pytest.raises(GatewayError) as caught:
+        access.caller(None, 0, "https://example.org")
+    assert (caught.value.status, caught.value.code) == (403, "WEB_PAGE")
+    with_keys = read_access(file_of(tmp_path), key("alice"))
+    assert with_keys.caller(f"Bearer {SECRET}", 0, "https://example.org").name == "shop"

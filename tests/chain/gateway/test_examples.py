@@ -85,6 +85,7 @@ def test_curl_leaves_a_receipt(network: TinyNetwork, open_gateway: str, tmp_path
     check(network, receipt)
 
 
+@pytest.mark.timeout(900, method="signal")  # an install, then the questions
 @pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
 def test_the_npm_client_works_unchanged(
     network: TinyNetwork, open_gateway: str, tmp_path: Path

@@ -66,3 +66,7 @@ def test_it_tells_that_it_lives_to_anyone(open_gateway: str) -> None:
     reply = httpx2.get(f"{open_gateway}/healthz", timeout=BOUND_S)
     assert reply.status_code == 200
     assert reply.json()["status"] == "ok"
+
+
+def test_a_web_page_is_not_let_in(open_gateway: str) -> None:
+    refused(send(open_gateway, b"{}", {"origin": "https://example.org"}), 403, "WEB_PAGE")
