@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from chain.cli.output import EXIT_USAGE, JsonOption, emit, fail, stderr
+from chain.cli.sim_market import market
 from consensus.sim.mutants import MUTANTS
 from consensus.sim.play import Run, Verdict, hunt, parse_names, play, reduced
 from consensus.sim.scenario import PROFILES
@@ -28,6 +29,9 @@ TOLD_EVERY_SECONDS: Final = 10.0
 SeedsOption = Annotated[str, typer.Option(metavar="A:B", help="Seeds from A up to and without B.")]
 Timed = tuple[Verdict, float]
 """How a run went, and its CPU seconds."""
+
+
+app.command("market")(market)
 
 
 @app.command("run")
