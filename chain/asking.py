@@ -15,6 +15,7 @@ from chain.keys import KeyPair
 from chain.node.streams import chunk_message
 from chain.parameters import Parameters
 from chain.receipts import Receipt
+from chain.records import COMMITTEE_MAX
 from chain.rejections import Rejection, RejectionReason
 from ext.signatures import verify
 
@@ -79,27 +80,29 @@ async def pick_model(client: NodeClient, wanted: str) -> node_pb2.ModelView:
 
 
 async def price_ceiling(
-    client: NodeClient, parameters: Parameters, model: bytes, prompt_bytes: int, tokens: int
+    client: NodeClient,
+    parameters: Parameters,
+    model: node_pb2.ModelView,
+    request: transactions_pb2.RequestInference,
 ) -> int:
-    """Grain that covers the dearest live offer for a prompt of so many bytes.
+    """Grain that covers the dearest live offer and the largest first committee.
 
     A token is at least a byte. Raises Rejection (NO_OFFER).
     """
-    offers = [offer for offer in await client.offers(model) if offer.capacity > 0]
+    offers = [offer for offer in await client.offers(model.model) if offer.capacity > 0]
     if not offers:
         raise Rejection(
             RejectionReason.NO_OFFER, "no provider offers this model now; try again later"
         )
-    input_tokens = prompt_bytes + PROMPT_OVERHEAD_TOKENS
+    input_tokens = request.input.ByteSize() + PROMPT_OVERHEAD_TOKENS
+    tokens = request.sampling.max_output_tokens
     tokens_price = max(
         offer.input_price * input_tokens + offer.output_price * tokens for offer in offers
     )
-    return tokens_price + parameters.committee_size * parameters.verification_price
-
-
-def prompt_bytes(request: transactions_pb2.RequestInference) -> int:
-    """Bytes of a request's prompt, whatever its form."""
-    return request.input.ByteSize()
+    seats = parameters.committee_size
+    if request.tier == transactions_pb2.TIER_CRITICAL:  # every verifier of the model is paid
+        seats = max(seats, min(len(model.verifiers), COMMITTEE_MAX))
+    return tokens_price + seats * parameters.verification_price
 
 
 async def ask(

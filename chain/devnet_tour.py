@@ -9,7 +9,7 @@ from pathlib import Path
 from assay.v1 import inference_pb2, transactions_pb2
 from chain import genesis as genesis_file
 from chain import receipt_files
-from chain.asking import Answer, ask, pick_model, price_ceiling, prompt_bytes
+from chain.asking import Answer, ask, pick_model, price_ceiling
 from chain.client import NodeClient
 from chain.devnet import Devnet
 from chain.devnet_start import user_key
@@ -105,21 +105,16 @@ async def _take(
 async def _request(client: NodeClient, question: Question) -> transactions_pb2.RequestInference:
     chat = inference_pb2.Chat()
     chat.messages.add(role=inference_pb2.ROLE_USER, content=question.prompt)
+    model = await pick_model(client, "")
     request = transactions_pb2.RequestInference(
-        model=(await pick_model(client, "")).model,
+        model=model.model,
         input=inference_pb2.InferenceInput(chat=chat),
         sampling=inference_pb2.Sampling(
             temperature_milli=question.temperature_milli,
             max_output_tokens=question.max_output_tokens,
         ),
     )
-    request.max_price = await price_ceiling(
-        client,
-        await client.parameters(),
-        request.model,
-        prompt_bytes(request),
-        question.max_output_tokens,
-    )
+    request.max_price = await price_ceiling(client, await client.parameters(), model, request)
     return request
 
 

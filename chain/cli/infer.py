@@ -8,7 +8,7 @@ import typer
 
 from assay.v1 import inference_pb2, node_pb2, transactions_pb2
 from chain import receipt_files
-from chain.asking import Answer, ask, pick_model, price_ceiling, prompt_bytes
+from chain.asking import Answer, ask, pick_model, price_ceiling
 from chain.cli.calls import (
     HomeOption,
     KeyOption,
@@ -125,13 +125,12 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter an option
     show = _Display(as_json)
 
     async def run(client: NodeClient) -> Answer:
-        request.model = (await pick_model(client, model)).model
+        found = await pick_model(client, model)
+        request.model = found.model
         request.max_price = (
             max_price
             if max_price is not None
-            else await price_ceiling(
-                client, await client.parameters(), request.model, prompt_bytes(request), max_tokens
-            )
+            else await price_ceiling(client, await client.parameters(), found, request)
         )
         return await ask(client, payer, request, timeout, show.text, show.status)
 

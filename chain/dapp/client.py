@@ -17,7 +17,7 @@ from typing import Any, Final, Self, TypeVar
 
 from assay.v1 import inference_pb2, node_pb2, transactions_pb2
 from chain import genesis as genesis_file
-from chain.asking import pick_model, price_ceiling, prompt_bytes
+from chain.asking import pick_model, price_ceiling
 from chain.client import NodeClient
 from chain.dapp.events import Event
 from chain.dapp.following import Following
@@ -25,7 +25,6 @@ from chain.dapp.nodes import Nodes
 from chain.genesis import Genesis
 from chain.keys import KeyPair, Role
 from chain.keystore import load_key, read_passphrase
-from chain.records import COMMITTEE_MAX
 from ext.hashing import tagged_hash
 
 T = TypeVar("T")
@@ -47,15 +46,9 @@ async def complete_request(
     found = await nodes.ask(lambda client: pick_model(client, model))
     request.model = found.model
     parameters = await nodes.parameters()
-    more_seats = 0
-    if request.tier == transactions_pb2.TIER_CRITICAL:  # every verifier of the model is paid
-        seats = min(len(found.verifiers), COMMITTEE_MAX)
-        more_seats = max(0, seats - parameters.committee_size)
 
     async def ceiling(client: NodeClient) -> int:
-        size, tokens = prompt_bytes(request), request.sampling.max_output_tokens
-        price = await price_ceiling(client, parameters, request.model, size, tokens)
-        return price + more_seats * parameters.verification_price
+        return await price_ceiling(client, parameters, found, request)
 
     request.max_price = await nodes.ask(ceiling) if max_price is None else max_price
     return request

@@ -15,7 +15,7 @@ from typing import Any
 
 from assay.v1 import inference_pb2, node_pb2, transactions_pb2
 from chain import genesis as genesis_file
-from chain.asking import pick_model, price_ceiling, prompt_bytes
+from chain.asking import pick_model, price_ceiling
 from chain.client import NodeClient, NodeUnavailableError
 from chain.devnet import (
     Devnet,
@@ -162,9 +162,7 @@ async def request_for(
         seed=seed,
         answer_within_ms=answer_within_ms,
     )
-    request.max_price = await price_ceiling(
-        client, await client.parameters(), request.model, prompt_bytes(request), max_tokens
-    )
+    request.max_price = await price_ceiling(client, await client.parameters(), model, request)
     return request
 
 
