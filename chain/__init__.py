@@ -11,8 +11,8 @@ The rooms, from the inside out:
   elsewhere. `receipts`: what anyone can check offline.
 - `runtime_client`, `runtime_replies`: the way to an inference runtime, which is never trusted.
   `runtime_pool`, `runtime_member`: several of them as one.
-- `node`: one validator's process. `client`, `asking`, `dapp`, `gateway`, `cli`, `devnet`: the side of
-  its users.
+- `node`: one validator's process. `client`, `asking`, `dapp`, `gateway`, `cli`, `devnet`: what its
+  users hold.
 
 A transaction's way: signed bytes -> `transactions.check_signed` -> `node.intake` -> own lane ->
 consensus -> `execution.Ledger.execute` -> `store.commit_block` -> receipts and events.
