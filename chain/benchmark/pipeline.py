@@ -11,10 +11,10 @@ from typing import Final
 from chain.benchmark.workload import CHAIN_ID, VALIDATORS, Workload
 from chain.execution import Ledger
 from chain.node.worker import (
+    are_rightly_signed,
     block_context,
     commit_genesis,
     commit_outcome,
-    is_rightly_signed,
     read_lanes,
     stored_ledger,
 )
@@ -108,10 +108,10 @@ def _run(workload: Workload, payloads: Sequence[bytes], store: Store, ledger: Le
     gc.collect()
     cpu_started_s, wall_started_s = process_time(), perf_counter()
     for first in range(0, len(payloads), workload.block_batches):
-        batches = []
-        for payload in payloads[first : first + workload.block_batches]:
-            batches.append(lanes.next_batch(payload))
-            _receive(measured, store, batches[-1])
+        block = payloads[first : first + workload.block_batches]
+        batches = [lanes.next_batch(payload) for payload in block]
+        for start in range(0, len(batches), workload.waiting_batches):
+            _receive(measured, store, batches[start : start + workload.waiting_batches])
         deliver = lanes.deliver(batches, ledger.height + 1, ledger.timestamp_ms)
         with measured.stage("read"):
             read = read_lanes(store, deliver)
@@ -127,15 +127,16 @@ def _run(workload: Workload, payloads: Sequence[bytes], store: Store, ledger: Le
     return measured
 
 
-def _receive(measured: Measured, store: Store, batch: Batch) -> None:
+def _receive(measured: Measured, store: Store, waiting: Sequence[Batch]) -> None:
     with measured.stage("parse"):
-        parsed = parse_batch(batch.payload)
+        parsed = [parse_batch(batch.payload) for batch in waiting]
     with measured.stage("verify"):
-        valid = is_rightly_signed(CHAIN_ID, parsed)
-    if not valid:
+        valid = are_rightly_signed(CHAIN_ID, parsed)
+    if not all(valid):
         raise BenchmarkError("a signature of the workload does not verify")
     with measured.stage("persist"):
-        store.put_batch(batch)
+        for batch in waiting:
+            store.put_batch(batch)
 
 
 class Lanes:

@@ -32,13 +32,16 @@ class Workload:
     batch_transactions: int
     block_batches: int
     seed: int
+    waiting_batches: int = 1
+    """Batches that have come when their signatures are checked: the node checks them together."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.senders <= self.accounts:
             raise ValueError(
                 f"{self.senders} senders of {self.accounts} accounts: allowed are 1 to all of them"
             )
-        if min(self.transactions, self.batch_transactions, self.block_batches) < 1:
+        counts = (self.batch_transactions, self.block_batches, self.waiting_batches)
+        if min(self.transactions, *counts) < 1:
             raise ValueError("at least one transaction, one in a batch and one batch are needed")
         blocks = -(-self.transactions // (self.batch_transactions * self.block_batches))
         if blocks > VALID_UNTIL_HEIGHT:

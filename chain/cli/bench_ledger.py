@@ -20,6 +20,10 @@ def ledger(  # noqa: PLR0913, PLR0917 - one parameter an option
         int, typer.Option(min=1, max=65_536, help="Transactions a batch; 1,400 make 256 KiB.")
     ] = 1_400,
     block_batches: Annotated[int, typer.Option(min=1, help="Batches a block.")] = 8,
+    waiting_batches: Annotated[
+        int,
+        typer.Option(min=1, help="Batches that wait for a check, which they share; 4 are 1 MiB."),
+    ] = 1,
     runs: Annotated[int, typer.Option(min=1, help="Passes over the same transactions.")] = 3,
     validators: Annotated[
         int, typer.Option(min=1, max=64, help="Processes that do this at once.")
@@ -50,6 +54,7 @@ def ledger(  # noqa: PLR0913, PLR0917 - one parameter an option
             senders=senders or max(1, min(accounts, transactions // 2)),
             batch_transactions=batch_transactions,
             block_batches=block_batches,
+            waiting_batches=waiting_batches,
             seed=seed,
         )
         if directory is not None:

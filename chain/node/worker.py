@@ -177,14 +177,12 @@ def _parsed(batch: Batch) -> ParsedBatch | None:
         return None
 
 
-def is_rightly_signed(chain_id: str, payload: ParsedBatch) -> bool:
-    """Whether every transaction of a payload is signed by its public key, for this chain."""
-    return are_rightly_signed(chain_id, [payload])[0]
-
-
 def are_rightly_signed(chain_id: str, payloads: Sequence[ParsedBatch]) -> list[bool]:
-    """The same for each of several payloads, whose signatures are checked in one batch: the more
-    there are together, the less one costs. A bad one is found out and fails its payload alone."""
+    """Whether every transaction of each payload is signed by its public key, for this chain.
+
+    All are checked in one batch: the more there are together, the less one costs. A bad one is
+    found out and fails its payload alone.
+    """
     if not payloads:
         return []
     valid = verify_batch(

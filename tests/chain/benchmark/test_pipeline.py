@@ -30,8 +30,9 @@ def test_every_stage_takes_time_and_the_total_holds_them_all(tmp_path: Path) -> 
 def test_the_root_depends_on_the_transactions_and_not_on_how_they_are_cut(tmp_path: Path) -> None:
     one = run(SMALL, tmp_path / "one")
     again = run(SMALL, tmp_path / "again")
+    together = run(replace(SMALL, waiting_batches=2), tmp_path / "together")
     other = run(replace(SMALL, seed=6), tmp_path / "other")
-    assert one.execution_root == again.execution_root
+    assert one.execution_root == again.execution_root == together.execution_root
     assert one.execution_root != other.execution_root
 
 
