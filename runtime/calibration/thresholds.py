@@ -7,9 +7,13 @@ and of the whole output, so that one threshold holds for every length. For each 
    the mean of what the m greatest exceed it by.
 2. Excesses over u are taken for exponential, the limit for maxima of all distributions with tails
    like the normal's or lighter than a power law's. The bound is where their tail reaches the
-   statistic's share p of the budget: u + e' ln(m / (n p)), with e' = e (1 + 1.645 / sqrt(m)), the
-   margin for m excesses being few (the upper end of a one-sided 95% interval).
-3. Never less than the greatest value seen; rounded up to an integer.
+   statistic's share p of the budget: u + e' ln(m / (n p)), with e' = e (1 + z / sqrt(m)), the
+   margin for m excesses being few: z is 2.39, the upper end of six one-sided intervals that hold
+   together with 95%.
+3. Never less than the greatest value seen; rounded up to an integer. A count (mismatches, tokens
+   that are no candidates) is also never less than the k that a Poisson number exceeds with a
+   probability of at most p, if its mean is what the longest output would have at the rate of all
+   fitting tokens, with the same margin for counts being few: small counts have no tail to fit.
 
 A statistic that is the same in every fitting job keeps that value: two sides that give the same
 bits get zeros. But where distances differ from zero and yet no fitting job has a mismatch, some
@@ -17,8 +21,8 @@ later job will: two tokens whose noisy scores are closer than the noise. So then
 
 4. margin_max and margin_mean_max are at least 2 distance_max times the scale of the lowest
    temperature: what noise of that size can do to the difference of two tokens.
-5. replay_mismatches_max is at least the k that a Poisson number exceeds with a probability of at
-   most p, if its mean is 3 / n: the most that n jobs without a mismatch allow (rule of three).
+5. replay_mismatches_max is at least the k of step 3 for a mean of 3 / n: the most that n jobs
+   without a mismatch allow (rule of three).
 
 The budget is shared out evenly among the statistics, so that together they keep
 it (the union bound). Whether the fit keeps it is measured on the other half.
@@ -37,7 +41,8 @@ FALSE_REJECT_BUDGET = 0.001
 FITTING_JOBS_MIN = 24
 TAIL_JOBS_MIN = 20
 TAIL_SHARE = 10
-NORMAL_95 = 1.645
+NORMAL_JOINT = 2.394
+"""The standard normal's quantile at 1 - .05 / 6."""
 RULE_OF_THREE = 3.0
 MILLI = 1_000
 THRESHOLD_MAX = (1 << 32) - 1
@@ -123,14 +128,22 @@ def tail_bound(values: Sequence[int], tail_probability: float) -> int:
     tail = min(max(TAIL_JOBS_MIN, count // TAIL_SHARE), count - 1)
     start = ordered[tail]
     mean_excess = sum(value - start for value in ordered[:tail]) / tail
-    cautious = mean_excess * (1 + NORMAL_95 / math.sqrt(tail))
+    cautious = mean_excess * (1 + NORMAL_JOINT / math.sqrt(tail))
     extrapolated = start + cautious * max(math.log(tail / (count * tail_probability)), 0.0)
     return max(ordered[0], math.ceil(extrapolated))
 
 
-def count_bound(jobs: int, tail_probability: float) -> int:
-    """The k of step 5, for so many jobs in which nothing was counted."""
-    mean = RULE_OF_THREE / jobs
+def longest_mean(counts: Sequence[int], tokens: Sequence[int]) -> float:
+    """The mean of step 3 from each fitting job's count and length; 0 if nothing was counted."""
+    total = sum(counts)
+    if not total:
+        return 0.0
+    rate = total * (1 + NORMAL_JOINT / math.sqrt(total)) / sum(tokens)
+    return rate * max(tokens)
+
+
+def count_bound(mean: float, tail_probability: float) -> int:
+    """The k that a Poisson number of this mean exceeds with at most this probability."""
     term = math.exp(-mean)
     below, count = term, 0
     while 1 - below > tail_probability:
@@ -158,13 +171,21 @@ def fit_thresholds(
         raise ValueError(f"no honest jobs to fit, at least {FITTING_JOBS_MIN}")
     share = budget / len(worst[0])
     fitted = Thresholds(*(tail_bound(values, share) for values in zip(*worst, strict=True)))
+    tokens = [evidence.tokens for evidence in honest]
+    mismatches = longest_mean([int(evidence.mismatches.sum()) for evidence in honest], tokens)
+    outside = longest_mean([int(evidence.outside.sum()) for evidence in honest], tokens)
+    fitted = replace(
+        fitted,
+        replay_mismatches_max=max(fitted.replay_mismatches_max, count_bound(mismatches, share)),
+        outside_candidates_max=max(fitted.outside_candidates_max, count_bound(outside, share)),
+    )
     if fitted.replay_mismatches_max or not fitted.distance_max:
         return fitted
     lowest_milli = min((t for t in temperatures_milli if 0 < t < MILLI), default=MILLI)
     tie = min(-(-2 * fitted.distance_max * MILLI // lowest_milli), MARGIN_CLIP)
     return replace(
         fitted,
-        replay_mismatches_max=count_bound(len(worst), share),
+        replay_mismatches_max=count_bound(RULE_OF_THREE / len(worst), share),
         margin_max=max(fitted.margin_max, tie),
         margin_mean_max=max(fitted.margin_mean_max, tie),
     )

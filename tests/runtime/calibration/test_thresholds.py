@@ -13,6 +13,7 @@ from consensus.verdicts import judge as consensus_judge
 from runtime.calibration.evidence import PrefixScores
 from runtime.calibration.thresholds import (
     FITTING_JOBS_MIN,
+    RULE_OF_THREE,
     Thresholds,
     count_bound,
     fit_thresholds,
@@ -131,7 +132,21 @@ def test_engines_that_differ_a_little_are_allowed_a_tie_that_no_fitting_job_had(
 
 @pytest.mark.parametrize(("jobs", "allowed"), [(100, 2), (1_000, 1), (1_000_000, 0)])
 def test_more_jobs_without_a_mismatch_allow_fewer(jobs: int, allowed: int) -> None:
-    assert count_bound(jobs, 0.001 / 6) == allowed
+    assert count_bound(RULE_OF_THREE / jobs, 0.001 / 6) == allowed
+
+
+def test_counts_too_rare_to_have_a_tail_are_bounded_by_what_longer_outputs_would_have() -> None:
+    """One token in 400, as between two kinds of float16 kernels: three in one output is honest."""
+    honest = []
+    for number in range(331):
+        length = 128 if number % 4 == 0 else 16
+        margins = [0] * length
+        if number % 8 == 0:
+            margins[5] = 1_000
+        honest.append(make_evidence(number, margins, [9] * length))
+    seen = max(int(evidence.mismatches.sum()) for evidence in honest)
+    assert seen == 1
+    assert 3 <= fit_thresholds(honest).replay_mismatches_max <= 5
 
 
 def test_the_held_out_half_keeps_the_budget_too() -> None:
