@@ -8,6 +8,7 @@ events gather, so that one sync serves many of them.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -56,8 +57,9 @@ TURN_BYTES_MAX = 1024 * 1024
 """Of messages stepped in one turn, and one more: urgent ones that come meanwhile wait for it."""
 CHECKED_BYTES = 1024 * 1024
 """Of payloads checked at once, if so many wait, and one more: a client's request waits for them."""
-SERVED_BYTES = 64 * 1024
-"""What serving a peer's request counts in its backlog until it is done: work, more than memory."""
+ANSWERS_WAITING_MAX = 32
+"""For one peer, which takes them one at a time; further ones are dropped, and asked for again.
+Nothing else waits for them: two peers that hold answers for each other read on."""
 UNPROVEN_BATCHES_MAX = BUFFERED_BATCHES_MAX
 """Own batches out for acks: peers buffer no more."""
 NOT_FINAL_BATCHES_MAX = 256
@@ -136,6 +138,8 @@ class Driver:
         self._unchecked: Rounds[_Unchecked] = Rounds()
         self._checking = False
         self._turns: dict[int, asyncio.Lock] = {}
+        self._answers: Counter[int] = Counter()
+        """Under way or waiting, by peer."""
 
     @property
     def seal_room(self) -> int:
@@ -163,7 +167,7 @@ class Driver:
         """Queue a peer's message; returns when the peer may be read again on its stream.
 
         Until then its messages of this kind that were not stepped, and of bulk its batches that
-        are being checked and the answers it has not taken, stay above their bound.
+        are being checked, stay above their bound.
         """
         await self._arrivals.receive(peer, message, size_bytes)
 
@@ -254,9 +258,9 @@ class Driver:
             case WakeAt():
                 self._wake_at_ms = effect.at_ms
             case LoadBlocks():
-                self._background(effect.peer, SERVED_BYTES, self._serve_blocks(effect))
+                self._answer(effect.peer, lambda: self._serve_blocks(effect))
             case LoadBatch():
-                self._background(effect.peer, SERVED_BYTES, self._serve_batches(effect))
+                self._answer(effect.peer, lambda: self._serve_batches(effect))
             case Diverged():
                 raise DivergedError(
                     f"execution of height {effect.height} gave {effect.own_root.hex()} here, but "
@@ -286,10 +290,12 @@ class Driver:
             self._log.append(record)
         self._log.flush()
 
-    def _background(self, peer: int, size_bytes: int, work: Coroutine[None, None, None]) -> None:
-        """Work beside the loop, which counts in the backlog of the peer it is for."""
-        done = self._arrivals.hold(peer, size_bytes)
-        self._start(work).add_done_callback(lambda _: done())
+    def _answer(self, peer: int, serve: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Begin an answer to a peer, unless enough of them wait for it."""
+        if self._answers[peer] >= ANSWERS_WAITING_MAX:
+            return
+        self._answers[peer] += 1
+        self._start(serve()).add_done_callback(lambda _: self._answers.subtract((peer,)))
 
     def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -14,23 +14,18 @@ from google.protobuf.message import DecodeError
 
 from chain.node.errors import CallContext, refuse
 from chain.rejections import Rejection, RejectionReason
+from ext.transactions import BODY_BYTES_MAX
 
 OWN_METHODS = "/assay.v1."
+REQUEST_BYTES_MAX = BODY_BYTES_MAX + 64 * 1024
+"""Such a method takes one transaction at most; a call that stays open keeps its request."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Unreadable:
     """Stands where the request would be."""
 
-    method: str
-    cause: str
-
-    def rejection(self) -> Rejection:
-        return Rejection(
-            RejectionReason.MALFORMED,
-            f"the request is not a message of {self.method}: {self.cause}; build it with the "
-            "schemas of this version",
-        )
+    rejection: Rejection
 
 
 class RefuseUnreadable(grpc.aio.ServerInterceptor):
@@ -55,15 +50,23 @@ class RefuseUnreadable(grpc.aio.ServerInterceptor):
         decode = handler.request_deserializer
 
         def read(data: bytes) -> Any:
+            name = method.removeprefix("/")
+            if len(data) > REQUEST_BYTES_MAX:
+                detail = f"{name} takes at most {REQUEST_BYTES_MAX} bytes, this has {len(data)}"
+                return _Unreadable(Rejection(RejectionReason.TOO_LARGE, detail))
             try:
                 return decode(data)
             except DecodeError as error:
-                return _Unreadable(method.removeprefix("/"), str(error))
+                detail = (
+                    f"the request is not a message of {name}: {error}; build it with the schemas "
+                    "of this version"
+                )
+                return _Unreadable(Rejection(RejectionReason.MALFORMED, detail))
 
         async def answer(request: Any, context: CallContext) -> Any:
             try:
                 if isinstance(request, _Unreadable):
-                    raise request.rejection()
+                    raise request.rejection
                 return await handler.unary_unary(request, context)
             except Rejection as rejection:
                 await refuse(context, rejection)
@@ -71,7 +74,7 @@ class RefuseUnreadable(grpc.aio.ServerInterceptor):
         async def stream(request: Any, context: CallContext) -> AsyncIterator[Any]:
             try:
                 if isinstance(request, _Unreadable):
-                    raise request.rejection()
+                    raise request.rejection
                 async with aclosing(handler.unary_stream(request, context)) as replies:
                     async for reply in replies:
                         yield reply

@@ -14,7 +14,8 @@ from chain.node.errors import rejection_of
 from chain.node.peers import PeerService
 from chain.node.rate_limit import OPEN_CALL_DELAY_MS, OpenCalls, host_of
 from chain.node.streams import TokenStreams
-from chain.rejections import Busy
+from chain.node.unreadable import REQUEST_BYTES_MAX
+from chain.rejections import Busy, RejectionReason
 from chain.tls import channel_credentials, channel_options, server_credentials
 from consensus.messages import Message
 from tests.builders import genesis, tls_identity
@@ -86,6 +87,21 @@ async def test_waits_and_subscriptions_share_a_clients_bound_until_they_end(
                 call.cancel()
             while node.open_calls._all:
                 await asyncio.sleep(0.01)
+
+
+async def test_a_request_larger_than_any_of_its_kind_is_refused_before_it_is_read(
+    tmp_path: Path,
+) -> None:
+    """A call that waits keeps its request, and a thousand may wait."""
+    async with running_node(tmp_path, solitary_genesis("alice")) as (_, client):
+        request = node_pb2.TransactionRequest(id=bytes(REQUEST_BYTES_MAX))
+        async with grpc.aio.insecure_channel(client.address) as channel:
+            stub = node_pb2_grpc.TransactionsStub(channel)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.Wait(request, timeout=SOON_S)
+        refusal = rejection_of(caught.value)
+        assert refusal is not None
+        assert refusal.reason is RejectionReason.TOO_LARGE
 
 
 async def test_a_reader_of_tokens_that_never_come_leaves_nothing_behind() -> None:
