@@ -113,7 +113,10 @@ def mutants_command(
     output: Annotated[Path | None, typer.Option(help="File to write the JSON report to.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Plant each known mistake, find the first seed that catches it. Exit code 1 if none does."""
+    """Plant each known mistake, find the first seed that catches it. Exit code 1 if none does.
+
+    A seed catches a mistake if the rule that broke is the one that the mistake is about.
+    """
     try:
         first, last = _range(seeds)
     except ValueError as error:
@@ -124,10 +127,11 @@ def mutants_command(
         if mutant is None:
             fail(as_json, "BAD_OPTIONS", f"known mutants are {', '.join(MUTANTS)}", EXIT_USAGE)
         started = time.process_time()
-        verdict = hunt(name, mutant.profile, mutant.validators, range(first, last))
+        verdict = hunt(name, range(first, last))
         row: dict[str, Any] = {
             "mutant": name,
             "mistake": mutant.help,
+            "expected": mutant.violation,
             "profile": mutant.profile,
             "validators": mutant.validators,
             "first_seed": None if verdict is None else verdict.run.seed,

@@ -42,7 +42,8 @@ class Disk:
 
     def __init__(self, random: Random, slow_ms_max: int = 0) -> None:
         self._random = random
-        self._slow_ms_max = slow_ms_max
+        self.slow_ms_max = slow_ms_max
+        """How long a sync may take."""
         self._files: dict[str, _File] = {}
         self._staged_batches: dict[bytes, Batch] = {}
         self._staged_blocks: dict[int, tuple[FinalBlock, Certificate | None]] = {}
@@ -140,8 +141,8 @@ class Disk:
             raise OSError(errno.ENOSPC, "no space left on the simulated device")
 
     def _stall(self) -> None:
-        if self._slow_ms_max:
-            self.stalled_ms += self._random.randint(0, self._slow_ms_max)
+        if self.slow_ms_max:
+            self.stalled_ms += self._random.randint(0, self.slow_ms_max)
 
     def _write_point(self) -> None:
         if self.writes_until_power_loss is not None:

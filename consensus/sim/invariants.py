@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Final, cast
 
+from consensus.blocktree import Node
 from consensus.certificates import Checks
 from consensus.events import Deliver, FinalBlock, Finalized, Misbehaviour
 from consensus.evidence import evidence_fault
@@ -44,8 +45,9 @@ class Invariants:
         checks: Checks,
         byzantine: frozenset[int],
         disks: Callable[[], list[Disk]],
+        genesis: Node,
     ) -> None:
-        """`disks` are those of honest machines."""
+        """`disks` are those of honest machines; `genesis` is what block 1 follows."""
         self._chain_id = chain_id
         self._validators = validators
         self._stakes = [member.stake for member in validators.members]
@@ -60,8 +62,9 @@ class Invariants:
         self._persisted: set[bytes] = set()
         self._proofs: set[AvailabilityProof] = set()
         self._convicted: set[bytes] = set()
-        self._blocks: dict[int, tuple[FinalBlock, bytes]] = {}
-        self._roots: dict[int, bytes] = {}
+        self._blocks = {0: (FinalBlock(genesis.block, genesis.beacon), genesis.digest)}
+        """Final blocks and their digests, by height."""
+        self._roots = {0: genesis.block.executed_root}
         self._claims: dict[int, bytes] = {}
         """Execution roots that final blocks vouch for, by height."""
         self._delivered: dict[int, int] = {}
@@ -239,8 +242,9 @@ class Invariants:
         self.height = max(self.height, block.height)
         _require(block.view > block.parent_view, f"block {block.height} is not above its parent")
         parent = self._blocks.get(block.height - 1)
-        if parent is not None:
-            self._child(final, parent[0], parent[1])
+        if parent is None:
+            raise InvariantBroken(f"block {block.height} became final before its parent")
+        self._child(final, parent[0], parent[1])
         for view in range(block.parent_view + 1, block.view):
             self._quorum(view, VoteKind.NULLIFY, ZERO_HASH)
             finalized = (view, VoteKind.FINALIZE) in self._certified

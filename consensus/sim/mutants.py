@@ -2,7 +2,7 @@
 
 A mutant swaps a few functions of the protocol while a `with` block runs, in this process only. No
 configuration reaches it; a node never imports this module. Each names the profile that finds it
-soonest.
+soonest, and what the invariants must say of it: another violation does not catch it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +30,8 @@ class Mutant:
 
     help: str
     swaps: Callable[[], Swaps]
+    violation: str
+    """What the invariants say of this mistake: a regular expression, searched for."""
     profile: str = "all"
     validators: int = 4
 
@@ -83,7 +85,8 @@ def _forget_votes() -> Swaps:
 
 def _speak_before_writing() -> Swaps:
     def flush(self: Machine) -> None:
-        """Later, perhaps."""
+        """The store only: batches and blocks are durable, votes in the log are not."""
+        self.disk.commit_store()
 
     return {(Machine, "_flush"): flush}
 
@@ -201,32 +204,96 @@ def _never_repeat() -> Swaps:
 
 MUTANTS: Final[dict[str, Mutant]] = {
     "forget-finalize-rule": Mutant(
-        "votes to finalize a view it has given up", _finalize_after_giving_up, "harsh"
+        "votes to finalize a view it has given up",
+        _finalize_after_giving_up,
+        "nullified and finalized view",
+        "harsh",
     ),
     "lock-not-kept": Mutant(
-        "gives up a view it has voted to finalize", _give_up_after_finalizing, "harsh"
+        "gives up a view it has voted to finalize",
+        _give_up_after_finalizing,
+        "nullified and finalized view",
+        "harsh",
     ),
-    "forget-votes": Mutant("forgets its votes in a restart", _forget_votes, "harsh"),
-    "speak-before-writing": Mutant("sends votes that are not durable", _speak_before_writing),
-    "trust-the-tail": Mutant("reads a log without its checksums", _trust_the_tail, "harsh"),
-    "quorum-one-short": Mutant("takes two thirds for more than two thirds", _one_short),
-    "count-twice": Mutant("counts a signer as often as it signs", _count_twice, "byzantine"),
+    "forget-votes": Mutant(
+        "forgets its votes in a restart",
+        _forget_votes,
+        "voted twice in view|nullified and finalized view",
+        "harsh",
+    ),
+    "speak-before-writing": Mutant(
+        "sends votes that are not durable",
+        _speak_before_writing,
+        "sent a vote before it was durable",
+    ),
+    "trust-the-tail": Mutant(
+        "reads a log without its checksums",
+        _trust_the_tail,
+        "certificate of view .* has stake",
+        "harsh",
+    ),
+    "quorum-one-short": Mutant(
+        "takes two thirds for more than two thirds",
+        _one_short,
+        "certificate of view .* has stake",
+    ),
+    "count-twice": Mutant(
+        "counts a signer as often as it signs",
+        _count_twice,
+        "(certificate of view|proof of lane) .* has stake",
+        "byzantine",
+    ),
     "believe-signatures": Mutant(
-        "counts votes without checking them", _believe_signatures, "byzantine"
+        "counts votes without checking them",
+        _believe_signatures,
+        "certificate of view .* has stake|a signature of validator .* is bad",
+        "byzantine",
     ),
     "skip-nullifications": Mutant(
-        "accepts a parent below views that nobody gave up", _skip_nullifications, "stale"
+        "accepts a parent below views that nobody gave up",
+        _skip_nullifications,
+        "finalized another block at height|no quorum of NULLIFY votes|final view .* was skipped",
+        "stale",
     ),
-    "any-parent": Mutant("accepts whatever parent it knows", _any_parent, "stale"),
+    "any-parent": Mutant(
+        "accepts whatever parent it knows",
+        _any_parent,
+        "finalized another block at height|does not follow the final parent",
+        "stale",
+    ),
     "two-votes": Mutant(
-        "votes for every proposal of a view", _vote_for_every_proposal, "byzantine"
+        "votes for every proposal of a view",
+        _vote_for_every_proposal,
+        "voted twice in view",
+        "byzantine",
     ),
-    "proof-of-one-ack": Mutant("proves availability by one ack", _proof_of_one_ack),
-    "ack-before-storing": Mutant("acks batches that it may not hold", _ack_before_storing),
-    "any-tip": Mutant("votes for tips that nobody proved", _any_tip_will_do, "leaders"),
+    "proof-of-one-ack": Mutant(
+        "proves availability by one ack", _proof_of_one_ack, "a proof of lane .* has stake"
+    ),
+    "ack-before-storing": Mutant(
+        "acks batches that it may not hold",
+        _ack_before_storing,
+        "acked a batch before it was durable",
+    ),
+    "any-tip": Mutant(
+        "votes for tips that nobody proved",
+        _any_tip_will_do,
+        "nobody honest holds lane",
+        "leaders",
+    ),
     "root-unchecked": Mutant(
-        "votes for roots that it has not computed", _any_root_will_do, "leaders"
+        "votes for roots that it has not computed",
+        _any_root_will_do,
+        "vouches for another execution root",
+        "leaders",
     ),
-    "vrf-unchecked": Mutant("takes any VRF proof", _any_vrf_proof_will_do, "leaders"),
-    "never-repeat": Mutant("says everything once", _never_repeat, "harsh"),
+    "vrf-unchecked": Mutant(
+        "takes any VRF proof",
+        _any_vrf_proof_will_do,
+        "the VRF proof of final block .* does not hold",
+        "leaders",
+    ),
+    "never-repeat": Mutant(
+        "says everything once", _never_repeat, "not live within .* after the faults", "harsh"
+    ),
 }

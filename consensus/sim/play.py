@@ -3,11 +3,12 @@
 A `Run` names a world completely; the command line that plays it again is `Run.command`.
 """
 
+import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, TextIO
 
 from consensus.sim.invariants import InvariantBroken
-from consensus.sim.mutants import planted
+from consensus.sim.mutants import MUTANTS, planted
 from consensus.sim.scenario import Hazard, Misdeed, Scenario, draw
 from consensus.sim.world import Fate, World
 
@@ -114,10 +115,14 @@ def reduced(verdict: Verdict) -> Verdict:
     return verdict
 
 
-def hunt(mutant: str, profile: str, validators: int, seeds: range) -> Verdict | None:
-    """The first seed that catches a mutant; None if none of them does."""
+def hunt(name: str, seeds: range) -> Verdict | None:
+    """The first seed that catches a mutant for what it does wrong; None if none of them does.
+
+    Another violation than the mutant's own proves nothing about it. KeyError if unknown.
+    """
+    mutant = MUTANTS[name]
     for seed in seeds:
-        verdict = play(Run(profile, seed, validators, mutant=mutant))
-        if verdict.violation is not None:
+        verdict = play(Run(mutant.profile, seed, mutant.validators, mutant=name))
+        if verdict.violation is not None and re.search(mutant.violation, verdict.violation):
             return verdict
     return None

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, TextIO
 
+from consensus.blocktree import genesis_node
 from consensus.events import Event, MessageReceived, PeerConnected, ReplicaConfig, SealBatch, Tick
 from consensus.messages import Message, decode_message, encode_message
 from consensus.replica import RecoveryConflict
@@ -97,7 +98,12 @@ class World:
         )
         self._validators = validators
         self.invariants = Invariants(
-            CHAIN_ID, validators, self._checks, self._byzantine, self._honest_disks
+            CHAIN_ID,
+            validators,
+            self._checks,
+            self._byzantine,
+            self._honest_disks,
+            genesis_node(self._config(0)),
         )
         twins = [i for i, misdeeds in scenario.byzantine if Misdeed.TWINS in misdeeds]
         indices = [*range(len(scenario.stakes)), *twins]
@@ -294,6 +300,7 @@ class World:
         self.height_at_calm = self.invariants.height
         for machine in self.machines:
             machine.disk.writes_until_power_loss = None
+            machine.disk.slow_ms_max = 0
             if not machine.up:
                 self._start(machine)
             if machine.index not in self._byzantine and machine.replica is not None:
@@ -339,17 +346,20 @@ class World:
 
     # --- making and planning ----------------------------------------------------------------
 
-    def _make_machine(self, number: int, index: int) -> Machine:
-        scenario = self.scenario
-        config = ReplicaConfig(
+    def _config(self, index: int) -> ReplicaConfig:
+        return ReplicaConfig(
             chain_id=CHAIN_ID,
             genesis_digest=tagged_hash(b"sim-genesis"),
             genesis_timestamp_ms=START_MS - 1_000,
             genesis_execution_root=tagged_hash(b"sim-genesis-root"),
             validators=self._validators,
             own_index=index,
-            timing=scenario.timing,
+            timing=self.scenario.timing,
         )
+
+    def _make_machine(self, number: int, index: int) -> Machine:
+        scenario = self.scenario
+        config = self._config(index)
         signer = self._signers[index]
         misdeeds = scenario.misdeeds(index)
         own = Random(self._random.getrandbits(64))
