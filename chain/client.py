@@ -203,6 +203,10 @@ class NodeClient:
         finally:
             call.cancel()
 
+    async def transaction(self, transaction: bytes) -> node_pb2.TransactionStatus:
+        """The outcome of an executed transaction. Raises Rejection, NOT_FOUND among others."""
+        return await self._call(self._transactions.Get, node_pb2.TransactionRequest(id=transaction))
+
     async def wait(self, transaction: bytes, deadline_s: float) -> node_pb2.TransactionStatus:
         """The outcome of a transaction, once its block is final and executed."""
         return await self._call(

@@ -144,8 +144,17 @@ class Book:
         return entry
 
     def settle(self, job: bytes, cost: int) -> None:
-        """What a purchase cost, once. Later words about it change nothing."""
+        """What a purchase cost, once. Later words about it change nothing.
+
+        One that cost nothing never was: it is forgotten at once, so that who asks again with its
+        Idempotency-Key reserves anew, against the cap.
+        """
         with self._transaction():
+            if cost == 0:
+                self._database.execute(
+                    "DELETE FROM purchase WHERE job = ? AND cost IS NULL", (job,)
+                )
+                return
             row = self._database.execute(
                 "UPDATE purchase SET cost = ? WHERE job = ? AND cost IS NULL RETURNING api_key",
                 (cost, job),
@@ -204,7 +213,8 @@ class Book:
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._database.execute("COMMIT")
             except BaseException:
-                self._database.execute("ROLLBACK")
+                if self._database.in_transaction:  # some failures have rolled it back already
+                    self._database.execute("ROLLBACK")
                 raise
-            self._database.execute("COMMIT")

@@ -1,22 +1,23 @@
 """Purchases under way: each bought once, followed to its receipt, whoever still listens.
 
-A purchase's events are one list; any number of readers follow it from the start, so a retry joins
-what is under way, and a reader that is slow or gone holds up nothing.
+A purchase's events are one list; any number of readers follow it from the start of the answer that
+counts, so a retry joins what is under way, and a reader that is slow or gone holds up nothing.
 """
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
-from assay.v1 import node_pb2, transactions_pb2
-from chain.client import NodeClient, NodeUnavailableError
+from assay.v1 import transactions_pb2
+from chain.client import VALIDITY_BLOCKS, NodeClient, NodeUnavailableError
 from chain.dapp.client import complete_request
-from chain.dapp.events import Accepted, Event, Settled
+from chain.dapp.events import Accepted, Event, Restarted, Settled
 from chain.dapp.following import FINAL, Following, NotSettledInTime
 from chain.dapp.nodes import Nodes
 from chain.gateway.access import ApiKey
@@ -38,6 +39,8 @@ RECONCILE_S: Final = 30.0
 RECONCILED_AT_ONCE: Final = 100
 FEE_WITHIN_S: Final = 10.0
 FAILURES: Final = (Rejection, NodeUnavailableError, NotSettledInTime, ReceiptInvalid)
+LATER: Final = (*FAILURES, sqlite3.Error)
+"""What leaves a purchase open, for the next look at what is."""
 
 logger = logging.getLogger(__name__)
 
@@ -61,13 +64,17 @@ class Purchase:
         self.delivered = False
         """Whether a caller has had all of its answer."""
         self._events: list[Event] = []
+        self._from = 0
+        """Where the events of the newest answer begin."""
         self._error: Exception | None = None
         self._ended = False
         self._changed = asyncio.Event()
 
     async def events(self) -> AsyncGenerator[Event, None]:
-        """All events from the first; raises what ended the purchase, if it failed."""
-        read = 0
+        """All events of the newest answer, and what comes; raises what ended the purchase, if it
+        failed. What came before an answer that was replaced is nothing to a reader who comes now.
+        """
+        read = self._from
         while True:
             changed = self._changed
             while read < len(self._events):
@@ -89,6 +96,8 @@ class Purchase:
     def add(self, event: Event) -> None:
         """The next event."""
         self._events.append(event)
+        if isinstance(event, Restarted):
+            self._from = len(self._events)
         self._wake()
 
     def end(self, error: Exception | None) -> None:
@@ -128,9 +137,10 @@ class Purchases:
         self._trusted = trusted
         self._now_s = now_s
         self._purchases: OrderedDict[bytes, Purchase] = OrderedDict()
-        """By job, under way and recent, oldest first."""
+        """By job, under way and recent; what has ended in the order of its end."""
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
-        self._starting = 0
+        self._signing: dict[asyncio.Task[Purchase], tuple[str, bytes]] = {}
+        """Whose question, by the digest of its request, is not under way yet but will be."""
 
     async def buy(
         self,
@@ -150,17 +160,23 @@ class Purchases:
             if known is not None:
                 return self._again(known, digest)
         elif is_retry:
+            for signing, whose in self._signing.items():
+                if whose == (caller.name, digest):
+                    return await asyncio.shield(signing)
             lost = self._undelivered(caller, digest)
             if lost is not None:
                 return lost
-        if len(self._tasks) + self._starting >= self._limits.jobs_max:
-            raise self._busy()
-        self._starting += 1
-        try:
-            entry, signed = await self._signed(caller, question, digest, idempotency)
-            written = await asyncio.to_thread(self._book.reserve, entry, caller.spend_cap)
-        finally:
-            self._starting -= 1
+        self._check_room()
+        signing = asyncio.create_task(self._sign_and_start(caller, question, digest, idempotency))
+        self._signing[signing] = (caller.name, digest)
+        signing.add_done_callback(self._signing.pop)
+        return await asyncio.shield(signing)
+
+    async def _sign_and_start(
+        self, caller: ApiKey, question: Question, digest: bytes, idempotency: str | None
+    ) -> Purchase:
+        entry, signed = await self._signed(caller, question, digest, idempotency)
+        written = await asyncio.to_thread(self._book.reserve, entry, caller.spend_cap)
         if written is not entry:
             return self._again(written, digest)
         return self._start(entry, signed, sent=False)
@@ -170,7 +186,7 @@ class Purchases:
         while True:
             try:
                 await self.reconcile()
-            except FAILURES as error:
+            except sqlite3.Error as error:
                 logger.warning("open purchases wait: %s", error)
             await asyncio.sleep(RECONCILE_S)
 
@@ -183,19 +199,23 @@ class Purchases:
         await asyncio.gather(*tasks.values(), return_exceptions=True)
 
     async def reconcile(self) -> None:
-        """Look up what became of purchases that nobody follows."""
+        """Look up what became of purchases that nobody follows. One that fails waits alone."""
         for entry in await asyncio.to_thread(self._book.open_entries, RECONCILED_AT_ONCE):
             if entry.job not in self._tasks:
-                cost = await self._cost_of(entry)
-                if cost is not None:
-                    await asyncio.to_thread(self._book.settle, entry.job, cost)
+                try:
+                    cost = await self._cost_of(entry)
+                    if cost is not None:
+                        await asyncio.to_thread(self._book.settle, entry.job, cost)
+                except LATER as error:
+                    logger.warning("open purchase %s waits: %s", entry.job.hex(), error)
 
-    def _busy(self) -> Busy:
-        return Busy(
-            f"{self._limits.jobs_max} questions are under way, as many as this gateway takes; "
-            "try again when Retry-After says",
-            BUSY_DELAY_MS,
-        )
+    def _check_room(self) -> None:
+        if len(self._tasks) + len(self._signing) >= self._limits.jobs_max:
+            raise Busy(
+                f"{self._limits.jobs_max} questions are under way, as many as this gateway takes; "
+                "try again when Retry-After says",
+                BUSY_DELAY_MS,
+            )
 
     def _again(self, entry: Entry, digest: bytes) -> Purchase:
         if entry.question != digest:
@@ -206,10 +226,11 @@ class Purchases:
                 status=422,
             )
         purchase = self._purchases.get(entry.job)
-        if purchase is not None and not purchase.failed:
+        # One that was not sent is over with its failure: what it had reserved is free again.
+        if purchase is not None and not (purchase.failed and purchase.following.sent):
             return purchase
-        if len(self._tasks) + self._starting >= self._limits.jobs_max:
-            raise self._busy()
+        if entry.job not in self._tasks:
+            self._check_room()
         signed = transactions_pb2.SignedTx(
             body=entry.body, public_key=entry.public_key, signature=entry.signature
         )
@@ -271,10 +292,15 @@ class Purchases:
         self._purchases[entry.job] = purchase
         self._tasks[entry.job] = asyncio.create_task(self._follow(purchase))
         self._tasks[entry.job].add_done_callback(lambda _: self._tasks.pop(entry.job))
-        ended = [job for job, item in self._purchases.items() if item.ended]
-        for job in ended[: max(0, len(ended) - RECENT_MAX)]:
-            del self._purchases[job]
+        self._forget_old()
         return purchase
+
+    def _forget_old(self) -> None:
+        """Of what has ended, first what was delivered, then what ended first."""
+        over = [job for job in self._purchases if job not in self._tasks]
+        over.sort(key=lambda job: not self._purchases[job].delivered)
+        for job in over[: max(0, len(over) - RECENT_MAX)]:
+            del self._purchases[job]
 
     async def _follow(self, purchase: Purchase) -> None:
         following = purchase.following
@@ -290,8 +316,12 @@ class Purchases:
         except FAILURES as error:
             failure = error
         finally:
+            self._purchases.move_to_end(purchase.entry.job)
             purchase.end(failure)
-        await self._settle(purchase, settled)
+        try:
+            await self._settle(purchase, settled)
+        except LATER as error:
+            logger.warning("purchase %s stays open: %s", purchase.entry.job.hex(), error)
 
     async def _settle(self, purchase: Purchase, settled: Settled | None) -> None:
         entry = purchase.entry
@@ -301,54 +331,56 @@ class Purchases:
         elif not purchase.following.sent:
             cost = 0
         else:
-            with suppress(*FAILURES):
-                cost = await self._cost_of(entry)
+            cost = await self._cost_of(entry)
         if cost is not None:
             await asyncio.to_thread(self._book.settle, entry.job, cost)
 
     async def _fee(self, entry: Entry) -> int:
         """Of the transaction, which is on chain; what it offered at most if no node says."""
+        identity = transaction_id(entry.body, entry.public_key)
         try:
-            return (await self._status(entry)).fee
+            return (await self._nodes.ask(lambda client: client.wait(identity, FEE_WITHIN_S))).fee
         except FAILURES as error:
             logger.warning("the fee of %s is taken as offered: %s", entry.job.hex(), error)
             return transactions_pb2.TxBody.FromString(entry.body).max_fee
 
-    async def _status(self, entry: Entry) -> node_pb2.TransactionStatus:
-        identity = transaction_id(entry.body, entry.public_key)
-        return await self._nodes.ask(lambda client: client.wait(identity, FEE_WITHIN_S))
-
     async def _cost_of(self, entry: Entry) -> int | None:
-        """What a purchase has cost, as the chain tells it; None while that is open."""
+        """What a purchase has cost, as the chain tells it; None while that is open. What the nodes
+        have forgotten cost as much as it may have."""
 
-        async def look(client: NodeClient) -> tuple[bool, node_pb2.JobView | None]:
-            """Whether the node had passed the last block that could include it, and the job."""
+        async def cost_at(client: NodeClient) -> int | None:
             late = (await self._nodes.status(client)).height > entry.valid_until
             try:
-                return late, await client.job(entry.job)
+                if (await client.job(entry.job)).status not in FINAL:
+                    return None
+                receipt = from_protobuf(await client.receipt(entry.job))
             except Rejection as rejection:
-                if rejection.reason is not RejectionReason.UNKNOWN_JOB:
-                    raise
-                return late, None
+                match rejection.reason:
+                    case RejectionReason.UNKNOWN_JOB:
+                        return await _cost_of_no_job(client, entry) if late else None
+                    case RejectionReason.PRUNED:
+                        return entry.most
+                    case RejectionReason.NOT_READY:
+                        return None
+                raise
+            return Settled(receipt, None, False).paid + await self._fee(entry)
 
-        late, view = await self._nodes.ask(look)
-        if view is None:
-            return await self._fee_of_no_job(entry) if late else None
-        if view.status not in FINAL:
-            return None
-        try:
-            message = await self._nodes.ask(lambda client: client.receipt(entry.job))
-        except Rejection as rejection:
-            if rejection.reason is RejectionReason.PRUNED:
-                return entry.most
-            if rejection.reason is RejectionReason.NOT_READY:
-                return None
+        return await self._nodes.ask(cost_at)
+
+
+async def _cost_of_no_job(client: NodeClient, entry: Entry) -> int:
+    """Of a transaction that opened no job and is too late to: refused in its block, or lost. If
+    the node may have forgotten it, all that it may have cost."""
+    try:
+        status = await client.transaction(transaction_id(entry.body, entry.public_key))
+    except Rejection as rejection:
+        if rejection.reason is not RejectionReason.NOT_FOUND:
             raise
-        return Settled(from_protobuf(message), None, False).paid + await self._fee(entry)
-
-    async def _fee_of_no_job(self, entry: Entry) -> int:
-        """Of a transaction that opened no job and is too late to: refused in its block, or lost."""
         try:
-            return (await self._status(entry)).fee
-        except FAILURES:
-            return 0
+            await client.block(max(1, entry.valid_until - VALIDITY_BLOCKS))
+        except Rejection as other:
+            if other.reason is not RejectionReason.PRUNED:
+                raise
+            return entry.most
+        return 0  # the node has every block that may hold it, and none does
+    return entry.most if status.accepted else status.fee

@@ -67,6 +67,19 @@ def test_it_is_all_there_after_a_restart(tmp_path: Path) -> None:
         assert book.find("a", "x") == entry(1, idempotency="x")
 
 
+def test_what_was_not_bought_is_held_against_the_cap_when_it_is_asked_for_again() -> None:
+    with Book() as book:
+        for number in range(3):
+            book.reserve(entry(number, most=60, idempotency=str(number)), CAP)
+            book.settle(entry(number).job, 0)  # refused before it was sent
+        book.reserve(entry(0, most=60, idempotency="0"), CAP)
+        for number in (1, 2):
+            with pytest.raises(GatewayError, match="cap of"):
+                book.reserve(entry(number, most=60, idempotency=str(number)), CAP)
+        book.settle(entry(0).job, 60)
+        assert book.committed("a") == 60
+
+
 def test_one_gateway_has_the_file(tmp_path: Path) -> None:
     with Book(tmp_path / "book"), pytest.raises(BookError, match="another gateway"):
         Book(tmp_path / "book", busy_s=0)
@@ -92,24 +105,38 @@ class Spending(RuleBasedStateMachine):
         self.open: dict[int, int] = {}
         self.spent = 0
         self.count = 0
+        self.unsent: dict[int, int] = {}
 
     @rule(most=st.integers(0, 60))
     def buy(self, most: int) -> None:
         self.count += 1
+        self._reserve(self.count, most)
+
+    @rule(data=st.data())
+    def ask_again_for_what_was_not_bought(self, data: st.DataObject) -> None:
+        if self.unsent:
+            number = data.draw(st.sampled_from(sorted(self.unsent)))
+            assert self.book.find("a", str(number)) is None
+            self._reserve(number, self.unsent.pop(number))
+
+    def _reserve(self, number: int, most: int) -> None:
         fits = self.spent + sum(self.open.values()) + most <= CAP
         try:
-            self.book.reserve(entry(self.count, most), CAP)
+            self.book.reserve(entry(number, most, idempotency=str(number)), CAP)
         except GatewayError:
             assert not fits
         else:
             assert fits
-            self.open[self.count] = most
+            self.open[number] = most
 
     @rule(data=st.data())
     def settle(self, data: st.DataObject) -> None:
         if self.open:
             number = data.draw(st.sampled_from(sorted(self.open)))
-            cost = data.draw(st.integers(0, self.open.pop(number)))
+            most = self.open.pop(number)
+            cost = data.draw(st.just(0) | st.integers(0, most))
+            if cost == 0:
+                self.unsent[number] = most
             self.book.settle(entry(number).job, cost)
             self.book.settle(entry(number).job, CAP)  # said again, it is not counted again
             self.spent += cost
