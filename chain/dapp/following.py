@@ -29,6 +29,8 @@ FINAL: Final = frozenset(
     status.name for status in (JobStatus.VERIFIED, JobStatus.REJECTED, JobStatus.REFUNDED)
 )
 POLL_S: Final = 0.25
+STALLED_S: Final = 30.0
+"""A node that shows nothing new for so long is left for the next."""
 ROUND_PAUSE_S: Final = 0.5
 """After every node has failed."""
 
@@ -77,7 +79,7 @@ class Following:
             invalid: list[ReceiptInvalid] = []
             for client in self._nodes.in_order():
                 try:
-                    async with aclosing(self._at(client, self._left_s(ends_s))) as events:
+                    async with aclosing(self._at(client, ends_s)) as events:
                         async for event in events:
                             yield event
                     return
@@ -105,14 +107,15 @@ class Following:
             )
         return left_s
 
-    async def _at(self, client: NodeClient, left_s: float) -> AsyncGenerator[Event, None]:
+    async def _at(self, client: NodeClient, ends_s: float) -> AsyncGenerator[Event, None]:
         """Send to one node and hear it out; then, or if it knows the transaction, ask it."""
         accepted = False
         unsure = self.sent
         try:
             self._transcript.begin()
             call = cast(
-                AsyncGenerator[node_pb2.InferEvent, None], client.infer(self._signed, left_s)
+                AsyncGenerator[node_pb2.InferEvent, None],
+                client.infer(self._signed, self._left_s(ends_s)),
             )
             async with aclosing(call) as source:
                 async for message in source:
@@ -132,7 +135,7 @@ class Following:
             self.sent = True
             if not replayed:
                 await self._check_known(client, rejection)
-        async with aclosing(self._asked(client, left_s)) as events:
+        async with aclosing(self._asked(client, ends_s)) as events:
             async for event in events:
                 yield event
 
@@ -156,21 +159,28 @@ class Following:
             case "receipt":
                 yield from self._settled(message.receipt)
 
-    async def _asked(self, client: NodeClient, left_s: float) -> AsyncGenerator[Event, None]:
-        """The job's way as one node's ledger has it."""
-        status = await client.wait(self.transaction, left_s)
+    async def _asked(self, client: NodeClient, ends_s: float) -> AsyncGenerator[Event, None]:
+        """The job's way as one node's ledger has it.
+
+        Raises NodeUnavailableError if it shows nothing new for a while: another node may be ahead.
+        """
+        status = await client.wait(self.transaction, min(STALLED_S, self._left_s(ends_s)))
         if not status.accepted:
             raise Rejection(
                 RejectionReason(status.reason),
                 "refused when its block was executed; nothing but the fee was taken",
             )
+        moved_s = self._clock_s()
         while True:
+            before = self._view
             view = await client.job(self.job)
             for event in self._moved(view):
                 yield event
             if view.status in FINAL:
                 break
-            await asyncio.sleep(POLL_S)
+            moved_s = moved_s if self._view == before else self._clock_s()
+            await self._pause(client, moved_s, ends_s)
+        moved_s = self._clock_s()
         while True:
             try:
                 receipt = await client.receipt(self.job)
@@ -178,9 +188,17 @@ class Following:
             except Rejection as rejection:
                 if rejection.reason is not RejectionReason.NOT_READY:
                     raise
-            await asyncio.sleep(POLL_S)
+            await self._pause(client, moved_s, ends_s)
         for event in self._settled(receipt):
             yield event
+
+    async def _pause(self, client: NodeClient, moved_s: float, ends_s: float) -> None:
+        if self._clock_s() - moved_s > STALLED_S:
+            raise NodeUnavailableError(
+                f"node {client.address} has had nothing new of job {self.job.hex()} for "
+                f"{STALLED_S:g} s"
+            )
+        await asyncio.sleep(min(POLL_S, self._left_s(ends_s)))
 
     def _moved(self, view: node_pb2.JobView) -> Iterator[Event]:
         if view == self._view:
