@@ -157,6 +157,11 @@ class AsyncClient:
         return await self._nodes.ask(NodeClient.models)
 
 
+async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+
+
 class Client:
     """The same for code without an event loop; one runs in a thread of its own. Use `with`."""
 
@@ -171,7 +176,11 @@ class Client:
         async def make() -> AsyncClient:  # its channels belong to the loop they are made on
             return AsyncClient(nodes, key, genesis)
 
-        self._client = self._run(make())
+        try:
+            self._client = self._run(make())
+        except BaseException:
+            self._end_thread()
+            raise
 
     @classmethod
     def open(
@@ -186,7 +195,21 @@ class Client:
         return cls(nodes, key, None if genesis is None else genesis_file.load(genesis))
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        over = threading.Event()
+        tasks: list[asyncio.Task[T]] = []
+
+        def start() -> None:
+            tasks.append(self._loop.create_task(coroutine))
+            tasks[0].add_done_callback(lambda _: over.set())
+
+        self._loop.call_soon_threadsafe(start)
+        try:
+            over.wait()
+        except BaseException:  # Ctrl-C ends this wait, not the call, which others must not overlap
+            asyncio.run_coroutine_threadsafe(_cancel(tasks), self._loop)
+            over.wait()
+            raise
+        return tasks[0].result()
 
     def __enter__(self) -> Self:
         return self
@@ -201,7 +224,12 @@ class Client:
 
     def close(self) -> None:
         """End the connections and the thread."""
-        self._run(self._client.__aexit__(None, None, None))
+        try:
+            self._run(self._client.__aexit__(None, None, None))
+        finally:
+            self._end_thread()
+
+    def _end_thread(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
