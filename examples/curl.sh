@@ -6,13 +6,23 @@ url=$1 model=$2 question=$3 receipt=$4
 headers=$(mktemp)
 trap 'rm -f "$headers"' EXIT
 
-# The Idempotency-Key makes it safe to repeat the whole command: it buys once.
+body=$(python3 - "$model" "$question" <<'PYTHON'
+import json, sys
+model, question = sys.argv[1:]
+messages = [{"role": "user", "content": question}]
+print(json.dumps({"model": model, "max_tokens": 16, "messages": messages}))
+PYTHON
+)
+
+# The same question has the same Idempotency-Key, so to repeat the whole command buys once. To buy
+# the same again, give another REQUEST_ID.
+request=$(printf '%s\n' "${REQUEST_ID:-}" "$body" | sha256sum | cut -d ' ' -f 1)
 curl --silent --show-error --fail-with-body --dump-header "$headers" \
   "$url/chat/completions" \
   -H "Content-Type: application/json" \
   -H "Authorization: Bearer ${API_KEY:-none}" \
-  -H "Idempotency-Key: ${REQUEST_ID:-$RANDOM$RANDOM$RANDOM}" \
-  -d "{\"model\": \"$model\", \"max_tokens\": 16, \"messages\": [{\"role\": \"user\", \"content\": \"$question\"}]}"
+  -H "Idempotency-Key: $request" \
+  --data-binary "$body"
 echo
 
 job=$(tr -d '\r' < "$headers" | sed -n 's/^x-assay-job: //p')
