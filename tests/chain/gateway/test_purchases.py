@@ -135,6 +135,26 @@ def test_busy_nodes_tell_when_to_come_again_and_nothing_is_bought(network: TinyN
     assert network.balance(key("alice")) == before
 
 
+def test_a_key_whose_question_was_refused_unsent_is_held_to_its_cap_when_it_asks_again(
+    network: TinyNetwork, tmp_path: Path
+) -> None:
+    bearer = {"authorization": f"Bearer {SECRET}", "idempotency-key": "refused"}
+    path = tmp_path / "book"
+    with network.gateway(bobs(), book=path) as url:
+        for faults in network.faults:
+            faults.refusal = Busy("full", 2_100)
+        refused(post(url, body("gold"), bearer), 429, "BUSY")
+        for faults in network.faults:
+            faults.mend()
+    with network.gateway(bobs(spend_cap=1), book=path) as url:
+        refused(post(url, body("gold"), bearer), 402, "SPEND_CAP_REACHED")
+    before = network.balance(key("bob"))
+    with network.gateway(bobs(), book=path) as url:
+        answered(post(url, body("gold"), bearer))
+    with Book(path) as book:
+        assert book.committed("bob") == before - network.balance(key("bob")) > 0
+
+
 def test_one_busy_node_is_passed_over(network: TinyNetwork) -> None:
     with network.gateway(Access.for_anyone(key("alice"))) as url:
         network.faults[0].refusal = Busy("full", 2_100)
