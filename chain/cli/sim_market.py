@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from chain.cli.output import emit, fail, stderr
+from chain.cli.output import EXIT_USAGE, JsonOption, emit, fail, stderr
 
 SWEEP_JOBS = 12
 """A run, where a rule is turned: there are many points."""
@@ -26,12 +26,11 @@ def market(  # noqa: PLR0913, PLR0917 - one parameter an option
     runtime_report: Annotated[
         Path | None, typer.Option(help="Runtime report: cost of verifying over generating.")
     ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="File to write the report to.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write the JSON report to.")] = None,
     plots: Annotated[
         Path | None, typer.Option(help="Folder for plots; needs the extra `plots`.")
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Play honest, lazy, copying, cheating and colluding agents on the real ledger.
 
@@ -50,7 +49,7 @@ def market(  # noqa: PLR0913, PLR0917 - one parameter an option
             runtime_report or assumptions.RUNTIME_REPORT,
         )
     except assumptions.AssumptionError as error:
-        fail(False, "bad_report", str(error))
+        fail(as_json, "BAD_REPORT", str(error))
     base = Scenario(verifiers=(HONEST_VERIFIER,) * verifiers, group_providers=1, jobs=jobs)
     options = report.Options(
         seeds=range(first_seed, first_seed + seeds),
@@ -59,14 +58,14 @@ def market(  # noqa: PLR0913, PLR0917 - one parameter an option
     )
     found = report.build(base, assumed, options, tell)
     try:
-        if json_file is not None:
-            json_file.write_text(json.dumps(found, indent=2) + "\n")
+        if output is not None:
+            output.write_text(json.dumps(found, indent=2) + "\n")
         if plots is not None:
             from chain.market_simulation.plots import write_plots
 
             write_plots(found, plots)
     except ImportError as error:
-        fail(False, "no_plots", f"{error}: install the extra `plots`")
+        fail(as_json, "NOT_INSTALLED", f"{error}: install the extra `plots`")
     except OSError as error:
-        fail(False, "not_written", str(error))
-    emit(False, found, "\n".join(report.lines(found)))
+        fail(as_json, "FILE", str(error), EXIT_USAGE)
+    emit(as_json, found, "\n".join(report.lines(found)))

@@ -24,7 +24,7 @@ def app() -> typer.Typer:
 def test_a_run_writes_its_report_and_plots_and_says_what_honesty_loses_to(tmp_path: Path) -> None:
     report, plots = tmp_path / "market.json", tmp_path / "plots"
     options = ["--jobs", "2", "--seeds", "1", "--no-sweeps", "--verifiers", "4"]
-    ran = CliRunner().invoke(app(), [*options, "--json", str(report), "--plots", str(plots)])
+    ran = CliRunner().invoke(app(), [*options, "--output", str(report), "--plots", str(plots)])
     assert ran.exit_code == 0, ran.output
     written = json.loads(report.read_text())
     played = {row["name"]: row for row in written["strategies"]}
@@ -40,6 +40,14 @@ def test_a_run_writes_its_report_and_plots_and_says_what_honesty_loses_to(tmp_pa
     assert {file.name for file in plots.iterdir()} == {"strategies.png", "strategies.svg"}
 
 
+def test_with_json_standard_output_is_the_report_and_nothing_else(tmp_path: Path) -> None:
+    report = tmp_path / "market.json"
+    options = ["--jobs", "2", "--seeds", "1", "--no-sweeps", "--verifiers", "4", "--json"]
+    ran = CliRunner().invoke(app(), [*options, "--output", str(report)])
+    assert ran.exit_code == 0, ran.stderr
+    assert json.loads(ran.stdout) == json.loads(report.read_text())
+
+
 def test_every_figure_that_was_measured_names_its_report() -> None:
     sources = read_reports().sources
     for name in ("detection_ppm", "false_rejection_ppm", "thresholds"):
@@ -49,9 +57,18 @@ def test_every_figure_that_was_measured_names_its_report() -> None:
 def test_a_file_that_is_no_report_is_refused_by_name(tmp_path: Path) -> None:
     other = tmp_path / "other.json"
     other.write_text("{}")
-    ran = CliRunner().invoke(app(), ["--calibration", str(other)])
+    ran = CliRunner().invoke(app(), ["--calibration", str(other), "--json"])
     assert ran.exit_code == 1
-    assert "other.json" in ran.output
+    assert json.loads(ran.stderr)["reason"] == "BAD_REPORT"
+    assert "other.json" in json.loads(ran.stderr)["detail"]
+
+
+def test_a_report_that_cannot_be_written_is_refused_by_name(tmp_path: Path) -> None:
+    options = ["--jobs", "2", "--seeds", "1", "--no-sweeps", "--verifiers", "4", "--json"]
+    ran = CliRunner().invoke(app(), [*options, "--output", str(tmp_path / "none" / "market.json")])
+    assert ran.exit_code == 2
+    refused = json.loads(ran.stderr.splitlines()[-1])
+    assert (refused["reason"], "market.json" in refused["detail"]) == ("FILE", True)
 
 
 @pytest.mark.parametrize("sweep", sweeps(len(BASE.verifiers)), ids=lambda sweep: sweep.name)
