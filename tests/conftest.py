@@ -61,6 +61,7 @@ def _locked(name: str) -> Iterator[None]:
         yield
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist's own, which reads the marks, is called after it
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several workers a file stays on one of them, and so does TOGETHER; LONGEST go first."""
     groups = {item: _group(item) for item in items}
