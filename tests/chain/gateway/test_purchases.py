@@ -1,5 +1,6 @@
 """Bought once, whatever fails: nodes, connections, callers and the gateway itself."""
 
+import asyncio
 import hashlib
 import json
 import threading
@@ -11,9 +12,11 @@ import httpx2
 import pytest
 
 from assay.v1 import node_pb2
+from chain.dapp.nodes import Nodes
 from chain.gateway.access import Access, ApiKey
 from chain.gateway.book import Book
-from chain.gateway.purchases import PurchaseLimits
+from chain.gateway.purchases import PurchaseLimits, Purchases
+from chain.gateway.questions import parse_completion
 from chain.parameters import GRAIN_PER_ASY
 from chain.rejections import Busy
 from tests.builders import genesis, key
@@ -217,6 +220,24 @@ def test_who_hangs_up_is_charged_once_and_a_retry_gets_the_same_answer(
     assert '"finish_reason": "length"' in retried.text
     anew = post(open_gateway, question, RETRY)  # its answer was delivered: a new question
     assert anew.headers["x-assay-job"] != job.hex()
+
+
+def test_a_retry_joins_a_question_that_is_still_being_signed(network: TinyNetwork) -> None:
+    async def run() -> tuple[bytes, bytes]:
+        question = parse_completion(body("argon"), TOKENS)
+        caller = ApiKey("alice", key("alice"), None, None)
+        with Book() as book:
+            async with Nodes(network.nodes) as nodes:
+                purchases = Purchases(nodes, book, PurchaseLimits())
+                first, second = await asyncio.gather(
+                    purchases.buy(caller, question, b"digest", None, is_retry=False),
+                    purchases.buy(caller, question, b"digest", None, is_retry=True),
+                )
+                await purchases.stop()
+        return first.entry.job, second.entry.job
+
+    first, second = network.call(run())
+    assert first == second
 
 
 def test_a_receipt_that_is_not_there_yet_says_when_to_ask_again(
