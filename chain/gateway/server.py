@@ -1,9 +1,11 @@
 """The gateway as a process: sockets, signals, and the order in which things start and stop."""
 
+import signal
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import uvicorn
@@ -43,6 +45,16 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family, backlog=BACKLOG)
 
 
+class _Server(uvicorn.Server):
+    """uvicorn's own raises the signal again when it has served, and the process would end by it
+    before the book and the nodes are closed."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop; a second Ctrl-C does not wait for open connections."""
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+
 async def serve(
     plan: GatewayPlan,
     listening: socket.socket,
@@ -71,6 +83,6 @@ async def serve(
                 timeout_graceful_shutdown=STOP_WITHIN_S,
                 h11_max_incomplete_event_size=HEADER_BYTES_MAX,
             )
-            server = uvicorn.Server(config)
+            server = _Server(config)
             started(server)
             await server.serve(sockets=[listening])
