@@ -16,9 +16,12 @@ NOWHERE = "127.0.0.1:1"
 
 
 def test_ctrl_c_ends_the_question_and_leaves_the_client_usable(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     told: list[str] = []
+    # Who is started in the background of a shell ignores it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     main = threading.main_thread().ident
     assert main is not None
 
