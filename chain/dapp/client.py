@@ -85,6 +85,13 @@ def user_seed(seed: int) -> bytes:
     return tagged_hash(b"user-seed", str(seed).encode())
 
 
+def _from_files(
+    key_file: Path, passphrase_file: Path, genesis: Path | None
+) -> tuple[KeyPair, Genesis | None]:
+    key = load_key(key_file, read_passphrase(passphrase_file), Role.ACCOUNT)
+    return key, None if genesis is None else genesis_file.load(genesis)
+
+
 class AsyncClient:
     """One account's view of a chain, by way of any of several nodes. Use `async with`."""
 
@@ -103,8 +110,7 @@ class AsyncClient:
         genesis: Path | None = None,
     ) -> Self:
         """From files. Raises KeystoreError, GenesisError."""
-        key = load_key(key_file, read_passphrase(passphrase_file), Role.ACCOUNT)
-        return cls(nodes, key, None if genesis is None else genesis_file.load(genesis))
+        return cls(nodes, *_from_files(key_file, passphrase_file, genesis))
 
     async def __aenter__(self) -> Self:
         return self
@@ -191,8 +197,7 @@ class Client:
         genesis: Path | None = None,
     ) -> Self:
         """From files. Raises KeystoreError, GenesisError."""
-        key = load_key(key_file, read_passphrase(passphrase_file), Role.ACCOUNT)
-        return cls(nodes, key, None if genesis is None else genesis_file.load(genesis))
+        return cls(nodes, *_from_files(key_file, passphrase_file, genesis))
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         over = threading.Event()
