@@ -1,4 +1,7 @@
-"""`assay sim`: play the ordering core in simulated worlds, and find planted mistakes."""
+"""`assay sim`: play the ordering core in simulated worlds, and find planted mistakes.
+
+The simulator is imported when it runs: every other command reads this module, too.
+"""
 
 import hashlib
 import json
@@ -8,15 +11,19 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from chain.cli.output import EXIT_USAGE, JsonOption, emit, fail, stderr
 from chain.cli.sim_market import market
-from consensus.sim.mutants import MUTANTS
-from consensus.sim.play import Run, Verdict, hunt, parse_names, play, reduced
 from consensus.sim.scenario import PROFILES
+
+if TYPE_CHECKING:
+    from consensus.sim.play import Run, Verdict
+
+    Timed = tuple[Verdict, float]
+    """How a run went, and its CPU seconds."""
 
 app = typer.Typer(
     help="Play the ordering core in simulated worlds: a seed names a world, byte for byte.",
@@ -27,8 +34,6 @@ REDUCED_MAX: Final = 3
 RUNS_A_TASK: Final = 4
 TOLD_EVERY_SECONDS: Final = 10.0
 SeedsOption = Annotated[str, typer.Option(metavar="A:B", help="Seeds from A up to and without B.")]
-Timed = tuple[Verdict, float]
-"""How a run went, and its CPU seconds."""
 
 
 app.command("market")(market)
@@ -69,6 +74,8 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     A failing seed is told with the command line that plays it again, with as few faults as needed.
     """
+    from consensus.sim.play import play, reduced
+
     try:
         runs = list(_runs(seeds, validators, profile, stakes, only, mutant))
     except ValueError as error:
@@ -117,6 +124,9 @@ def mutants_command(
 
     A seed catches a mistake if the rule that broke is the one that the mistake is about.
     """
+    from consensus.sim.mutants import MUTANTS
+    from consensus.sim.play import hunt
+
     try:
         first, last = _range(seeds)
     except ValueError as error:
@@ -164,7 +174,10 @@ def _runs(
     stakes: str | None,
     only: str | None,
     mutant: str | None,
-) -> Iterator[Run]:
+) -> "Iterator[Run]":
+    from consensus.sim.mutants import MUTANTS
+    from consensus.sim.play import Run, parse_names
+
     first, last = _range(seeds)
     if profile not in PROFILES:
         raise ValueError(f"profile {profile!r} is unknown, known are {', '.join(PROFILES)}")
@@ -182,13 +195,15 @@ def _runs(
             yield Run(profile, seed, count, weights, names, mutant)
 
 
-def _timed(run: Run) -> Timed:
+def _timed(run: "Run") -> "Timed":
+    from consensus.sim.play import play
+
     started = time.process_time()
     verdict = play(run)
     return verdict, time.process_time() - started
 
 
-def _played(runs: list[Run], workers: int, stop_at: float | None) -> Iterator[Timed]:
+def _played(runs: "list[Run]", workers: int, stop_at: float | None) -> "Iterator[Timed]":
     """Each run's verdict, in order, with progress on standard error."""
     if workers == 1 or len(runs) == 1:
         yield from _told(map(_timed, runs), len(runs), stop_at)
@@ -198,7 +213,7 @@ def _played(runs: list[Run], workers: int, stop_at: float | None) -> Iterator[Ti
         pool.shutdown(cancel_futures=True)
 
 
-def _told(verdicts: Iterable[Timed], total: int, stop_at: float | None) -> Iterator[Timed]:
+def _told(verdicts: "Iterable[Timed]", total: int, stop_at: float | None) -> "Iterator[Timed]":
     failed = 0
     told_at = time.monotonic()
     for number, (verdict, seconds) in enumerate(verdicts, start=1):
@@ -214,7 +229,7 @@ def _told(verdicts: Iterable[Timed], total: int, stop_at: float | None) -> Itera
             return
 
 
-def _summary(timed: list[Timed]) -> dict[str, Any]:
+def _summary(timed: "list[Timed]") -> dict[str, Any]:
     """Figures over the runs of one number of validators."""
     fates = [verdict.fate for verdict, _ in timed if verdict.fate is not None]
     lives = sorted(fate.live_after_ms for fate in fates if fate.live_after_ms is not None)
