@@ -163,11 +163,6 @@ class AsyncClient:
         return await self._nodes.ask(NodeClient.models)
 
 
-async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-
-
 class Client:
     """The same for code without an event loop; one runs in a thread of its own. Use `with`."""
 
@@ -200,21 +195,12 @@ class Client:
         return cls(nodes, *_from_files(key_file, passphrase_file, genesis))
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        over = threading.Event()
-        tasks: list[asyncio.Task[T]] = []
-
-        def start() -> None:
-            tasks.append(self._loop.create_task(coroutine))
-            tasks[0].add_done_callback(lambda _: over.set())
-
-        self._loop.call_soon_threadsafe(start)
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
-            over.wait()
-        except BaseException:  # Ctrl-C ends this wait, not the call, which others must not overlap
-            asyncio.run_coroutine_threadsafe(_cancel(tasks), self._loop)
-            over.wait()
+            return future.result()
+        except BaseException:  # Ctrl-C ends the wait: end the call, too
+            future.cancel()
             raise
-        return tasks[0].result()
 
     def __enter__(self) -> Self:
         return self
@@ -250,14 +236,25 @@ class Client:
         """As AsyncClient.infer."""
         events = self._client.infer(question, model, max_price, deadline_s, **draft)
 
+        step: asyncio.Task[Any] | None = None
+
         async def following() -> Event | None:
+            nonlocal step
+            step = asyncio.current_task()
             return await anext(events, None)
+
+        async def ending() -> None:  # Ctrl-C may have left a step under way, anywhere in _run
+            if step is not None and not step.done():
+                if not step.cancelling():  # once: its own tidying up must not be cut short
+                    step.cancel()
+                await asyncio.wait([step])
+            await events.aclose()
 
         try:
             while (event := self._run(following())) is not None:
                 yield event
         finally:
-            self._run(events.aclose())
+            self._run(ending())
 
     def submit_many(
         self, signed: Sequence[transactions_pb2.SignedTx]

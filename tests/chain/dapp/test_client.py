@@ -15,10 +15,12 @@ from tests.builders import key
 NOWHERE = "127.0.0.1:1"
 
 
+@pytest.mark.parametrize("moment", ["as it waits", "before it waits"])
 def test_ctrl_c_ends_the_question_and_leaves_the_client_usable(
-    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    moment: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     told: list[str] = []
+    asked, sent = threading.Event(), threading.Event()
     # Who is started in the background of a shell ignores it.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
@@ -26,14 +28,26 @@ def test_ctrl_c_ends_the_question_and_leaves_the_client_usable(
     assert main is not None
 
     async def infer(*_: Any, **__: Any) -> AsyncGenerator[Event, None]:
+        asked.set()
         yield Accepted(NOWHERE)
         try:
             signal.pthread_kill(main, signal.SIGINT)
+            sent.set()
             await asyncio.Event().wait()
         finally:
             await asyncio.sleep(0)
             told.append("ended")
 
+    call_soon = asyncio.BaseEventLoop.call_soon_threadsafe
+
+    def slowly(*args: Any, **kwargs: Any) -> asyncio.Handle:
+        handle = call_soon(*args, **kwargs)
+        if asked.is_set() and threading.current_thread() is threading.main_thread():
+            sent.wait(10)
+        return handle
+
+    if moment == "before it waits":
+        monkeypatch.setattr(asyncio.BaseEventLoop, "call_soon_threadsafe", slowly)
     monkeypatch.setattr(AsyncClient, "infer", infer)
     with Client([NOWHERE], key("alice")) as client:
         with pytest.raises(KeyboardInterrupt):
