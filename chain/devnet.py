@@ -22,7 +22,7 @@ from chain import genesis as genesis_file
 from chain.genesis import GenesisValidator, make_genesis
 from chain.keys import KeyPair, Role, new_mnemonic
 from chain.keystore import KdfCost, save_key, write_private
-from chain.node.config import KeyFiles, NodeConfig, edit_config, save_config
+from chain.node.config import HttpSettings, KeyFiles, NodeConfig, edit_config, save_config
 from chain.parameters import GRAIN_PER_ASY, Parameters
 from chain.validator_home import create_validator
 
@@ -59,6 +59,8 @@ class NodeRecord(_Record):
     home: str
     public: str
     peer: str
+    http: str = ""
+    """Of metrics and pages; none in a devnet made before there were any."""
     runtimes: tuple[str, ...] = ()
     process: ProcessRecord | None = None
 
@@ -112,19 +114,24 @@ def create_devnet(
     if (home / DEVNET_FILE).exists():
         raise DevnetError(f"{home} already holds a devnet")
     home.mkdir(parents=True, exist_ok=True)
-    ports = free_ports(2 * count)
+    ports = free_ports(3 * count)
     nodes, members, balances = [], [], {}
     for index in range(count):
         folder = home / f"validator-{index}"
-        peer, public = (f"127.0.0.1:{port}" for port in ports[2 * index : 2 * index + 2])
+        peer, public, http = (f"127.0.0.1:{port}" for port in ports[3 * index : 3 * index + 3])
         member = _make_validator(folder, index, peer)
         members.append(member)
         balances[member.account] = VALIDATOR_BALANCE
         save_config(
             folder,
-            NodeConfig(validator=index, genesis=Path("../genesis.json"), public_listen=public),
+            NodeConfig(
+                validator=index,
+                genesis=Path("../genesis.json"),
+                public_listen=public,
+                http=HttpSettings(listen=http),
+            ),
         )
-        nodes.append(NodeRecord(index=index, home=folder.name, public=public, peer=peer))
+        nodes.append(NodeRecord(index=index, home=folder.name, public=public, peer=peer, http=http))
     user = KeyPair.generate()
     balances[user.public_key] = USER_BALANCE
     _save_account(home / "user", user)

@@ -1,7 +1,6 @@
 """`assay gateway`: OpenAI's API in front of a chain."""
 
 import asyncio
-import importlib.util
 import ipaddress
 import logging
 from pathlib import Path
@@ -52,7 +51,6 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter an option
     Without --api-keys whoever reaches it spends the account of --key, so it listens on loopback
     only.
     """
-    _check_extra(as_json)
     from chain.gateway.app import GatewaySettings
     from chain.gateway.book import BookError
     from chain.gateway.purchases import PurchaseLimits
@@ -99,13 +97,6 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter an option
             asyncio.run(serve(plan, listening))
         except (BookError, ValueError) as error:
             fail(as_json, "CANNOT_START", str(error))
-
-
-def _check_extra(as_json: bool) -> None:
-    missing = [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
-    if missing:
-        detail = f"{' and '.join(missing)} not installed: pip install 'assay-chain[gateway]'"
-        fail(as_json, "NOT_INSTALLED", detail)
 
 
 def _address(as_json: bool, listen: str) -> tuple[str, int]:

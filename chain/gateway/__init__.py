@@ -18,5 +18,5 @@ Rules:
 
 Spending caps and expiry of API keys are held by this process, not by the chain.
 
-Needs the extra `gateway` (starlette, uvicorn). Must never import: `chain.cli`, `chain.node`.
+Must never import: `chain.cli`, `chain.node`.
 """

@@ -91,6 +91,17 @@ class CallSettings(_Section):
     """By address, whatever the port."""
 
 
+def _address_or_nothing(value: str) -> str:
+    return _addresses((value,))[0] if value else value
+
+
+class HttpSettings(_Section):
+    """The HTTP server: /metrics, /livez, /readyz, and the pages that the node serves."""
+
+    listen: Annotated[str, AfterValidator(_address_or_nothing)] = ""
+    """HOST:PORT; empty: none. It has no passwords: what it shows is for all who reach it."""
+
+
 class NodeConfig(_Section):
     """Everything `assay node start` reads."""
 
@@ -110,6 +121,7 @@ class NodeConfig(_Section):
     storage: StorageSettings = StorageSettings()
     submit: SubmitSettings = SubmitSettings()
     calls: CallSettings = CallSettings()
+    http: HttpSettings = HttpSettings()
     verifier: bool = True
     """Whether this validator audits results of models its runtime serves."""
     batch_interval_ms: int = Field(default=20, ge=1, le=1000)

@@ -119,7 +119,9 @@ class Driver:
         wires: Wires,
         deliver: Callable[[Deliver], None],
         clock_ms: Callable[[], int],
+        said: Callable[[Message], None] = lambda message: None,
     ) -> None:
+        """`said` is told what goes to all peers."""
         self.replica = replica
         self._chain_id = chain_id
         self._store = store
@@ -127,6 +129,7 @@ class Driver:
         self._wires = wires
         self._deliver = deliver
         self._clock_ms = clock_ms
+        self._said = said
         self._arrivals = Arrivals()
         self._arrivals.post(Start())
         self._wake_at_ms: int | None = None
@@ -193,6 +196,7 @@ class Driver:
                 if isinstance(message, Send):
                     self._wires.send(message.peer, message.message)
                 else:
+                    self._said(message.message)
                     self._wires.broadcast(message.message)
 
     def close(self) -> None:

@@ -13,12 +13,14 @@ under way, from being read until their reply is taken.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
     Awaitable,
     Callable,
     Iterator,
+    Mapping,
     Sequence,
 )
 from contextlib import ExitStack
@@ -64,6 +66,8 @@ BUSY_DELAY_MS: Final = 100
 """When to come again if it is not the intake that is full."""
 
 T = TypeVar("T")
+CountAdmission = Callable[[int, Mapping[RejectionReason, int]], None]
+"""Told of each call how many transactions were admitted, and how many refused for which reason."""
 _BEHIND_BODY_BYTES = 2 + PUBLIC_KEY_BYTES + 2 + SIGNATURE_BYTES
 _ID_BYTES = 32
 _ACCEPTED_PREFIX = bytes((0x0A, 2 + _ID_BYTES, 0x0A, _ID_BYTES))
@@ -97,12 +101,18 @@ class Ingress:
     """From requests to the intake. Used from the event loop only."""
 
     def __init__(
-        self, chain_id: str, worker: LedgerWorker, intake: Intake, in_pipeline: InPipeline
+        self,
+        chain_id: str,
+        worker: LedgerWorker,
+        intake: Intake,
+        in_pipeline: InPipeline,
+        count: CountAdmission = lambda admitted, refused: None,
     ) -> None:
         self._chain_id = chain_id
         self._worker = worker
         self._intake = intake
         self._in_pipeline = in_pipeline
+        self._count = count
         self._turn = asyncio.Semaphore(1)
         self._calls = 0
         self._streams = 0
@@ -122,6 +132,7 @@ class Ingress:
             await self._intake.admit(transaction, signed)
         finally:
             self._calls -= 1
+        self._count(1, {})
         return transaction
 
     async def submit_many(self, request: bytes) -> bytes:
@@ -217,7 +228,11 @@ class Ingress:
             delay_ms = busy.retry_delay_ms
             for place in range(len(checked.fields), len(checked.batch)):
                 refused[place] = busy
-        return await self._in_pipeline(encode_reply, checked.batch.ids, refused, delay_ms)
+        reply, reasons = await self._in_pipeline(
+            encode_counted, checked.batch.ids, refused, delay_ms
+        )
+        self._count(len(checked.batch) - len(refused), reasons)
+        return reply
 
     async def _refused_by_ledger(self, checked: Checked) -> dict[int, Rejection]:
         """By place. Between two slices the ledger's thread may execute a block."""
@@ -300,6 +315,14 @@ def check_request(chain_id: str, request: bytes, room_bytes: int) -> Checked:
     joined = batch.ids[:fitting].tobytes()
     ids = tuple(joined[at : at + _ID_BYTES] for at in range(0, len(joined), _ID_BYTES))
     return Checked(batch, bodies, ids, fields, others, refused)
+
+
+def encode_counted(
+    ids: NDArray[np.uint8], refused: dict[int, Rejection], delay_ms: int
+) -> tuple[bytes, Counter[RejectionReason]]:
+    """The reply, and how many transactions were refused for which reason."""
+    reasons = Counter(rejection.reason for rejection in refused.values())
+    return encode_reply(ids, refused, delay_ms), reasons
 
 
 def encode_reply(ids: NDArray[np.uint8], refused: dict[int, Rejection], delay_ms: int) -> bytes:

@@ -97,6 +97,11 @@ class Intake:
         """Transactions that wait to be sealed."""
         return len(self._pending) + len(self._own)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Of clients' transactions that wait to be sealed, or for their check."""
+        return self._pending_bytes + self._reserved_bytes
+
     def check(self, signed: transactions_pb2.SignedTx) -> Transaction:
         """What a signed transaction says, without admitting it. Raises Rejection."""
         return check_signed(self._chain_id, signed.body, signed.public_key, signed.signature)
@@ -173,10 +178,10 @@ class Intake:
     def busy(self, wanted_bytes: int) -> Busy:
         """What a client is told for whom there is no room."""
         missing = max(0, wanted_bytes - self._room())
-        waiting = self._pending_bytes + self._reserved_bytes
         return Busy(
-            f"{waiting} bytes wait to be sealed, the limit is {self._pending_bytes_max}; try again "
-            "after the delay in RetryInfo, or use another node",
+            f"{self.waiting_bytes} bytes wait to be sealed, the limit is "
+            f"{self._pending_bytes_max}; try again after the delay in RetryInfo, or use another "
+            "node",
             self._drain.delay_ms(max(missing, self._batch_bytes)),
         )
 

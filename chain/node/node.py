@@ -20,6 +20,7 @@ from chain.node.driver import Driver
 from chain.node.duties import Duties
 from chain.node.ingress import Ingress
 from chain.node.intake import Intake
+from chain.node.meter import Meter
 from chain.node.outcomes import Outcome, TransactionWaits, receipts_of
 from chain.node.peers import Peers
 from chain.node.provider import ProviderAgent
@@ -101,14 +102,21 @@ class Node:
             lambda peer: self.driver.post(PeerConnected(peer)),
             self.streams,
         )
+        self.meter = Meter(
+            config.validator,
+            [entry.stake for entry in genesis.validators],
+            self._clock_ms,
+            opened.replica.finalized_block,
+        )
         self.driver = Driver(
             opened.replica,
             genesis.chain_id,
             self.store,
             opened.log,
             self.peers,
-            self._deliveries.put_nowait,
+            self._deliver,
             self._clock_ms,
+            lambda message: self.meter.message(config.validator, message),
         )
         self.intake = Intake(
             genesis.chain_id,
@@ -119,7 +127,14 @@ class Node:
             config.batch_interval_ms,
             config.pending_bytes_max,
         )
-        self.ingress = Ingress(genesis.chain_id, self.worker, self.intake, self.driver.in_pipeline)
+        self.ingress = Ingress(
+            genesis.chain_id,
+            self.worker,
+            self.intake,
+            self.driver.in_pipeline,
+            self.meter.admission,
+        )
+        self.is_stopping = False
         self._executed = asyncio.Event()
         self._lookups = asyncio.Semaphore(LOOKUPS_MAX)
         self._waits = TransactionWaits()
@@ -185,6 +200,7 @@ class Node:
                 group.create_task(self._demand_timer())
                 group.create_task(self._mind_duties())
         finally:
+            self.is_stopping = True
             for agent in (self._provider, self._verifier):
                 if agent is not None:
                     await agent.stop()
@@ -195,6 +211,10 @@ class Node:
             self._votes_directory.close()
             self.worker.close()
             self.store.close()
+
+    def now_ms(self) -> int:
+        """By the node's own clock."""
+        return self._clock_ms()
 
     async def next_block(self) -> None:
         """Return when another block has been executed."""
@@ -311,7 +331,12 @@ class Node:
         return 0 if found is None else found[0].timestamp_ms, root or b""
 
     async def _receive(self, peer: int, message: Message, size_bytes: int) -> None:
+        self.meter.message(peer, message)
         await self.driver.receive(peer, message, size_bytes)
+
+    def _deliver(self, delivery: Deliver) -> None:
+        self.meter.final(delivery.block)
+        self._deliveries.put_nowait(delivery)
 
     async def _resume(self) -> None:
         """Pick up what the ledger says is under way."""
@@ -324,6 +349,7 @@ class Node:
                 list(ledger.open_jobs()),
             )
         )
+        self.meter.resumed(len(jobs))
         for agent in (self._provider, self._verifier):
             if agent is not None:
                 agent.on_jobs(jobs)
@@ -341,7 +367,9 @@ class Node:
     async def _execute(self) -> None:
         while True:
             delivery = await self._deliveries.get()
+            self.meter.executing()
             outcome = await self.worker.execute(delivery)
+            self.meter.executed(delivery, outcome)
             self._wants_blocks = outcome.wants_blocks
             self._deadline_ms = outcome.next_deadline_ms
             self.height = delivery.block.height

@@ -60,6 +60,11 @@ class OpenCalls:
         self._all = 0
         self._by_client: Counter[str] = Counter()
 
+    @property
+    def count(self) -> int:
+        """How many are open."""
+        return self._all
+
     @contextmanager
     def open(self, client: str) -> Iterator[None]:
         """Count a call while it lasts. Raises Busy if there are as many as may be."""

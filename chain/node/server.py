@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import signal
+import socket
+from contextlib import nullcontext
 from pathlib import Path
 
 import grpc
@@ -13,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from chain import genesis as genesis_file
 from chain.genesis import Genesis, GenesisError
 from chain.node.config import ConfigError, NodeConfig, load_config
+from chain.node.http import open_socket, serving
 from chain.node.node import Node
 from chain.node.services import add_services
 from chain.node.signer import NodeKeys, load_keys
@@ -53,7 +56,7 @@ async def _serve(config: NodeConfig, genesis: Genesis, keys: NodeKeys) -> None:
         node = Node(config, genesis, keys)
     except (StoreError, WalLocked, OSError) as error:
         raise StartError(str(error)) from error
-    server = grpc.aio.server(interceptors=(RefuseUnreadable(),), options=_OPTIONS)
+    server = grpc.aio.server(interceptors=(RefuseUnreadable(node.meter.refusal),), options=_OPTIONS)
     names = add_services(server, node)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
@@ -61,6 +64,7 @@ async def _serve(config: NodeConfig, genesis: Genesis, keys: NodeKeys) -> None:
         (*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server
     )
     _listen(server, config.public_listen)
+    http = _listen_http(config.http.listen)
     running = asyncio.create_task(node.run())
     _stop_on_signals(running)
     await server.start()
@@ -70,7 +74,8 @@ async def _serve(config: NodeConfig, genesis: Genesis, keys: NodeKeys) -> None:
     for name in ("", *names):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     try:
-        await running
+        async with serving(node, http) if http is not None else nullcontext():
+            await running
     except asyncio.CancelledError:
         logger.info("stopping")
     except OSError as error:
@@ -89,10 +94,19 @@ def _listen(server: grpc.aio.Server, address: str) -> None:
         raise StartError(_taken(address))
 
 
-def _taken(address: str) -> str:
+def _listen_http(address: str) -> socket.socket | None:
+    if not address:
+        return None
+    try:
+        return open_socket(address)
+    except OSError as error:
+        raise StartError(_taken(address, "listen in [http]")) from error
+
+
+def _taken(address: str, setting: str = "public_listen") -> str:
     return (
-        f"cannot listen on {address}: another process has the port; stop it, or change "
-        "public_listen in node.toml"
+        f"cannot listen on {address}: another process has the port; stop it, or change {setting} "
+        "of node.toml"
     )
 
 

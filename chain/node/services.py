@@ -71,6 +71,7 @@ class TransactionsService(_Base, node_pb2_grpc.TransactionsServicer):
         try:
             return await self._node.ingress.submit_many(request)
         except Rejection as rejection:
+            self._node.meter.refusal(rejection.reason)
             await refuse(context, rejection)
 
     async def SubmitStream(  # type: ignore[override]  # noqa: N802 (takes and gives bytes)
@@ -82,6 +83,7 @@ class TransactionsService(_Base, node_pb2_grpc.TransactionsServicer):
                 async for reply in replies:
                     yield reply
         except Rejection as rejection:
+            self._node.meter.refusal(rejection.reason)
             await refuse(context, rejection)
 
     async def Get(  # noqa: N802

@@ -31,8 +31,11 @@ class _Unreadable:
 class RefuseUnreadable(grpc.aio.ServerInterceptor):
     """Wraps the public methods that take a message; there is none that takes a stream of them.
 
-    Such a method refuses by raising a Rejection.
+    Such a method refuses by raising a Rejection. `count` is told the reason of each.
     """
+
+    def __init__(self, count: Callable[[RejectionReason], None] = lambda reason: None) -> None:
+        self._count = count
 
     async def intercept_service(
         self,
@@ -69,6 +72,7 @@ class RefuseUnreadable(grpc.aio.ServerInterceptor):
                     raise request.rejection
                 return await handler.unary_unary(request, context)
             except Rejection as rejection:
+                self._count(rejection.reason)
                 await refuse(context, rejection)
 
         async def stream(request: Any, context: CallContext) -> AsyncIterator[Any]:
@@ -79,6 +83,7 @@ class RefuseUnreadable(grpc.aio.ServerInterceptor):
                     async for reply in replies:
                         yield reply
             except Rejection as rejection:
+                self._count(rejection.reason)
                 await refuse(context, rejection)
 
         if handler.response_streaming:

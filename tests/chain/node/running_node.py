@@ -53,7 +53,7 @@ async def running_node(
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ]
-    server = grpc.aio.server(interceptors=(RefuseUnreadable(),), options=options)
+    server = grpc.aio.server(interceptors=(RefuseUnreadable(node.meter.refusal),), options=options)
     add_services(server, node)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
