@@ -43,6 +43,7 @@ NATIVE_SOURCES = {
     "merkle": ["leaves", "merkle", "sha256"],
     "packing": [],
     "rows": ["merkle", "row_tree", "sha256"],
+    "tables": [],
     "transactions": ["sha256", "transactions"],
     "transfers": [
         *("accounts", "key_index", "leaves", "memory", "merkle", "sha256", "transfers", "window"),

@@ -80,7 +80,8 @@ Signature = Annotated[bytes, Exactly(64)]
 
 
 @cache
-def _layout(hint: Any) -> packing.Layout:
+def layout_of(hint: Any) -> packing.Layout:
+    """How values of this type are laid out. Raises TypeError for one without a layout."""
     origin = typing.get_origin(hint)
     if origin is Annotated:
         base, rule = typing.get_args(hint)[:2]
@@ -94,11 +95,11 @@ def _layout(hint: Any) -> packing.Layout:
             case Size(limit):
                 return packing.text(limit) if base is str else packing.sized(limit)
             case Count(limit):
-                return packing.sequence(_layout(typing.get_args(base)[0]), limit)
+                return packing.sequence(layout_of(typing.get_args(base)[0]), limit)
     if origin in (Union, types.UnionType):
         inner = [part for part in typing.get_args(hint) if part is not type(None)]
         if len(inner) == 1:
-            return packing.optional(_layout(inner[0]))
+            return packing.optional(layout_of(inner[0]))
     if hint is bool:
         return packing.flag()
     if isinstance(hint, type) and issubclass(hint, enum.IntEnum):
@@ -111,7 +112,7 @@ def _layout(hint: Any) -> packing.Layout:
 def _record(kind: type[Any]) -> packing.Layout:
     hints = typing.get_type_hints(kind, include_extras=True)
     names = kind._fields if _is_named_tuple(kind) else [field.name for field in fields(kind)]
-    return packing.record(kind, names, [_layout(hints[name]) for name in names])
+    return packing.record(kind, names, [layout_of(hints[name]) for name in names])
 
 
 def _is_named_tuple(kind: type[Any]) -> bool:
@@ -123,10 +124,10 @@ def encode(value: Any) -> bytes:
 
     Raises ValueError if a field is out of its bounds: that is a bug of ours, never a peer's.
     """
-    return _layout(typing.cast(Hashable, type(value))).pack(value)
+    return layout_of(typing.cast(Hashable, type(value))).pack(value)
 
 
 def decode(kind: type[T], data: bytes) -> T:
     """The value of type `kind` whose one encoding is `data`. Raises DecodeError for anything
     else."""
-    return typing.cast(T, _layout(typing.cast(Hashable, kind)).unpack(data))
+    return typing.cast(T, layout_of(typing.cast(Hashable, kind)).unpack(data))

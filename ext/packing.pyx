@@ -1,15 +1,28 @@
 """Values laid out as bytes. See packing.pyi for the contract."""
 
-from operator import index
+from types import MemberDescriptorType
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringAndSize
 from cpython.long cimport PyLong_AsLongLong, PyLong_AsUnsignedLongLong
+from cpython.number cimport PyNumber_Index
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_Check, PyTuple_New, PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
+
+cdef extern from "little_endian.h" nogil:
+    uint64_t load_le64(const void *data)
+    void store_le64(void *data, uint64_t word)
+
+cdef extern from *:
+    """
+    static int assay_set_member(PyObject *member, PyObject *owner, PyObject *value) {
+        return Py_TYPE(member)->tp_descr_set(member, owner, value);
+    }
+    """
+    int assay_set_member(object member, object owner, object value) except -1
 
 cdef enum:
     UNSIGNED
@@ -29,22 +42,11 @@ cdef enum:
 LENGTH_MAX = 0xFFFFFFFF
 
 make_tuple = tuple.__new__
+make_object = object.__new__
 
 
 class DecodeError(ValueError):
     pass
-
-
-cdef struct cursor:
-    const uint8_t *data
-    size_t at
-    size_t end
-
-
-cdef struct buffer:
-    uint8_t *data
-    size_t length
-    size_t capacity
 
 
 cdef uint8_t *more(buffer *out, size_t bytes) except NULL:
@@ -64,10 +66,9 @@ cdef uint8_t *more(buffer *out, size_t bytes) except NULL:
 
 
 cdef int put_number(buffer *out, uint64_t number, int width) except -1:
-    cdef uint8_t *data = more(out, width)
-    cdef int byte
-    for byte in range(width):
-        data[byte] = <uint8_t>(number >> 8 * byte)
+    cdef uint8_t[8] word
+    store_le64(word, number)
+    memcpy(more(out, width), word, width)
     return 0
 
 
@@ -81,12 +82,15 @@ cdef const uint8_t *take(cursor *source, size_t size) except NULL:
 
 
 cdef uint64_t take_number(cursor *source, size_t width) except? 0:
-    cdef const uint8_t *data = take(source, width)
-    cdef uint64_t number = 0
-    cdef size_t byte
-    for byte in range(width):
-        number |= <uint64_t>data[byte] << 8 * byte
-    return number
+    cdef uint8_t[8] word
+    memset(word, 0, sizeof(word))
+    memcpy(word, take(source, width), width)
+    return load_le64(word)
+
+
+cdef inline int spare_bits(uint32_t width):
+    """Of a number's bytes in a word of 64 bits."""
+    return 64 - 8 * <int>width
 
 
 cdef size_t take_count(cursor *source, size_t limit) except? 0:
@@ -104,16 +108,6 @@ cdef int take_flag(cursor *source) except -1:
 
 
 cdef class Layout:
-    cdef int code
-    cdef uint32_t size
-    # No value has fewer bytes.
-    cdef uint64_t least
-    cdef tuple names
-    cdef tuple inner
-    cdef object kind
-    cdef dict members
-    cdef bint is_tuple
-
     def __init__(self):
         raise TypeError("layouts are made by the functions of this module")
 
@@ -140,12 +134,13 @@ cdef class Layout:
         return value
 
     cdef object get(self, cursor *source):
-        cdef int spare_bits = 64 - 8 * <int>self.size
         cdef size_t length
+        cdef int spare
         if self.code == UNSIGNED:
             return take_number(source, self.size)
         if self.code == SIGNED:
-            return <int64_t>(take_number(source, self.size) << spare_bits) >> spare_bits
+            spare = spare_bits(self.size)
+            return <int64_t>(take_number(source, self.size) << spare) >> spare
         if self.code == EXACTLY:
             return PyBytes_FromStringAndSize(<const char *>take(source, self.size), self.size)
         if self.code == FLAG:
@@ -187,7 +182,14 @@ cdef class Layout:
 
     cdef object get_record(self, cursor *source):
         cdef Py_ssize_t count = len(self.inner), place
-        cdef tuple values = PyTuple_New(count)
+        cdef tuple values
+        if self.slots is not None:
+            record = make_object(self.kind)
+            for place in range(count):
+                item = (<Layout>self.inner[place]).get(source)
+                assay_set_member(self.slots[place], record, item)
+            return record
+        values = PyTuple_New(count)
         for place in range(count):
             item = (<Layout>self.inner[place]).get(source)
             Py_INCREF(item)
@@ -202,26 +204,10 @@ cdef class Layout:
             raise DecodeError(f"{self.kind.__name__}: {error}") from error
 
     cdef int put(self, buffer *out, object value) except -1:
-        cdef uint64_t number
-        cdef long long signed_number
-        cdef int spare_bits = 64 - 8 * <int>self.size
         if self.code == UNSIGNED or self.code == ENUMERATION:
-            try:
-                number = PyLong_AsUnsignedLongLong(index(value))
-            except OverflowError as error:
-                raise self.too_wide(value) from error
-            if number << spare_bits >> spare_bits != number:
-                raise self.too_wide(value)
-            put_number(out, number, self.size)
+            self.put_unsigned(out, value)
         elif self.code == SIGNED:
-            try:
-                signed_number = PyLong_AsLongLong(index(value))
-            except OverflowError as error:
-                raise self.too_wide(value) from error
-            number = <uint64_t>signed_number
-            if <int64_t>(number << spare_bits) >> spare_bits != signed_number:
-                raise self.too_wide(value)
-            put_number(out, number, self.size)
+            self.put_signed(out, value)
         elif self.code == FLAG:
             more(out, 1)[0] = 1 if value else 0
         elif self.code == OPTIONAL:
@@ -235,6 +221,28 @@ cdef class Layout:
         else:
             self.put_bytes(out, value)
         return 0
+
+    cdef int put_unsigned(self, buffer *out, object value) except -1:
+        cdef unsigned long long number
+        cdef int spare = spare_bits(self.size)
+        try:
+            number = PyLong_AsUnsignedLongLong(PyNumber_Index(value))
+        except OverflowError as error:
+            raise self.too_wide(value) from error
+        if number << spare >> spare != number:
+            raise self.too_wide(value)
+        return put_number(out, number, self.size)
+
+    cdef int put_signed(self, buffer *out, object value) except -1:
+        cdef long long number
+        cdef int spare = spare_bits(self.size)
+        try:
+            number = PyLong_AsLongLong(PyNumber_Index(value))
+        except OverflowError as error:
+            raise self.too_wide(value) from error
+        if <int64_t>(<uint64_t>number << spare) >> spare != number:
+            raise self.too_wide(value)
+        return put_number(out, <uint64_t>number, self.size)
 
     cdef object too_wide(self, object value):
         return ValueError(f"{value} does not fit {self.size} bytes")
@@ -352,4 +360,15 @@ def record(kind, names, layouts):
     layout.kind = kind
     layout.names = names
     layout.is_tuple = issubclass(kind, tuple)
+    layout.slots = plain_slots(kind, names)
     return layout
+
+
+cdef tuple plain_slots(kind, tuple names):
+    """The descriptors of a slotted dataclass that only holds its fields: setting these is all that
+    its own `__init__` does. None for any other class."""
+    parameters = getattr(kind, "__dataclass_params__", None)
+    if parameters is None or not parameters.init or hasattr(kind, "__post_init__"):
+        return None
+    slots = tuple([vars(kind).get(name) for name in names])
+    return slots if all([type(slot) is MemberDescriptorType for slot in slots]) else None

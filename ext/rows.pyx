@@ -13,16 +13,6 @@ from ext.sha256 cimport (
     assay_sha256_update,
 )
 
-cdef extern from "row_tree.h" nogil:
-    const size_t ASSAY_ROW_TREE_ROWS_MAX
-    ctypedef struct assay_row_tree:
-        uint8_t *levels[25]
-        size_t rows
-    void assay_row_tree_free(assay_row_tree *tree)
-    int assay_row_tree_reserve(assay_row_tree *tree, size_t rows)
-    void assay_row_tree_update(assay_row_tree *tree, size_t rows, uint32_t *dirty, size_t count)
-    void assay_row_tree_root(const assay_row_tree *tree, uint8_t *root)
-
 cdef extern from "merkle.h" nogil:
     void assay_merkle_leaf(const uint8_t *data, size_t length, uint8_t *hash)
 
@@ -32,13 +22,6 @@ assay_sha256_select()
 
 
 cdef class RowTree:
-    cdef assay_row_tree tree
-    cdef bytes prefix
-    # Leaves of the rows up to here stand in the lowest level, those in the tree before them.
-    cdef size_t size
-    cdef set dirty
-    cdef uint8_t[32] empty
-
     def __cinit__(self, bytes prefix not None):
         self.prefix = prefix
         self.dirty = set()
@@ -51,9 +34,7 @@ cdef class RowTree:
         return <Py_ssize_t>self.size
 
     def set(self, Py_ssize_t row, bytes key not None, bytes value not None):
-        cdef uint8_t leaf[32]
-        hash_row(self.prefix, key, value, leaf)
-        return self.put(row, leaf)
+        return self.set_row(row, key, <const uint8_t *>PyBytes_AS_STRING(value), len(value))
 
     def clear(self, Py_ssize_t row):
         self.put(row, self.empty)
@@ -88,8 +69,13 @@ cdef class RowTree:
         assay_row_tree_root(&self.tree, root)
         return PyBytes_FromStringAndSize(<const char *>root, 32)
 
+    cdef bint set_row(self, Py_ssize_t row, bytes key, const uint8_t *record,
+                      size_t length) except -1:
+        cdef uint8_t leaf[32]
+        hash_row(self.prefix, key, record, length, leaf)
+        return self.put(row, leaf)
+
     cdef bint put(self, Py_ssize_t row, const uint8_t *leaf) except -1:
-        """Whether the leaf is another than before."""
         cdef uint8_t *place
         if not 0 <= row < <Py_ssize_t>ASSAY_ROW_TREE_ROWS_MAX or row > <Py_ssize_t>self.size:
             raise IndexError(f"row {row} leaves a gap behind {self.size} rows, or is one too many")
@@ -106,7 +92,7 @@ cdef class RowTree:
         return True
 
 
-cdef void hash_row(bytes prefix, bytes key, bytes value, uint8_t *leaf):
+cdef void hash_row(bytes prefix, bytes key, const uint8_t *record, size_t length, uint8_t *leaf):
     """The leaf hash of the three, joined."""
     cdef assay_sha256_context context
     cdef uint8_t tag = 0  # of a leaf, by RFC 6962
@@ -114,5 +100,5 @@ cdef void hash_row(bytes prefix, bytes key, bytes value, uint8_t *leaf):
     assay_sha256_update(&context, &tag, 1)
     assay_sha256_update(&context, <const uint8_t *>PyBytes_AS_STRING(prefix), len(prefix))
     assay_sha256_update(&context, <const uint8_t *>PyBytes_AS_STRING(key), len(key))
-    assay_sha256_update(&context, <const uint8_t *>PyBytes_AS_STRING(value), len(value))
+    assay_sha256_update(&context, record, length)
     assay_sha256_final(&context, leaf)

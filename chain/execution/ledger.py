@@ -34,11 +34,9 @@ from chain.state import (
     ACCOUNT_BYTES,
     ID_BYTES,
     SINGLE_KEY,
-    Change,
     Row,
     State,
     StateError,
-    TableNumber,
     account_of,
 )
 from chain.transactions import WINDOW_BLOCKS, Transaction
@@ -293,7 +291,7 @@ class Ledger:
         scope.end_block()
         self._turn_window(block.height)
         journal, accounts = self._state.commit()
-        changed_jobs = self._follow(scope, journal)
+        changed_jobs = self._follow(scope)
         link = ExecutionLink(
             height=block.height,
             state_root=self._state.root(),
@@ -369,21 +367,16 @@ class Ledger:
             for key in self._final.pop(final_height):
                 self._state.put(self._state.jobs, key, None)
 
-    def _follow(self, scope: Scope, journal: Sequence[Change]) -> tuple[tuple[bytes, Job], ...]:
+    def _follow(self, scope: Scope) -> tuple[tuple[bytes, Job], ...]:
         """Bring the indices up to date; the jobs that changed, in order of id."""
         for key in scope.unbonding:
             if self.account(key).unbonding:
                 self._unbonding.add(key)
             else:
                 self._unbonding.discard(key)
-        changed: list[tuple[bytes, Job]] = []
-        for table, key, value in journal:
-            if table == TableNumber.JOBS and value is not None:
-                job = self._state.jobs.get(key)
-                if job is None:
-                    raise StateError(f"job {key.hex()} is in the journal and not in the table")
-                changed.append((key, job))
-                self._place_job(key, job)
+        changed = self._state.jobs.changed
+        for key, job in changed:
+            self._place_job(key, job)
         return tuple(changed)
 
     def _place_job(self, key: bytes, job: Job) -> None:

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from chain.records import Supply, Verifier
 from chain.state import Change, State, StateError, TableNumber
-from consensus.wire import encode
+from consensus.wire import encode, layout_of
 from ext.hashing import tagged_hash
 from ext.ledger import ACCOUNT_ROW_BYTES, AccountTable
-from ext.rows import ROWS_MAX
+from ext.tables import ROWS_MAX, RecordTable, UndoLog
 from tests.chain.specification.tables import PlainState
 
 KEYS = [tagged_hash(b"key", bytes([index])) for index in range(8)]
@@ -131,11 +131,10 @@ def test_a_table_ends_with_its_last_row() -> None:
 def test_the_same_row_in_another_table_gives_another_root() -> None:
     """Tables enter the hashes by number, so no row can pass for one of another table."""
     roots = []
-    for name in ("validators", "models"):
-        state = State()
-        table = getattr(state, name)
-        state.put(table, KEYS[0], a_verifier(1))
-        state.commit()
+    for number in (TableNumber.MODELS, TableNumber.VERIFIERS):
+        table = RecordTable[Verifier](number, layout_of(Verifier), len(KEYS[0]), UndoLog())
+        table.put(KEYS[0], a_verifier(1))
+        table.commit()
         roots.append(table.root)
     assert roots[0] != roots[1]
 

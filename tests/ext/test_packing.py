@@ -35,6 +35,22 @@ class Named:
     right: int
 
 
+@dataclass(frozen=True, slots=True)
+class Slotted:
+    left: int
+    right: int
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    left: int
+    right: int
+
+    def __post_init__(self) -> None:
+        if self.left >= self.right:
+            raise ValueError("does not rise")
+
+
 @given(st.sampled_from([1, 2, 4, 8]), st.integers(-(1 << 65), 1 << 65))
 def test_a_number_has_pythons_bytes_or_is_refused(width: int, value: int) -> None:
     for layout, is_signed in ((unsigned(width), False), (signed(width), True)):
@@ -178,3 +194,25 @@ def test_only_layouts_that_can_be_are_made() -> None:
         optional(None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="made by the functions"):
         Layout()
+
+
+@pytest.mark.parametrize("kind", [Pair, Named, Slotted, Span])
+def test_a_record_comes_back_as_its_class_would_make_it(kind: type) -> None:
+    layout = record(kind, ("left", "right"), (unsigned(1), unsigned(2)))
+    value = layout.unpack(b"\1\2\0")
+    assert value == kind(1, 2)
+    assert repr(value) == repr(kind(1, 2))
+    with pytest.raises(DecodeError, match="needs 2 bytes at offset 1"):
+        layout.unpack(b"\1\2")
+
+
+def test_what_a_record_refuses_is_no_encoding() -> None:
+    layout = record(Span, ("left", "right"), (unsigned(1), unsigned(2)))
+    with pytest.raises(DecodeError, match="Span: does not rise"):
+        layout.unpack(b"\2\2\0")
+
+
+def test_bounds_far_above_a_number_of_bits_are_bounds() -> None:
+    for layout in (sized(1 << 28), text(0xFFFFFFFF), sequence(unsigned(1), 1 << 31)):
+        assert layout.unpack(layout.pack(layout.unpack(bytes(4)))) == layout.unpack(bytes(4))
+    assert sized(1 << 28).unpack(b"\1\0\0\0x") == b"x"
