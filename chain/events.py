@@ -27,6 +27,10 @@ class EventKind(enum.IntEnum):
     """subject: model; other: the validator's account; code: 1 serving, 0 not."""
     JOB_CHANGED = 9
     """subject: job; other: provider if there is one; code: the new JobStatus."""
+    SESSION_GRANTED = 10
+    """subject: account; other: the session's key; amount: its total cap."""
+    SESSION_ENDED = 11
+    """subject: account; other: the session's key; amount: spent; code: 1 revoked, 0 expired."""
 
 
 @dataclass(frozen=True, slots=True)

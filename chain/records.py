@@ -19,6 +19,7 @@ NAME_BYTES_MAX = 64
 PROFILE_BYTES_MAX = 128
 PAIRS_MAX = 16
 INCLUDED_BYTES_MAX = 1 << 28
+SESSION_LIST_MAX = 16
 TRANSACTION_LEAF = b"T"
 JOB_LEAF = b"J"
 
@@ -208,6 +209,36 @@ class Fingerprint:
     """A revealed fingerprint, kept until the round is counted; key: job ‖ u16-BE validator."""
 
     values: Annotated[tuple[I32, ...], Count(FINGERPRINT_VALUES_MAX)]
+
+
+@quickly_replaced
+class Session(NamedTuple):
+    """What a key may do for an account; the table's key is account ‖ key."""
+
+    grant: Hash
+    """Names the operation that granted it: the same key may be granted again."""
+    operation_cap: U64
+    """Of what one operation takes from the balance, with its part of the fee."""
+    total_cap: U64
+    spent: U64
+    """Fees, and what operations took and did not get back; at most `total_cap`."""
+    expires_at_height: U64
+    """The last height it acts at."""
+    kinds: Annotated[tuple[U8, ...], Count(SESSION_LIST_MAX)]
+    """Numbers of the fields of `Op`, rising."""
+    models: Annotated[tuple[Hash, ...], Count(SESSION_LIST_MAX)]
+    """That operations may name; empty: every one."""
+    recipients: Annotated[tuple[PublicKey, ...], Count(SESSION_LIST_MAX)]
+    """Of transfers; empty: everybody."""
+
+
+@quickly_replaced
+class SessionJob(NamedTuple):
+    """Which grant an open job was asked for under, for what it gives back."""
+
+    account: PublicKey
+    key: PublicKey
+    grant: Hash
 
 
 @dataclass(frozen=True, slots=True)

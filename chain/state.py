@@ -22,6 +22,8 @@ from chain.records import (
     Job,
     Model,
     Offer,
+    Session,
+    SessionJob,
     Supply,
     Verifier,
 )
@@ -57,6 +59,8 @@ class TableNumber(enum.IntEnum):
     SUPPLY = 8
     INCLUDED = 9
     FINGERPRINTS = 10
+    SESSIONS = 11
+    SESSION_JOBS = 12
 
 
 class StateError(Exception):
@@ -103,6 +107,16 @@ class State:
             undo,
             group_bytes=ID_BYTES,
         )
+        self.sessions: RecordTable[Session] = RecordTable(
+            TableNumber.SESSIONS,
+            layout_of(Session),
+            ACCOUNT_BYTES + ACCOUNT_BYTES,
+            undo,
+            group_bytes=ACCOUNT_BYTES,
+        )
+        self.session_jobs: RecordTable[SessionJob] = RecordTable(
+            TableNumber.SESSION_JOBS, layout_of(SessionJob), ID_BYTES, undo
+        )
         self._tables: tuple[RecordTable[Any], ...] = (
             self.models,
             self.offers,
@@ -113,6 +127,8 @@ class State:
             self.supply,
             self.included,
             self.fingerprints,
+            self.sessions,
+            self.session_jobs,
         )
 
     put = staticmethod(tables.put)

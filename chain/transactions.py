@@ -45,6 +45,9 @@ class Transaction(NamedTuple):
 
     id: bytes
     sender: bytes
+    """The account that acts and pays."""
+    session_key: bytes | None
+    """That signed in the account's place; None if the account did."""
     body: pb.TxBody
     body_bytes: int
     """Length of the signed body, which the fee counts."""
@@ -62,9 +65,16 @@ def decode_transaction(chain_id: str, body: bytes, public_key: bytes) -> Transac
         raise _malformed("the body is not a serialised TxBody") from error
     if decoded.chain_id != chain_id:
         raise _wrong_chain(decoded.chain_id, chain_id)
+    account = decoded.account
+    if len(account) not in (0, PUBLIC_KEY_BYTES):
+        raise Rejection(
+            RejectionReason.BAD_ADDRESS,
+            f"account has {len(account)} bytes, must be {PUBLIC_KEY_BYTES}, or 0 for the signer's",
+        )
     return Transaction(
         id=transaction_id(body, public_key),
-        sender=public_key,
+        sender=account or public_key,
+        session_key=public_key if account else None,
         body=decoded,
         body_bytes=len(body),
         op_bytes=op_bytes,
@@ -120,8 +130,10 @@ def sign_transaction(
     valid_until_height: int,
     max_fee: int,
     salt: int,
+    account: bytes = b"",
 ) -> pb.SignedTx:
-    """A signed transaction; `salt` is random, so that equal operations may be sent twice."""
+    """A signed transaction; `salt` is random, so that equal operations may be sent twice. With an
+    `account`, the key is a session key of it."""
     if not 0 <= salt <= SALT_MAX:
         raise ValueError(f"salt is {salt}, must fit 64 bits")
     body = pb.TxBody(
@@ -130,6 +142,7 @@ def sign_transaction(
         salt=salt,
         max_fee=max_fee,
         ops=operations,
+        account=account,
     ).SerializeToString(deterministic=True)
     signature = key.sign(signing_digest(chain_id.encode(), body)).signature
     return pb.SignedTx(body=body, public_key=bytes(key.verify_key), signature=signature)

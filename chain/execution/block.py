@@ -13,7 +13,7 @@ them in plain Python.
 from collections.abc import Iterable, Sequence
 
 from assay.v1 import transactions_pb2 as pb
-from chain.execution import jobs, market, refusals, transfers
+from chain.execution import jobs, market, refusals, sessions, transfers
 from chain.execution.lifecycle import advance
 from chain.execution.outcome import LaneBatch, NewJob, RefusedAttestation
 from chain.execution.ruling import attest
@@ -115,10 +115,36 @@ def charge(scope: Scope, sender: bytes, fee: int, lane_owner: bytes) -> None:
     scope.credit(lane_owner, fee - burned)
 
 
-def apply_operations(scope: Scope, transaction: Transaction) -> None:
+def take_fee(scope: Scope, transaction: Transaction, seen: IdWindow, lane_owner: bytes) -> int:
+    """Check what must hold before a transaction pays, and let it pay; the fee.
+
+    Raises Rejection before anything has changed.
+    """
+    fee = check_envelope(scope, transaction, seen)
+    if transaction.session_key is None:
+        charge(scope, transaction.sender, fee, lane_owner)
+        return fee
+    place = transaction.sender + transaction.session_key
+    after = sessions.after_fee(scope, place, fee, len(transaction.op_bytes))
+    charge(scope, transaction.sender, fee, lane_owner)
+    scope.state.put(scope.state.sessions, place, after)
+    return fee
+
+
+def apply_operations(scope: Scope, transaction: Transaction, fee: int) -> None:
     """Apply all operations in order. Raises Rejection; the caller rolls back."""
     for index, operation in enumerate(transaction.body.ops):
+        if transaction.session_key is None:
+            _apply(scope, transaction, index, operation)
+            continue
+        place = transaction.sender + transaction.session_key
+        sessions.check_allowed(scope, place, operation)
+        held = scope.account(transaction.sender).balance
         _apply(scope, transaction, index, operation)
+        taken = held - scope.account(transaction.sender).balance
+        sessions.count(scope, place, taken, sessions.fee_part(fee, len(transaction.op_bytes)))
+        if operation.HasField("request_inference"):
+            sessions.note_job(scope, place, job_id(transaction.id, index))
 
 
 def include(
@@ -127,8 +153,7 @@ def include(
     """Apply one transaction that is more than plain transfers, or is malformed."""
     try:
         transaction = decode_transaction(chain_id, signed.body, signed.public_key)
-        fee = check_envelope(scope, transaction, window)
-        charge(scope, transaction.sender, fee, lane_owner)
+        fee = take_fee(scope, transaction, window, lane_owner)
     except Rejection as rejection:
         # Who sends through two lanes has the receipt of the first; a second would contradict it.
         if rejection.reason is not RejectionReason.REPLAYED:
@@ -137,7 +162,7 @@ def include(
     savepoint = scope.savepoint()
     reason = ""
     try:
-        apply_operations(scope, transaction)
+        apply_operations(scope, transaction, fee)
     except Rejection as rejection:
         scope.rollback(savepoint)
         reason = rejection.reason
@@ -190,5 +215,10 @@ def _apply(scope: Scope, transaction: Transaction, index: int, operation: pb.Op)
             scope.new_jobs.append(NewJob(new_job, transaction.id, index))
         case "submit_result":
             jobs.submit_result(scope, sender, operation.submit_result, signed)
+        case "grant_session":
+            grant = sessions.grant_id(transaction.id, index)
+            sessions.grant(scope, sender, operation.grant_session, grant)
+        case "revoke_session":
+            sessions.revoke(scope, sender, operation.revoke_session)
         case _:
             raise Rejection(RejectionReason.MALFORMED, f"operation {index} is of no known kind")

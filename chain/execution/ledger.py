@@ -3,13 +3,12 @@
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from chain.execution import refusals
+from chain.execution import refusals, sessions
 from chain.execution.block import (
     apply_operations,
     begin_block,
-    charge,
-    check_envelope,
     run_lanes,
+    take_fee,
     transfer_rules,
 )
 from chain.execution.lifecycle import wants_block
@@ -26,6 +25,7 @@ from chain.records import (
     JobStatus,
     Model,
     Offer,
+    Session,
     Supply,
     Verifier,
 )
@@ -85,6 +85,10 @@ class Ledger:
             self._place_job(key, job)
         self._final = dict(sorted(self._final.items()))
         self._unbonding = set(state.accounts.unbonding_keys())
+        self._sessions: dict[int, set[bytes]] = {}
+        """Places of sessions by the last height they act at."""
+        for place, session in state.sessions.scan():
+            self._sessions.setdefault(session.expires_at_height, set()).add(place)
         self._window = IdWindow(WINDOW_BLOCKS)
         for key, record in state.included.scan():
             try:
@@ -216,6 +220,11 @@ class Ledger:
         """The earliest deadline of an open job; a block later than this moves it on."""
         return min((job.deadline_ms for job in self._open.values()), default=None)
 
+    def sessions(self, account: bytes) -> Iterator[tuple[bytes, Session]]:
+        """(key, session) of the account, in order of key."""
+        for place, session in self._state.sessions.scan(account):
+            yield place[ACCOUNT_BYTES:], session
+
     def verifiers(self, model: bytes) -> dict[int, Verifier]:
         """The validators that say they serve the model, by index, rising."""
         return {
@@ -240,9 +249,8 @@ class Ledger:
         scope = self._scope(self.height + 1, self.timestamp_ms)
         savepoint = scope.savepoint()
         try:
-            fee = check_envelope(scope, transaction, self._window)
-            charge(scope, transaction.sender, fee, self.treasury)
-            apply_operations(scope, transaction)
+            fee = take_fee(scope, transaction, self._window, self.treasury)
+            apply_operations(scope, transaction, fee)
         finally:
             scope.rollback(savepoint)
 
@@ -281,6 +289,7 @@ class Ledger:
         output = RunOutput()
         scope = self._scope(block.height, block.timestamp_ms, block.beacon, output)
         self._forget_final_jobs(block.height)
+        sessions.expire(scope, self._sessions.pop(block.height - 1, ()))
         due = [
             key
             for key in sorted(self._unbonding)
@@ -374,10 +383,22 @@ class Ledger:
                 self._unbonding.add(key)
             else:
                 self._unbonding.discard(key)
+        for last_height, place in scope.sessions_changed:
+            self._place_session(last_height, place)
         changed = self._state.jobs.changed
         for key, job in changed:
             self._place_job(key, job)
         return tuple(changed)
+
+    def _place_session(self, last_height: int, place: bytes) -> None:
+        session = self._state.sessions.get(place)
+        places = self._sessions.setdefault(last_height, set())
+        if session is not None and session.expires_at_height == last_height:
+            places.add(place)
+        else:
+            places.discard(place)
+        if not places:
+            del self._sessions[last_height]
 
     def _place_job(self, key: bytes, job: Job) -> None:
         if job.status in FINAL:

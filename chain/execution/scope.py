@@ -96,6 +96,8 @@ class Scope:
     """Not yet in the supply's row; `end_block` puts it there."""
     unbonding: set[bytes] = field(default_factory=set)
     """Accounts whose unbonding may have changed."""
+    sessions_changed: set[tuple[int, bytes]] = field(default_factory=set)
+    """(last height, account ‖ key) of sessions that may have come or gone."""
     notes: MarketNotes = field(default_factory=MarketNotes)
 
     def savepoint(self) -> ScopeSavepoint:

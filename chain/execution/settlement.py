@@ -16,6 +16,7 @@ REFUNDED. The requester gets the whole escrow; nobody else is paid or blamed.
 A seat earns if its verdict was revealed, in tolerance, and the one that prevailed.
 """
 
+from chain.execution import sessions
 from chain.execution.scope import Scope
 from chain.execution.transfers import slash, take_collateral
 from chain.pairs import judged_by
@@ -68,7 +69,7 @@ def settle(scope: Scope, job_id: bytes, job: Job) -> None:
     payments.pay(job.requester, job.escrow - price)
     offer = scope.offer(job.model, provider)
     scope.put_offer(job.model, provider, offer._replace(completed=offer.completed + 1))
-    _finish(scope, job_id, job, JobStatus.VERIFIED, payments)
+    _finish(scope, job_id, job, JobStatus.VERIFIED, payments, job.escrow - price)
 
 
 def reject(scope: Scope, job_id: bytes, job: Job, with_slash: bool) -> None:
@@ -84,14 +85,14 @@ def reject(scope: Scope, job_id: bytes, job: Job, with_slash: bool) -> None:
         payments.note(scope.treasury, slash(scope, provider, job_id))
     offer = scope.offer(job.model, provider)
     scope.put_offer(job.model, provider, offer._replace(failed=offer.failed + 1))
-    _finish(scope, job_id, job, JobStatus.REJECTED, payments)
+    _finish(scope, job_id, job, JobStatus.REJECTED, payments, job.escrow)
 
 
 def refund(scope: Scope, job_id: bytes, job: Job) -> None:
     """Give the escrow back where nobody can be held to anything."""
     payments = Payments(scope)
     payments.pay(job.requester, job.escrow)
-    _finish(scope, job_id, job, JobStatus.REFUNDED, payments)
+    _finish(scope, job_id, job, JobStatus.REFUNDED, payments, job.escrow)
 
 
 def verification_cost(scope: Scope, job: Job) -> int:
@@ -114,7 +115,11 @@ def pay_verifiers(
     payments.pay(scope.treasury, pot - paid)
 
 
-def _finish(scope: Scope, job_id: bytes, job: Job, status: JobStatus, payments: Payments) -> None:
+def _finish(
+    scope: Scope, job_id: bytes, job: Job, status: JobStatus, payments: Payments, returned: int
+) -> None:
+    """`returned` of the escrow went back to the requester."""
+    sessions.give_back(scope, job_id, returned)
     final = job._replace(status=status, escrow=0, final_height=scope.height)
     scope.put_job(job_id, final, before=job.status)
     model = scope.model(job.model)

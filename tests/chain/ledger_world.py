@@ -362,7 +362,9 @@ def lane_batch(
         item
         if isinstance(item, pb.SignedTx)
         else pb.SignedTx(
-            body=item.body.SerializeToString(), public_key=item.sender, signature=bytes(64)
+            body=item.body.SerializeToString(),
+            public_key=item.session_key or item.sender,
+            signature=bytes(64),
         )
         for item in transactions
     ]

@@ -47,6 +47,7 @@ def test_a_signed_transaction_is_accepted_with_its_operations_as_signed() -> Non
     assert transaction == Transaction(
         id=tagged_hash(b"tx", message.body, PUBLIC_KEY),
         sender=PUBLIC_KEY,
+        session_key=None,
         body=pb.TxBody.FromString(message.body),
         body_bytes=len(message.body),
         op_bytes=(TRANSFER.transfer.SerializeToString(),),
@@ -152,3 +153,12 @@ def test_the_result_is_cut_out_of_a_submission_as_signed() -> None:
 def test_a_salt_that_does_not_fit_is_our_own_mistake() -> None:
     with pytest.raises(ValueError, match="64 bits"):
         sign_transaction(KEY, CHAIN, [TRANSFER], 10, 1, salt=1 << 64)
+
+
+def test_a_body_that_names_an_account_is_the_accounts_and_signed_by_a_session_key() -> None:
+    account = bytes(range(32))
+    message = sign_transaction(KEY, CHAIN, [TRANSFER], 9, 1_000, 7, account=account)
+    transaction = check_signed(CHAIN, message.body, message.public_key, message.signature)
+    assert (transaction.sender, transaction.session_key) == (account, PUBLIC_KEY)
+    short = sign_transaction(KEY, CHAIN, [TRANSFER], 9, 1_000, 7, account=account[1:])
+    assert reason_for(short.body) is RejectionReason.BAD_ADDRESS

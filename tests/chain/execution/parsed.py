@@ -35,7 +35,7 @@ def expected(body: bytes) -> tuple[int, jobs.Request | jobs.Result | None]:
         return OTHER, None
     try:
         transaction = decode_transaction(CHAIN, body, SENDER)
-        if len(transaction.op_bytes) != 1:
+        if len(transaction.op_bytes) != 1 or transaction.session_key is not None:
             return OTHER, None
         operation, signed = transaction.body.ops[0], transaction.op_bytes[0]
         if operation.WhichOneof("kind") == "request_inference":

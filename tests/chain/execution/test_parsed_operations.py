@@ -94,6 +94,7 @@ bodies = st.builds(
     ops=st.sampled_from([1, 1, 1, 1, 2]).flatmap(
         lambda count: st.lists(operations, min_size=count, max_size=count)
     ),
+    account=st.sampled_from([b""] * 6 + [bytes(32)]),
 )
 
 

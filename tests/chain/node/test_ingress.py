@@ -516,7 +516,7 @@ def test_a_reply_reads_as_the_message_it_is() -> None:
 
 def test_slow_operations_are_admitted_in_slices_and_none_is_left_out() -> None:
     others = {
-        place: Transaction(b"", b"", transactions_pb2.TxBody(), 0, (b"",) * count)
+        place: Transaction(b"", b"", None, transactions_pb2.TxBody(), 0, (b"",) * count)
         for place, count in enumerate((200, 300, 13, 256, 256, 1, 600, 2))
     }
     parts = list(slices(others))

@@ -54,6 +54,8 @@ PARAMETERS = Parameters(
 CROWD = tuple(account(f"crowd {index}") for index in range(60))
 PEOPLE = (ALICE, OWNER, TREASURY, *PROVIDERS, *CROWD[:30])
 """Half of the crowd begins without an account."""
+SESSION_KEYS = tuple(account(f"session key {index}") for index in range(2))
+GRANTERS = (ALICE, CROWD[0])
 U64_MAX = (1 << 64) - 1
 
 
@@ -96,7 +98,12 @@ class Chaos:
                 yield self.damaged()
             elif roll < 0.3:
                 yield self.about_a_job()
-            elif roll < 0.7:
+            elif roll < 0.36:
+                yield self.sign(self.source.choice(GRANTERS), [self.about_a_session()])
+            elif roll < 0.5:
+                count = self.source.choice([1, 1, 1, 2])
+                yield self.in_session([self.anything() for _ in range(count)])
+            elif roll < 0.75:
                 count = self.source.choice([0, 2, 3, 5, *[1] * 16])
                 yield self.sign(self.source.choice(CROWD), [self.transfer() for _ in range(count)])
             else:
@@ -104,7 +111,11 @@ class Chaos:
                 yield self.sign(self.source.choice(PEOPLE), [self.anything() for _ in range(count)])
 
     def sign(
-        self, sender: bytes, messages: list[pb.Op], valid_for: int | None = None
+        self,
+        sender: bytes,
+        messages: list[pb.Op],
+        valid_for: int | None = None,
+        account: bytes = b"",
     ) -> pb.SignedTx:
         self.operations += len(messages)
         chosen = self.source.choice([0, 1, 2, 258, *[50] * 16])
@@ -114,10 +125,36 @@ class Chaos:
             salt=self.source.getrandbits(64),
             max_fee=self.source.choice([0, 12_000, U64_MAX, *[10**6] * 12]),
             ops=messages,
+            account=account,
         )
         signed = pb.SignedTx(body=body.SerializeToString(), public_key=sender, signature=bytes(64))
         self.sent.append(signed)
         return signed
+
+    def in_session(self, messages: list[pb.Op]) -> pb.SignedTx:
+        """Signed by a session key of somebody, or by what is none of theirs."""
+        key = self.source.choice(SESSION_KEYS)
+        return self.sign(key, messages, account=self.source.choice([*GRANTERS, *GRANTERS, b"no"]))
+
+    def about_a_session(self) -> pb.Op:
+        """A grant, most of them good, or the end of one."""
+        key = self.source.choice(SESSION_KEYS)
+        if self.source.random() < 0.1:
+            return make_operation(pb.RevokeSession(key=key))
+        caps = [(30_000, 60_000), (10**6, 2 * 10**6), (10**7, 10**8), (10**8, U64_MAX), (2, 1)]
+        operation_cap, total_cap = self.source.choice(caps)
+        kinds = self.source.choice([*[range(1, 9)] * 6, [1], [7], [2, 1], [9], []])
+        return make_operation(
+            pb.GrantSession(
+                key=self.source.choice([key, key, key, b"short"]),
+                operation_cap=operation_cap,
+                total_cap=total_cap,
+                expires_at_height=self.world.ledger.height + self.source.choice([1, 9, 30, 30, 0]),
+                kinds=[*kinds],  # type: ignore[list-item]
+                models=self.source.choice([[], [], [], [MODEL], [bytes(32)]]),
+                recipients=self.source.choice([[], [], sorted(CROWD[:9])]),
+            )
+        )
 
     def damaged(self) -> pb.SignedTx:
         """A body with a byte changed, cut, or added, or operations that say nothing."""
@@ -160,6 +197,7 @@ class Chaos:
             ),
             pb.SubmitResult(job=bytes(32), result=a_result()),
             a_registration(),
+            pb.GrantSession(key=SESSION_KEYS[0], kinds=[pb.OPERATION_KIND_TRANSFER]),
         )
         return make_operation(self.source.choice(choices))
 

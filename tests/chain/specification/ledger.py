@@ -12,7 +12,7 @@ from typing import cast
 
 from assay.v1 import transactions_pb2 as pb
 from chain.events import Event, EventKind
-from chain.execution import BlockContext, LaneBatch, jobs, market, transfers
+from chain.execution import BlockContext, LaneBatch, jobs, market, sessions, transfers
 from chain.execution.lifecycle import advance
 from chain.execution.ruling import attest
 from chain.execution.scope import Scope
@@ -21,6 +21,8 @@ from chain.records import (
     ExecutionLink,
     IncludedIds,
     JobStatus,
+    Session,
+    SessionJob,
     Supply,
     TransactionReceipt,
 )
@@ -99,6 +101,11 @@ class SpecificationLedger:
             beacon=block.beacon,
         )
         self._forget_final_jobs(block.height)
+        for place, session in list(self.state.sessions.scan()):
+            if session.expires_at_height < block.height:
+                del self.state.sessions.records[place]
+                ended = (EventKind.SESSION_ENDED, place[:32], place[32:], session.spent, 0)
+                scope.output.emit(*ended)
         for key in sorted(self.state.accounts.amounts):
             transfers.release_unbonded(scope, key)
         opened = [
@@ -163,14 +170,35 @@ class SpecificationLedger:
         )
         if body.max_fee < fee:
             raise Rejection(RejectionReason.FEE_TOO_LOW, "")
+        count = len(body.ops)
+        session = self._session(transaction)
+        if session is not None:
+            if count * session.operation_cap < fee:
+                raise Rejection(RejectionReason.SESSION_OPERATION_CAP, "")
+            if session.spent + fee > session.total_cap:
+                raise Rejection(RejectionReason.SESSION_TOTAL_CAP, "")
         self._take(transaction.sender, fee)
+        self._spend(transaction, fee)
         burned = fee * parameters.fee_burn_bps // 10_000
         scope.burned += burned
         self._give(owner, fee - burned)
         savepoint = scope.savepoint()
         try:
             for index, operation in enumerate(body.ops):
+                before = self.state.accounts.get(transaction.sender)
+                self._allow(transaction, operation)
                 self._operation(scope, transaction, index, operation)
+                after = self.state.accounts.get(transaction.sender)
+                key = transaction.session_key
+                if session is None or key is None or before is None or after is None:
+                    continue
+                taken = max(0, before[0] - after[0])
+                if count * (session.operation_cap - taken) < fee:
+                    raise Rejection(RejectionReason.SESSION_OPERATION_CAP, "")
+                self._spend(transaction, taken)
+                if operation.WhichOneof("kind") == "request_inference":
+                    link = SessionJob(transaction.sender, key, session.grant)
+                    self.state.session_jobs.records[job_id(transaction.id, index)] = link
         except Rejection as rejection:
             scope.rollback(savepoint)
             return TransactionReceipt(transaction.id, False, rejection.reason, fee)
@@ -196,8 +224,44 @@ class SpecificationLedger:
         elif kind == "request_inference":
             job = job_id(transaction.id, index)
             jobs.request_inference(scope, sender, operation.request_inference, signed, job)
+        elif kind == "grant_session":
+            identity = sessions.grant_id(transaction.id, index)
+            sessions.grant(scope, sender, operation.grant_session, identity)
+        elif kind == "revoke_session":
+            sessions.revoke(scope, sender, operation.revoke_session)
         else:
             jobs.submit_result(scope, sender, operation.submit_result, signed)
+
+    def _session(self, transaction: Transaction) -> Session | None:
+        """Of a transaction that a session key signed."""
+        if transaction.session_key is None:
+            return None
+        session = self.state.sessions.get(transaction.sender + transaction.session_key)
+        if session is None:
+            raise Rejection(RejectionReason.UNKNOWN_SESSION, "")
+        return cast(Session, session)
+
+    def _allow(self, transaction: Transaction, operation: pb.Op) -> None:
+        session = self._session(transaction)
+        if session is None:
+            return
+        ((field_of_kind, message),) = operation.ListFields()
+        if field_of_kind.number not in session.kinds:
+            raise Rejection(RejectionReason.SESSION_FORBIDS, "")
+        if session.models and hasattr(message, "model") and message.model not in session.models:
+            raise Rejection(RejectionReason.SESSION_FORBIDS, "")
+        is_transfer = field_of_kind.name == "transfer"
+        if session.recipients and is_transfer and message.to not in session.recipients:
+            raise Rejection(RejectionReason.SESSION_FORBIDS, "")
+
+    def _spend(self, transaction: Transaction, amount: int) -> None:
+        session = self._session(transaction)
+        if session is None:
+            return
+        if session.spent + amount > session.total_cap:
+            raise Rejection(RejectionReason.SESSION_TOTAL_CAP, "")
+        place = transaction.sender + (transaction.session_key or b"")
+        self.state.sessions.records[place] = session._replace(spent=session.spent + amount)
 
     def _transfer(self, scope: Scope, sender: bytes, message: pb.Transfer) -> None:
         if len(message.to) != 32:

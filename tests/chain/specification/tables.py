@@ -97,6 +97,8 @@ class PlainState:
         self.supply = PlainTable(TableNumber.SUPPLY)
         self.included = PlainTable(TableNumber.INCLUDED)
         self.fingerprints = PlainTable(TableNumber.FINGERPRINTS)
+        self.sessions = PlainTable(TableNumber.SESSIONS)
+        self.session_jobs = PlainTable(TableNumber.SESSION_JOBS)
 
     def tables(self) -> list[PlainTable]:
         return [item for item in vars(self).values() if isinstance(item, PlainTable)]
