@@ -22,7 +22,7 @@ _FIRST_CHARACTER, _LAST_CHARACTER = "!", "~"
 def thresholds_for(model: Model, provider_profile: str, verifier_profile: str) -> Thresholds | None:
     """What an honest result of one profile may score with another; None if nobody measured it."""
     for pair in model.pairs:
-        if (pair.provider_profile, pair.verifier_profile) == (provider_profile, verifier_profile):
+        if pair.provider_profile == provider_profile and pair.verifier_profile == verifier_profile:
             return pair.thresholds
     return None
 

@@ -259,4 +259,9 @@ class JobReveal:
 
     def commitment(self, verifier: bytes) -> bytes:
         """The digest a JobCommit carries; binding the verifier stops copying."""
-        return tagged_hash(b"commit", self.job, verifier, encode(self))
+        return commitment_to(encode(self), self.job, verifier)
+
+
+def commitment_to(reveal: bytes, job: bytes, verifier: bytes) -> bytes:
+    """The digest that commits a verifier (its account) to an encoded JobReveal of the job."""
+    return tagged_hash(b"commit", job, verifier, reveal)

@@ -9,12 +9,14 @@ verdict: Python's decoder then accepts it or names the reason. Total on any byte
 interpreter lock.
 """
 
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ext.transactions import ParsedBatch
+
+Kind = TypeVar("Kind", bound=tuple[object, ...])
 
 OTHER: Final = 0
 PLAIN: Final = 1
@@ -81,14 +83,13 @@ class Bodies:
     def job_opened(self, index: int) -> bytes:
         """The id of the job that a REQUEST opens. This and what follows raises ValueError for a
         body of another class."""
-    def request(
-        self, index: int
-    ) -> tuple[bytes, int, int, int, int, int, bytes | None, int, bytes | None, bytes, bytes]:
-        """(model, input ids, input bytes, most output tokens, max_price, tier, provider,
-        answer_within_ms, seed, digest, message as signed) of a REQUEST."""
-    def result(self, index: int) -> tuple[bytes, int, int, str, bytes, bytes]:
-        """(job, input tokens, output tokens, engine profile, digest, message as signed) of a
-        RESULT."""
+    def request(self, index: int, kind: type[Kind]) -> Kind:
+        """A REQUEST as a named tuple of such fields: model, input ids, input bytes, most output
+        tokens, max_price, tier, provider or None, answer_within_ms, seed or None, digest, message
+        as signed."""
+    def result(self, index: int, kind: type[Kind]) -> Kind:
+        """A RESULT as one of these: job, input tokens, output tokens, engine profile, digest,
+        message as signed."""
 
 def parse_bodies(batch: ParsedBatch, chain_id: bytes, limits: JobLimits | None = None) -> Bodies:
     """Classify and parse every body of the batch. `chain_id` is UTF-8. Without limits, operations

@@ -16,6 +16,8 @@ REQUEST = 2
 RESULT = 3
 OPERATIONS_MAX = 256
 
+make_tuple = tuple.__new__
+
 assay_sha256_select()
 
 
@@ -68,9 +70,9 @@ cdef class Bodies:
         assay_job_id(self.ids + 32 * index, 0, job)
         return key_at(job, 0)
 
-    def request(self, Py_ssize_t index):
+    def request(self, Py_ssize_t index, kind):
         cdef assay_job_operation *found = self.job_operation(index, ASSAY_BODY_REQUEST)
-        return (
+        return make_tuple(kind, (
             key_at(self.payload, found.subject),
             found.input_tokens,
             found.input_bytes,
@@ -82,11 +84,11 @@ cdef class Bodies:
             None if found.seed == 0 else key_at(self.payload, found.seed),
             key_at(found.digest, 0),
             bytes_in(self.payload, found.message),
-        )
+        ))
 
-    def result(self, Py_ssize_t index):
+    def result(self, Py_ssize_t index, kind):
         cdef assay_job_operation *found = self.job_operation(index, ASSAY_BODY_RESULT)
-        return (
+        return make_tuple(kind, (
             key_at(self.payload, found.subject),
             found.input_tokens,
             found.output_tokens,
@@ -95,7 +97,7 @@ cdef class Bodies:
                 found.engine_profile.length, NULL),
             key_at(found.digest, 0),
             bytes_in(self.payload, found.message),
-        )
+        ))
 
     cdef assay_job_operation *job_operation(self, Py_ssize_t index, uint8_t kind) except NULL:
         self.check(index)

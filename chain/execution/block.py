@@ -184,11 +184,11 @@ def include_parsed(
     try:
         if kind == REQUEST:
             new_job = bodies.job_opened(place)
-            request = jobs.Request._make(bodies.request(place))
+            request = bodies.request(place, jobs.Request)
             jobs.open_job(scope, bodies.sender(place), request, new_job)
             scope.new_jobs.append(NewJob(new_job, bodies.transaction_id(place), 0))
         else:
-            jobs.answer_job(scope, bodies.sender(place), jobs.Result._make(bodies.result(place)))
+            jobs.answer_job(scope, bodies.sender(place), bodies.result(place, jobs.Result))
     except Rejection as rejection:
         reason = rejection.reason
     envelopes.conclude(place, fee, reason)

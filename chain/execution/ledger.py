@@ -11,7 +11,7 @@ from chain.execution.block import (
     take_fee,
     transfer_rules,
 )
-from chain.execution.lifecycle import wants_block
+from chain.execution.lifecycle import MOVED_BY_BLOCKS, wants_block
 from chain.execution.outcome import BlockContext, BlockOutcome, LaneBatch, LedgerMeta
 from chain.execution.ruling import round_positions
 from chain.execution.scope import Scope
@@ -214,7 +214,9 @@ class Ledger:
     def wants_blocks(self) -> bool:
         """Whether some job's next step needs nothing but another block."""
         scope = self._scope(self.height, self.timestamp_ms)
-        return any(wants_block(scope, job) for job in self._open.values())
+        return any(
+            wants_block(scope, job) for job in self._open.values() if job.status in MOVED_BY_BLOCKS
+        )
 
     def next_deadline_ms(self) -> int | None:
         """The earliest deadline of an open job; a block later than this moves it on."""

@@ -6,6 +6,7 @@ stays stuck.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from chain.execution.market import (
     eligible_verifiers,
@@ -16,11 +17,15 @@ from chain.execution.ruling import count_round, start_reveals
 from chain.execution.scope import Scope, Taker
 from chain.execution.settlement import refund
 from chain.records import CommitteeSeat, Job, JobStatus, Offer
-from consensus.committees import Candidate, committee_seed, draw, draw_places
+from consensus.committees import committee_seed, draw
 from ext.hashing import tagged_hash
 
 FACTOR_SCALE = 1_000
 """Price and record count as whole thousandths, at least one."""
+MOVED_BY_BLOCKS = (JobStatus.REQUESTED, JobStatus.ANSWERED)
+"""What waits for a beacon, and not for somebody's word."""
+SEATS_KEPT = 4_096
+"""Empty seats that are kept: every draw among the same verifiers has the same."""
 
 
 def advance(scope: Scope, job_id: bytes) -> None:
@@ -74,14 +79,13 @@ def assignment_weights(scope: Scope, offers: Sequence[tuple[Taker, Offer]]) -> l
     stake_max = scope.parameters.stake_weight_cap
     weights = []
     for taker, offer in offers:
-        price = offer.input_price + offer.output_price
+        input_price, output_price, capacity, _, _, open_jobs, completed, failed = offer
+        price, done, stake = input_price + output_price, completed + 1, taker.stake
         price_factor = FACTOR_SCALE * (cheapest + 1) // (price + 1) or 1
-        done = offer.completed + 1
-        record_factor = FACTOR_SCALE * done // (done + offer.failed) or 1
-        free = offer.capacity - offer.open_jobs
+        record_factor = FACTOR_SCALE * done // (done + failed) or 1
         # One more, so that a chain without required stake can assign, too.
-        stake = min(taker.stake, stake_max) + 1
-        weights.append(stake * free * price_factor * record_factor)
+        capped = (stake if stake < stake_max else stake_max) + 1
+        weights.append(capped * (capacity - open_jobs) * price_factor * record_factor)
     return weights
 
 
@@ -89,7 +93,7 @@ def assign(scope: Scope, job_id: bytes, job: Job) -> bool:
     """Draw a provider by this block's beacon; False if nobody could take the job."""
     offers = available_offers(scope, job)
     seed = tagged_hash(b"assign", scope.beacon, job_id, job.attempts.to_bytes(1, "little"))
-    drawn = draw_places(seed, assignment_weights(scope, offers), 1)
+    drawn = draw(seed, assignment_weights(scope, offers), 1)
     if not drawn:
         return False
     taker, offer = offers[drawn[0]]
@@ -149,14 +153,15 @@ def draw_committee(scope: Scope, job_id: bytes, job: Job, late: bool) -> None:
         if late:
             refund(scope, job_id, job)
         return
-    candidates = [Candidate(index, scope.validators.members[index].stake) for index in eligible]
+    members, indices = scope.validators.members, list(eligible)
     seed = committee_seed(scope.beacon, job_id, job.round)
-    drawn = draw(seed, candidates, seats_to_draw(scope, job))
+    stakes = [members[index].stake for index in indices]
+    drawn = draw(seed, stakes, seats_to_draw(scope, job))
     if not drawn:
         count_round(scope, job_id, job)
         return
     seats = tuple(
-        CommitteeSeat(index, eligible[index], job.round, None, None, None, None) for index in drawn
+        [_new_seat(indices[place], eligible[indices[place]], job.round) for place in drawn]
     )
     committing = job._replace(
         status=JobStatus.COMMITTING,
@@ -167,8 +172,14 @@ def draw_committee(scope: Scope, job_id: bytes, job: Job, late: bool) -> None:
     scope.put_job(job_id, committing, before=job.status)
 
 
+@lru_cache(maxsize=SEATS_KEPT)
+def _new_seat(validator: int, engine_profile: str, round_number: int) -> CommitteeSeat:
+    """Of one who has said nothing yet."""
+    return CommitteeSeat(validator, engine_profile, round_number, None, None, None, None)
+
+
 def wants_block(scope: Scope, job: Job) -> bool:
-    """Whether the next block, whatever its time, moves this job on."""
+    """Whether the next block, whatever its time, moves this job on; only in MOVED_BY_BLOCKS."""
     if job.status is JobStatus.REQUESTED:
         return bool(available_offers(scope, job))
     if job.status is not JobStatus.ANSWERED:

@@ -21,6 +21,7 @@ from consensus.values import (
     JobReveal,
     ValidatorSet,
     Verdict,
+    commitment_to,
 )
 from consensus.verdicts import (
     NO_SCORES,
@@ -39,6 +40,8 @@ INDEX_BYTES = 2
 POSITIONS_KEPT = 4_096
 """Sets of positions that are kept: each is asked for by every reveal of its round."""
 
+NO_REMEDIES = Remedies(escalate=False, redraw=False)
+
 _positions = lru_cache(maxsize=POSITIONS_KEPT)(fingerprint_positions)
 
 
@@ -50,7 +53,7 @@ def attest(scope: Scope, validator: int, data: bytes) -> None:
         if data[0] == AttestationKind.COMMIT:
             commit(scope, validator, decode(JobCommit, data))
         elif data[0] == AttestationKind.REVEAL:
-            reveal(scope, validator, decode(JobReveal, data), sha256(data))
+            reveal(scope, validator, decode(JobReveal, data), data)
         else:
             raise _bad(f"kind {data[0]} is unknown")
     except DecodeError as error:
@@ -66,11 +69,12 @@ def commit(scope: Scope, validator: int, message: JobCommit) -> None:
     seat = job.committee[position]._replace(commitment=message.commitment)
     job = _with_seat(job, position, seat)
     committed = [seat.commitment is not None for seat in job.committee if seat.round == job.round]
+    if all(committed):
+        start_reveals(scope, message.job, job)
+        return
     if sum(committed) == scope.parameters.reveal_quorum:
         job = job._replace(deadline_ms=_grace_ends_ms(scope, job))
     scope.put_job(message.job, job, before=job.status)
-    if all(committed):
-        start_reveals(scope, message.job, job)
 
 
 def _grace_ends_ms(scope: Scope, job: Job) -> int:
@@ -80,15 +84,15 @@ def _grace_ends_ms(scope: Scope, job: Job) -> int:
     return min(job.deadline_ms, scope.timestamp_ms + grace_ms)
 
 
-def reveal(scope: Scope, validator: int, message: JobReveal, digest: bytes) -> None:
-    """Open a seat's commitment. `digest` is SHA-256 of the encoded message."""
+def reveal(scope: Scope, validator: int, message: JobReveal, encoded: bytes) -> None:
+    """Open a seat's commitment; `encoded` is the message as it came."""
     job = _job_in(scope, message.job, message.round, JobStatus.REVEALING)
     position = _seat_of(job, validator)
     seat = job.committee[position]
     if seat.verdict is not None:
         raise _bad(f"validator {validator} has revealed already")
     account = scope.validators.members[validator].account
-    if seat.commitment is None or message.commitment(account) != seat.commitment:
+    if seat.commitment is None or commitment_to(encoded, message.job, account) != seat.commitment:
         raise _bad(f"the reveal does not open what validator {validator} committed to")
     _check_reveal(scope, job, seat, message)
     if message.fingerprint:
@@ -97,12 +101,15 @@ def reveal(scope: Scope, validator: int, message: JobReveal, digest: bytes) -> N
             _fingerprint_key(message.job, validator),
             Fingerprint(message.fingerprint),
         )
-    seat = seat._replace(verdict=message.verdict, scores=message.scores, reveal_digest=digest)
+    seat = seat._replace(
+        verdict=message.verdict, scores=message.scores, reveal_digest=sha256(encoded)
+    )
     job = _with_seat(job, position, seat)
-    scope.put_job(message.job, job, before=job.status)
-    committed = [seat for seat in job.committee if seat.round == job.round and seat.commitment]
-    if all(seat.verdict is not None for seat in committed):
-        count_round(scope, message.job, job)
+    for seat in job.committee:
+        if seat.verdict is None and seat.commitment is not None and seat.round == job.round:
+            scope.put_job(message.job, job, before=job.status)
+            return
+    count_round(scope, message.job, job)
 
 
 def start_reveals(scope: Scope, job_id: bytes, job: Job) -> None:
@@ -131,8 +138,13 @@ def count_round(scope: Scope, job_id: bytes, job: Job) -> None:
     A FAIL asks the larger committee even if its fingerprint is voided: two of three who agree on
     made-up numbers must not silence the one who did the work (docs/decisions/0021).
     """
-    contested = any(seat.verdict is Verdict.FAIL for seat in job.committee)
+    contested = any([seat.verdict is Verdict.FAIL for seat in job.committee])
     job = _without_outliers(scope, job_id, job)
+    verdicts = [seat.verdict for seat in job.committee if seat.verdict is not None]
+    quorum = scope.parameters.reveal_quorum
+    if not contested and rule(verdicts, quorum, NO_REMEDIES) is Ruling.ACCEPT:
+        settle(scope, job_id, job)  # as almost always: no need to ask what else could be done
+        return
     somebody_new = bool(eligible_verifiers(scope, job, scope.height))
     room_to_escalate = seats_to_draw(scope, job._replace(escalated=True)) > 0
     room_to_redraw = seats_to_draw(scope, job) > 0
@@ -140,8 +152,7 @@ def count_round(scope: Scope, job_id: bytes, job: Job) -> None:
         escalate=somebody_new and room_to_escalate and not job.escalated,
         redraw=somebody_new and room_to_redraw and not job.escalated and not job.redrawn,
     )
-    verdicts = [seat.verdict for seat in job.committee if seat.verdict is not None]
-    ruling = rule(verdicts, scope.parameters.reveal_quorum, remedies)
+    ruling = rule(verdicts, quorum, remedies)
     if contested and remedies.escalate:
         ruling = Ruling.ESCALATE
     if ruling is Ruling.ACCEPT:
@@ -180,9 +191,11 @@ def _without_outliers(scope: Scope, job_id: bytes, job: Job) -> Job:
         int.from_bytes(key[ID_BYTES:], "big"): record.values
         for key, record in scope.state.fingerprints.scan(job_id)
     }
-    for validator in sorted(fingerprints):
+    for validator in fingerprints:  # rising
         scope.state.put(scope.state.fingerprints, _fingerprint_key(job_id, validator), None)
     voided = outliers(fingerprints, tolerances)
+    if not voided:
+        return job
     seats = tuple(
         seat._replace(verdict=Verdict.ABSTAIN) if seat.validator in voided else seat
         for seat in job.committee

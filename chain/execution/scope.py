@@ -219,4 +219,4 @@ class Scope:
         """Store a job; a change of status is an event."""
         self.state.put(self.state.jobs, job_id, job)
         if job.status is not before:
-            self.emit(EventKind.JOB_CHANGED, job_id, other=job.provider, code=job.status)
+            self.output.emit(EventKind.JOB_CHANGED, job_id, job.provider, 0, job.status)

@@ -62,8 +62,8 @@ def assert_parsed_alike(body: bytes) -> int:
     assert int(parsed.max_fees[0]) == message.max_fee
     assert (int(parsed.operation_counts[0]), int(parsed.body_bytes[0])) == (1, len(body))
     if kind == REQUEST:
-        assert jobs.Request(*parsed.request(0)) == read
+        assert parsed.request(0, jobs.Request) == read
         assert parsed.job_opened(0) == job_id(parsed.transaction_id(0), 0)
     else:
-        assert jobs.Result(*parsed.result(0)) == read
+        assert parsed.result(0, jobs.Result) == read
     return kind

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from assay.v1 import inference_pb2 as inference
 from assay.v1 import transactions_pb2 as pb
 from chain.execution import jobs
+from chain.execution.jobs import Request, Result
 from ext.bodies import OTHER, PLAIN, REQUEST, RESULT, parse_bodies
 from ext.transactions import parse_batch
 from tests.chain.execution.parsed import CHAIN, assert_parsed_alike, parse
@@ -224,10 +225,10 @@ def test_a_batch_keeps_transfers_and_operations_of_jobs_apart() -> None:
     batch = parse_batch(pb.BatchPayload(transactions=signed).SerializeToString())
     parsed = parse_bodies(batch, CHAIN.encode(), jobs.LIMITS)
     assert parsed.classes.tolist() == [PLAIN, REQUEST, OTHER, RESULT, REQUEST]
-    assert parsed.result(3)[2] == 2
-    assert parsed.request(1) == parsed.request(4)
+    assert parsed.result(3, Result)[2] == 2
+    assert parsed.request(1, Request) == parsed.request(4, Request)
     with pytest.raises(ValueError, match="body 3 is of class 3, not 2"):
-        parsed.request(3)
+        parsed.request(3, Request)
     with pytest.raises(IndexError):
         parsed.sender(5)
     without_limits = parse_bodies(batch, CHAIN.encode())
@@ -238,4 +239,4 @@ def test_what_is_not_a_body_of_its_class_has_no_fields() -> None:
     parsed = parse(b"\xff")
     assert parsed.classes.tolist() == [OTHER]
     with pytest.raises(ValueError, match="not 3"):
-        parsed.result(0)
+        parsed.result(0, Result)
