@@ -32,6 +32,9 @@ class EventKind(enum.IntEnum):
     SESSION_ENDED = 11
     """subject: account; other: the session's key; amount: spent; code: 1 revoked, 0 expired."""
 
+    VALIDATOR_CONVICTED = 16
+    """subject: its account; other: digest of the evidence; amount slashed; code: the Fault."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

@@ -55,6 +55,8 @@ class Parameters:
     """Stake beyond this does not bring a provider more jobs."""
     slash_bps: U16 = 1_000
     """Of stake and unbonding, when at least two thirds of a committee said FAIL."""
+    fault_slash_bps: U16 = 5_000
+    """Of a validator's, when it was shown to have signed what no honest one does."""
     slash_burn_bps: U16 = 5_000
     """Of what is slashed; the rest goes to the treasury, nothing to the requester."""
 

@@ -9,6 +9,7 @@ import enum
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
+from consensus.evidence import Fault
 from consensus.values import FINGERPRINT_VALUES_MAX, Scores, Verdict
 from consensus.wire import I32, U8, U16, U32, U64, Count, Hash, PublicKey, Size, encode
 from ext.hashing import tagged_hash
@@ -182,6 +183,17 @@ class Verifier:
     since_height: U64
     engine_profile: Profile
     """It verifies with; saying another one starts `since_height` anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conviction:
+    """What a validator was shown to have done; the table's key is its u16-BE index."""
+
+    fault: Fault
+    height: U64
+    evidence: Hash
+    slashed: U64
+    """Grain, from its account's stake and from what was unbonding."""
 
 
 @dataclass(frozen=True, slots=True)

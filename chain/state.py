@@ -17,6 +17,7 @@ from typing import Any
 from chain.parameters import Parameters
 from chain.records import (
     Account,
+    Conviction,
     Fingerprint,
     IncludedIds,
     Job,
@@ -61,6 +62,7 @@ class TableNumber(enum.IntEnum):
     FINGERPRINTS = 10
     SESSIONS = 11
     SESSION_JOBS = 12
+    CONVICTIONS = 16
 
 
 class StateError(Exception):
@@ -117,6 +119,9 @@ class State:
         self.session_jobs: RecordTable[SessionJob] = RecordTable(
             TableNumber.SESSION_JOBS, layout_of(SessionJob), ID_BYTES, undo
         )
+        self.convictions: RecordTable[Conviction] = RecordTable(
+            TableNumber.CONVICTIONS, layout_of(Conviction), 2, undo
+        )
         self._tables: tuple[RecordTable[Any], ...] = (
             self.models,
             self.offers,
@@ -129,6 +134,7 @@ class State:
             self.fingerprints,
             self.sessions,
             self.session_jobs,
+            self.convictions,
         )
 
     put = staticmethod(tables.put)

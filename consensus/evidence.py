@@ -21,6 +21,8 @@ from ext import signatures
 from ext.hashing import tagged_hash
 
 EVIDENCE_HALF_BYTES_MAX: Final = 8_192
+EVIDENCE_BYTES_MAX: Final = 2 * EVIDENCE_HALF_BYTES_MAX + 16
+"""Of all of it, encoded."""
 
 Verify = Callable[[bytes, bytes, bytes], bool]
 """(public key, message, signature) -> whether the signature is good."""

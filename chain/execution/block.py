@@ -13,7 +13,7 @@ them in plain Python.
 from collections.abc import Iterable, Sequence
 
 from assay.v1 import transactions_pb2 as pb
-from chain.execution import jobs, market, refusals, sessions, transfers
+from chain.execution import faults, jobs, market, refusals, sessions, transfers
 from chain.execution.lifecycle import advance
 from chain.execution.outcome import LaneBatch, NewJob, RefusedAttestation
 from chain.execution.ruling import attest
@@ -42,7 +42,7 @@ def run_lanes(
     """Apply all batches in order. `output` is the scope's own."""
     rules = transfer_rules(scope.parameters, scope.height)
     for lane in lanes:
-        owner = scope.validators.members[lane.lane].account
+        owner = faults.lane_earner(scope, lane.lane)
         batch = lane.batch
         bodies = parse_bodies(batch, chain_id.encode(), jobs.LIMITS)
         envelopes = Envelopes(scope.state.accounts, window, bodies, rules, owner, output)
@@ -220,5 +220,7 @@ def _apply(scope: Scope, transaction: Transaction, index: int, operation: pb.Op)
             sessions.grant(scope, sender, operation.grant_session, grant)
         case "revoke_session":
             sessions.revoke(scope, sender, operation.revoke_session)
+        case "report_fault":
+            faults.report_fault(scope, operation.report_fault)
         case _:
             raise Rejection(RejectionReason.MALFORMED, f"operation {index} is of no known kind")

@@ -19,6 +19,7 @@ from chain.leaves import PackedLeaves
 from chain.parameters import Parameters
 from chain.records import (
     Account,
+    Conviction,
     ExecutionLink,
     IncludedIds,
     Job,
@@ -227,6 +228,12 @@ class Ledger:
         for place, session in self._state.sessions.scan(account):
             yield place[ACCOUNT_BYTES:], session
 
+    def convictions(self) -> dict[int, Conviction]:
+        """What validators were shown to have done, by index, rising."""
+        return {
+            int.from_bytes(key, "big"): record for key, record in self._state.convictions.scan()
+        }
+
     def verifiers(self, model: bytes) -> dict[int, Verifier]:
         """The validators that say they serve the model, by index, rising."""
         return {
@@ -337,6 +344,7 @@ class Ledger:
     ) -> Scope:
         return Scope(
             state=self._state,
+            chain_id=self.chain_id,
             output=RunOutput() if output is None else output,
             parameters=self.parameters,
             validators=self.validators,

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from assay.v1 import transactions_pb2 as pb
 from chain.events import EventKind
-from chain.execution.scope import Scope, Taker
+from chain.execution import faults
+from chain.execution.scope import INDEX_BYTES, Scope, Taker
 from chain.execution.transfers import stake_needed
 from chain.pairs import checked_pairs, thresholds_for, verifier_profiles
 from chain.records import (
@@ -24,7 +25,6 @@ CONTEXT_TOKENS_MAX = 1 << 24
 CAPACITY_MAX = 1 << 16
 OFFERS_MAX = 64
 """Of one provider, withdrawn ones included: each is looked at whenever its stake is."""
-INDEX_BYTES = 2
 
 
 def register_model(scope: Scope, sender: bytes, message: pb.RegisterModel) -> None:
@@ -72,6 +72,8 @@ def set_offer(scope: Scope, sender: bytes, message: pb.SetOffer) -> None:
             f"operator {message.operator} is no validator: "
             f"there are {len(scope.validators.members)}, counted from 0",
         )
+    if message.capacity > 0:
+        faults.check_in_office(scope, message.operator)
     before = scope.state.offers.get(message.model + sender)
     if before is None and message.capacity == 0:
         raise Rejection(RejectionReason.BAD_OFFER, "there is no offer of yours to withdraw")
@@ -120,6 +122,8 @@ def set_verifier(scope: Scope, sender: bytes, message: pb.SetVerifier) -> None:
             RejectionReason.NOT_A_VALIDATOR,
             "only a validator's account may say that it verifies a model",
         )
+    if message.serving:
+        faults.check_in_office(scope, index)
     key = message.model + index.to_bytes(INDEX_BYTES, "big")
     before = scope.state.verifiers.get(key)
     announced = None if before is None else before.engine_profile

@@ -9,7 +9,7 @@ deadline.
 from functools import lru_cache
 
 from chain.execution.market import eligible_verifiers, seats_to_draw
-from chain.execution.scope import Scope
+from chain.execution.scope import INDEX_BYTES, Scope
 from chain.execution.settlement import refund, reject, settle
 from chain.pairs import judged_by
 from chain.records import CommitteeSeat, Fingerprint, Job, JobStatus
@@ -36,7 +36,6 @@ from consensus.wire import DecodeError, decode
 from ext.hashing import sha256
 
 ATTESTATION_BYTES_MAX = 2_048
-INDEX_BYTES = 2
 POSITIONS_KEPT = 4_096
 """Sets of positions that are kept: each is asked for by every reveal of its round."""
 

@@ -7,7 +7,18 @@ from chain.events import EventKind
 from chain.execution import refusals
 from chain.execution.outcome import NewJob, RefusedAttestation
 from chain.parameters import Parameters
-from chain.records import Account, Job, JobReceipt, JobStatus, Model, Offer, Supply, Tier, Verifier
+from chain.records import (
+    Account,
+    Conviction,
+    Job,
+    JobReceipt,
+    JobStatus,
+    Model,
+    Offer,
+    Supply,
+    Tier,
+    Verifier,
+)
 from chain.rejections import Rejection, RejectionReason
 from chain.state import SINGLE_KEY, Savepoint, State
 from consensus.values import ValidatorSet
@@ -15,6 +26,8 @@ from ext.transfers import RunOutput
 
 NO_ACCOUNT = Account(balance=0, stake=0, unbonding=0, unbonding_until_ms=0)
 _NOTHING = (0, 0, 0, 0)
+INDEX_BYTES = 2
+"""Of a validator in a key."""
 
 
 class Output(Protocol):
@@ -81,6 +94,7 @@ class Scope:
     """One block under way. All writes to state go through it."""
 
     state: State
+    chain_id: str
     parameters: Parameters
     validators: ValidatorSet
     treasury: bytes
@@ -207,6 +221,14 @@ class Scope:
         """Store what a validator says of a model; None: that it does not serve it."""
         self.notes.forget()
         self.state.put(self.state.verifiers, key, verifier)
+
+    def conviction(self, validator: int) -> Conviction | None:
+        """What the validator was shown to have done, if anything."""
+        return self.state.convictions.get(validator.to_bytes(INDEX_BYTES, "big"))
+
+    def put_conviction(self, validator: int, conviction: Conviction) -> None:
+        """Store what a validator was shown to have done."""
+        self.state.put(self.state.convictions, validator.to_bytes(INDEX_BYTES, "big"), conviction)
 
     def job(self, job: bytes) -> Job:
         """A job of the table. Raises Rejection for an unknown one."""

@@ -94,16 +94,24 @@ def slash(scope: Scope, provider: bytes, job: bytes) -> int:
     Returns the treasury's part. The requester gets none of it: nobody who may bribe a
     committee should gain by a FAIL.
     """
-    account = scope.account(provider)
-    due = (account.stake + account.unbonding) * scope.parameters.slash_bps // BASIS_POINTS
-    taken = take_collateral(scope, provider, due)
-    if not taken:
-        return 0
+    taken, to_treasury = take_slashed(scope, provider, scope.parameters.slash_bps)
+    if taken:
+        scope.credit(scope.treasury, to_treasury)
+        scope.emit(EventKind.SLASHED, provider, other=job, amount=taken)
+    return to_treasury
+
+
+def take_slashed(scope: Scope, key: bytes, share_bps: int) -> tuple[int, int]:
+    """Take a share of an account's collateral and burn the governed part of it.
+
+    Returns what was taken, and what the treasury is owed of it.
+    """
+    account = scope.account(key)
+    due = (account.stake + account.unbonding) * share_bps // BASIS_POINTS
+    taken = take_collateral(scope, key, due)
     burned = taken * scope.parameters.slash_burn_bps // BASIS_POINTS
     scope.burn(burned)
-    scope.credit(scope.treasury, taken - burned)
-    scope.emit(EventKind.SLASHED, provider, other=job, amount=taken)
-    return taken - burned
+    return taken, taken - burned
 
 
 def _require_amount(amount: int) -> None:

@@ -18,6 +18,7 @@ from chain.parameters import GRAIN_PER_ASY, Parameters
 from chain.records import Job, JobReceipt, JobStatus, Offer, TransactionReceipt
 from chain.state import Row
 from chain.transactions import Transaction, decode_transaction, job_id, make_operation
+from consensus.evidence import Evidence, Fault, conflict
 from consensus.values import (
     AttestationKind,
     JobCommit,
@@ -26,11 +27,15 @@ from consensus.values import (
     Validator,
     ValidatorSet,
     Verdict,
+    Vote,
+    VoteBody,
+    VoteKind,
 )
 from consensus.verdicts import NO_SCORES
 from consensus.wire import decode, encode
 from ext.hashing import tagged_hash
 from ext.transactions import parse_batch
+from tests.builders import key
 
 CHAIN = "assay-test"
 MODEL = tagged_hash(b"test-model")
@@ -57,7 +62,7 @@ def validator_set(count: int) -> ValidatorSet:
     members = tuple(
         Validator(
             index=index,
-            signing_key=account(f"signing {index}"),
+            signing_key=key(f"signing {index}").public_key,
             vrf_key=account(f"vrf {index}"),
             account=account(f"validator {index}"),
             stake=100 + index,
@@ -170,6 +175,21 @@ def a_result(tokens: int = 8, profile: str = PROFILE) -> inference.InferenceResu
         text="Rayleigh",
         engine_profile=profile,
     )
+
+
+def double_vote(culprit: int, chain: str = CHAIN) -> Evidence:
+    """Two votes for different blocks in one view, by a validator of `validator_set`."""
+
+    def vote(digest: bytes) -> Vote:
+        body = VoteBody(VoteKind.NOTARIZE, 0, 5, 4, digest)
+        signed = key(f"signing {culprit}").signing_key.sign(body.signed_message(chain))
+        return Vote(body, culprit, signed.signature)
+
+    return conflict(Fault.CONFLICTING_VOTES, culprit, vote(b"d" * 32), vote(b"e" * 32))
+
+
+def a_report(evidence: Evidence) -> pb.ReportFault:
+    return pb.ReportFault(evidence=encode(evidence))
 
 
 @dataclass

@@ -13,6 +13,7 @@ from chain.state import State
 from ext.hashing import tagged_hash
 from tests.chain.ledger_world import (
     ALICE,
+    CHAIN,
     MAX_PRICE,
     MODEL,
     OWNER,
@@ -252,6 +253,7 @@ def test_jobs_go_by_stake_free_capacity_price_and_record() -> None:
         state.accounts.put(provider, 0, stake * (1 + (index == 1)), 0, 0)
     scope = Scope(
         state=state,
+        chain_id=CHAIN,
         parameters=Parameters(stake_weight_cap=2 * stake),
         validators=validator_set(4),
         treasury=TREASURY,

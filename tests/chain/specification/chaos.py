@@ -38,6 +38,7 @@ from tests.chain.ledger_world import (
     a_result,
     account,
     an_offer,
+    double_vote,
     lane_batch,
     serving,
 )
@@ -57,6 +58,8 @@ PEOPLE = (ALICE, OWNER, TREASURY, *PROVIDERS, *CROWD[:30])
 SESSION_KEYS = tuple(account(f"session key {index}") for index in range(2))
 GRANTERS = (ALICE, CROWD[0])
 U64_MAX = (1 << 64) - 1
+EVIDENCE = (encode(double_vote(0, "another")), encode(double_vote(VALIDATORS - 1)))
+"""The second convicts."""
 
 
 @dataclass
@@ -198,6 +201,7 @@ class Chaos:
             pb.SubmitResult(job=bytes(32), result=a_result()),
             a_registration(),
             pb.GrantSession(key=SESSION_KEYS[0], kinds=[pb.OPERATION_KIND_TRANSFER]),
+            pb.ReportFault(evidence=self.source.choice([b"", *EVIDENCE])),
         )
         return make_operation(self.source.choice(choices))
 

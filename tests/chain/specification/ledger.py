@@ -12,7 +12,7 @@ from typing import cast
 
 from assay.v1 import transactions_pb2 as pb
 from chain.events import Event, EventKind
-from chain.execution import BlockContext, LaneBatch, jobs, market, sessions, transfers
+from chain.execution import BlockContext, LaneBatch, faults, jobs, market, sessions, transfers
 from chain.execution.lifecycle import advance
 from chain.execution.ruling import attest
 from chain.execution.scope import Scope
@@ -93,6 +93,7 @@ class SpecificationLedger:
         scope = Scope(
             state=cast(State, self.state),
             output=output,
+            chain_id=self.chain_id,
             parameters=self.parameters,
             validators=self.validators,
             treasury=self.treasury,
@@ -134,6 +135,8 @@ class SpecificationLedger:
         self, scope: Scope, lane: int, batch: ParsedBatch, included: list[tuple[bytes, int]]
     ) -> None:
         owner = self.validators.members[lane].account
+        if self.state.convictions.get(lane.to_bytes(2, "big")) is not None:
+            owner = self.treasury
         for index in range(len(batch)):
             signed = batch.transaction(index)
             try:
@@ -229,6 +232,8 @@ class SpecificationLedger:
             sessions.grant(scope, sender, operation.grant_session, identity)
         elif kind == "revoke_session":
             sessions.revoke(scope, sender, operation.revoke_session)
+        elif kind == "report_fault":
+            faults.report_fault(scope, operation.report_fault)
         else:
             jobs.submit_result(scope, sender, operation.submit_result, signed)
 

@@ -99,6 +99,7 @@ class PlainState:
         self.fingerprints = PlainTable(TableNumber.FINGERPRINTS)
         self.sessions = PlainTable(TableNumber.SESSIONS)
         self.session_jobs = PlainTable(TableNumber.SESSION_JOBS)
+        self.convictions = PlainTable(TableNumber.CONVICTIONS)
 
     def tables(self) -> list[PlainTable]:
         return [item for item in vars(self).values() if isinstance(item, PlainTable)]
