@@ -193,11 +193,14 @@ def validators(home: HomeOption = None, node: NodeOption = "", as_json: JsonOpti
             "signing_key": view.signing_key.hex(),
             "stake": view.stake,
             "address": view.address,
+            "fault": view.fault,
+            "convicted_height": view.convicted_height,
         }
         for view in views
     ]
     lines = [
         f"{item['index']:>3}  {item['account']}  stake {item['stake']}  {item['address']}"
+        + (f"  convicted of {item['fault']}" if item["fault"] else "")
         for item in value
     ]
     emit(as_json, value, "\n".join(lines))

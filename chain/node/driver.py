@@ -7,7 +7,6 @@ events gather, so that one sync serves many of them.
 """
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -67,7 +66,6 @@ NOT_FINAL_BATCHES_MAX = 256
 batches."""
 
 T = TypeVar("T")
-logger = logging.getLogger(__name__)
 
 
 class DivergedError(Exception):
@@ -117,7 +115,7 @@ class Driver:
         store: Store,
         log: Wal | None,
         wires: Wires,
-        deliver: Callable[[Deliver], None],
+        deliver: Callable[[Deliver | Misbehaviour], None],
         clock_ms: Callable[[], int],
         said: Callable[[Message], None] = lambda message: None,
     ) -> None:
@@ -272,12 +270,7 @@ class Driver:
                     "on; keep its home for study, and restore from a snapshot or from genesis"
                 )
             case Misbehaviour():
-                logger.error(
-                    "validator %d broke a rule: %s, evidence %s",
-                    effect.evidence.culprit,
-                    effect.evidence.fault.name,
-                    encode(effect.evidence).hex(),
-                )
+                self._deliver(effect)
 
     def _write(self, turn: _Turn) -> None:
         for index, item in enumerate(turn.batches, 1):

@@ -15,6 +15,7 @@ from assay.v1 import node_pb2, receipts_pb2, transactions_pb2
 from chain.fees import fee_ceiling
 from chain.genesis import Genesis
 from chain.keys import KeyPair
+from chain.node.accusations import Accusations
 from chain.node.config import NodeConfig
 from chain.node.driver import Driver
 from chain.node.duties import Duties
@@ -43,6 +44,7 @@ from consensus.events import (
     Deliver,
     Demand,
     Executed,
+    Misbehaviour,
     PeerConnected,
 )
 from consensus.messages import Message
@@ -107,6 +109,9 @@ class Node:
             [entry.stake for entry in genesis.validators],
             self._clock_ms,
             opened.replica.finalized_block,
+        )
+        self._accusations = Accusations(
+            keys.account, self.worker, self.submit_operations, self._clock_ms
         )
         self.driver = Driver(
             opened.replica,
@@ -334,7 +339,10 @@ class Node:
         self.meter.message(peer, message)
         await self.driver.receive(peer, message, size_bytes)
 
-    def _deliver(self, delivery: Deliver) -> None:
+    def _deliver(self, delivery: Deliver | Misbehaviour) -> None:
+        if isinstance(delivery, Misbehaviour):
+            self._accusations.note(delivery.evidence)
+            return
         self.meter.final(delivery.block)
         self._deliveries.put_nowait(delivery)
 
@@ -408,6 +416,8 @@ class Node:
             await asyncio.sleep(DUTIES_INTERVAL_MS / 1000)
 
     async def _mind_duties(self) -> None:
-        while self._duties is not None:
-            await self._duties.check()
+        while True:
+            await self._accusations.check()
+            if self._duties is not None:
+                await self._duties.check()
             await asyncio.sleep(DUTIES_INTERVAL_MS / 1000)

@@ -12,6 +12,7 @@ from dataclasses import fields
 import grpc
 
 from assay.v1 import node_pb2, node_pb2_grpc, receipts_pb2
+from chain.execution import Ledger
 from chain.node.errors import CallContext, refuse
 from chain.node.inference import InferenceFlow
 from chain.node.node import Node
@@ -244,14 +245,18 @@ class StateService(_Base, node_pb2_grpc.StateServicer):
         self, request: node_pb2.ValidatorsRequest, context: CallContext
     ) -> node_pb2.ValidatorsReply:
         """The validator set."""
+        convictions = await self._node.worker.read(Ledger.convictions)
         reply = node_pb2.ValidatorsReply()
         for member in self._node.genesis.validators:
+            conviction = convictions.get(member.index)
             reply.validators.add(
                 index=member.index,
                 signing_key=member.signing_key,
                 account=member.account,
                 stake=member.stake,
                 address=member.address,
+                fault="" if conviction is None else conviction.fault.name,
+                convicted_height=0 if conviction is None else conviction.height,
             )
         return reply
 

@@ -177,12 +177,13 @@ def a_result(tokens: int = 8, profile: str = PROFILE) -> inference.InferenceResu
     )
 
 
-def double_vote(culprit: int, chain: str = CHAIN) -> Evidence:
-    """Two votes for different blocks in one view, by a validator of `validator_set`."""
+def double_vote(culprit: int, chain: str = CHAIN, key_name: str = "") -> Evidence:
+    """Two votes for different blocks in one view, by a validator of `validator_set` or by a key."""
 
     def vote(digest: bytes) -> Vote:
         body = VoteBody(VoteKind.NOTARIZE, 0, 5, 4, digest)
-        signed = key(f"signing {culprit}").signing_key.sign(body.signed_message(chain))
+        signer = key(key_name or f"signing {culprit}").signing_key
+        signed = signer.sign(body.signed_message(chain))
         return Vote(body, culprit, signed.signature)
 
     return conflict(Fault.CONFLICTING_VOTES, culprit, vote(b"d" * 32), vote(b"e" * 32))

@@ -92,6 +92,8 @@ def test_the_native_ledger_is_the_specification_on_random_blocks() -> None:
         "INSUFFICIENT_STAKE",
         "MALFORMED",
         "NO_OPERATIONS",
+        "ALREADY_CONVICTED",
+        "BAD_EVIDENCE",
         "BAD_SESSION",
         "SESSION_EXISTS",
         "SESSION_FORBIDS",

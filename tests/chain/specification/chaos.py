@@ -144,7 +144,14 @@ class Chaos:
         key = self.source.choice(SESSION_KEYS)
         if self.source.random() < 0.1:
             return make_operation(pb.RevokeSession(key=key))
-        caps = [(30_000, 60_000), (10**6, 2 * 10**6), (10**7, 10**8), (10**8, U64_MAX), (2, 1)]
+        caps = [
+            (30_000, 30_000),
+            (30_000, 60_000),
+            (10**6, 2 * 10**6),
+            (10**7, 10**8),
+            (10**8, U64_MAX),
+            (2, 1),
+        ]
         operation_cap, total_cap = self.source.choice(caps)
         kinds = self.source.choice([*[range(1, 9)] * 6, [1], [7], [2, 1], [9], []])
         return make_operation(
