@@ -10,7 +10,18 @@ from chain.cli import bench
 from chain.cli.plugins import add_plugins
 
 PLUGIN_GROUP: Final = "assay.commands"
-NOUNS: Final = ("keys", "genesis", "node", "devnet", "tx", "query", "receipt", "sim", "wal")
+NOUNS: Final = (
+    "keys",
+    "genesis",
+    "config",
+    "node",
+    "devnet",
+    "tx",
+    "query",
+    "receipt",
+    "sim",
+    "wal",
+)
 """Modules of `chain.cli` that export `app`, a typer application mounted under the module's name."""
 VERBS: Final = ("infer", "gateway")
 """Modules of `chain.cli` that export `command`, a function mounted under the module's name."""

@@ -3,15 +3,16 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from assay.v1 import node_pb2
 from chain import genesis as genesis_file
 from chain.cli.calls import NodeOption, call_node
-from chain.cli.output import JsonOption, emit, errors_reported, fail
+from chain.cli.output import EXIT_FAILED, JsonOption, emit, errors_reported, fail
 from chain.client import NodeClient
 from chain.genesis import Genesis
 from chain.node.config import ConfigError, NodeConfig, load_config
@@ -21,6 +22,7 @@ from chain.snapshots import Manifest, SnapshotError, create_snapshot, restore_sn
 from chain.store import STORE_NAME, Store, StoreError
 
 app = typer.Typer(help="Run a validator, and mind its store.", no_args_is_help=True)
+EXIT_WARNINGS: Final = 3
 HomeOption = Annotated[Path, typer.Option("--home", help="The validator's home, with node.toml.")]
 
 
@@ -169,3 +171,41 @@ def prune(
             "kept_from": store.pruned_through + 1,
         }
     emit(as_json, value)
+
+
+@app.command()
+def export(
+    home: HomeOption,
+    output: Annotated[Path, typer.Option("--output", help="A new file, one JSON value a line.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write a stopped node's whole state: accounts, models, offers, jobs, checked by its root."""
+    from chain.state_export import export_state
+
+    with (
+        _stopped_home(home, as_json) as (config, genesis),
+        _existing_store(config, genesis) as store,
+    ):
+        rows, head = export_state(store, genesis, output)
+    emit(as_json, {"file": str(output), "rows": rows, **head})
+
+
+@app.command()
+def doctor(home: HomeOption, as_json: JsonOption = False) -> None:
+    """What is wrong with a home, and what to do; also beside a running node.
+
+    Exit code 0 if nothing is, 3 if there are only warnings, 1 if the node would not start or vote.
+    """
+    from chain.doctor import Level, examine, worst
+
+    found = examine(home)
+    level = worst(found)
+    value = {"level": level.value, "findings": [asdict(item) for item in found]}
+    lines = []
+    for item in found:
+        lines.append(f"{item.level.value:<8} {item.check:<9} {item.detail}")
+        if item.advice:
+            lines.append(f"{'':<18} {item.reason}: {item.advice}")
+    emit(as_json, value, "\n".join(lines))
+    if level is not Level.FINE:
+        raise typer.Exit(EXIT_FAILED if level is Level.ERROR else EXIT_WARNINGS)

@@ -132,7 +132,7 @@ class NodeConfig(_Section):
 
 def load_config(home: Path) -> NodeConfig:
     """Read `home/node.toml` and resolve its paths against `home`. Raises ConfigError."""
-    config = _read(home / CONFIG_FILE_NAME)
+    config = read_config(home / CONFIG_FILE_NAME)
     keys = config.keys.model_copy(
         update={name: home / value for name, value in config.keys if isinstance(value, Path)}
     )
@@ -143,7 +143,7 @@ def load_config(home: Path) -> NodeConfig:
 
 def edit_config(home: Path, **values: object) -> None:
     """Change top-level settings in `home/node.toml`. Raises ConfigError."""
-    config = _read(home / CONFIG_FILE_NAME)
+    config = read_config(home / CONFIG_FILE_NAME)
     path = home / CONFIG_FILE_NAME
     save_config(home, _validated(path, {**config.model_dump(), **values}))
 
@@ -154,7 +154,8 @@ def save_config(home: Path, config: NodeConfig) -> None:
     (home / CONFIG_FILE_NAME).write_text(tomli_w.dumps(values))
 
 
-def _read(path: Path) -> NodeConfig:
+def read_config(path: Path) -> NodeConfig:
+    """The file's own words, paths as they stand in it. Raises ConfigError."""
     try:
         values = tomllib.loads(path.read_text())
     except FileNotFoundError as error:

@@ -193,9 +193,9 @@ class Node:
     async def run(self) -> None:
         """Serve peers, order, execute, and work, until cancelled or a part fails."""
         entry = self.genesis.validators[self.config.validator]
-        await self.peers.start(self.config.peer_listen or entry.address)
-        await self._resume()
         try:
+            await self.peers.start(self.config.peer_listen or entry.address)
+            await self._resume()
             async with asyncio.TaskGroup() as group:
                 if self.runtime is not None:
                     group.create_task(self.runtime.run())

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from chain.cli.main import build_app
 from chain.genesis import save
 from chain.node.config import NodeConfig, save_config
+from chain.node.worker import open_ledger
 from chain.pruning import KEEP_BLOCKS_MIN
 from chain.store import Store
 from tests.builders import genesis
@@ -118,3 +119,28 @@ def test_keeping_too_little_is_a_wrong_use(home: Path) -> None:
         build_app(), ["node", "prune", "--home", str(home), "--keep-blocks", "511"]
     )
     assert result.exit_code == 2
+
+
+def test_an_export_holds_every_row_of_the_state_and_its_root(home: Path, tmp_path: Path) -> None:
+    output = tmp_path / "state.jsonl"
+    told = run("export", "--home", home, "--output", output)
+    head, *rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert head["table"] == "head"
+    assert (head["height"], head["chain_id"]) == (HEIGHT, genesis().chain_id)
+    assert head["state_root"] == told["state_root"]
+    assert len(rows) == told["rows"]
+    with open_store(home) as store:
+        assert head["execution_root"] == (store.execution_root or b"").hex()
+        ledger = open_ledger(genesis(), store)
+        balances = [account.balance for _, account in ledger.accounts()]
+    accounts = [row for row in rows if row["table"] == "accounts"]
+    assert [row["balance"] for row in accounts] == balances
+    assert len([row for row in rows if row["table"] == "supply"]) == 1
+
+
+def test_an_export_overwrites_nothing(home: Path, tmp_path: Path) -> None:
+    output = tmp_path / "state.jsonl"
+    output.write_text("mine")
+    reason, _ = refused("export", "--home", home, "--output", output)
+    assert reason == "FILE"
+    assert output.read_text() == "mine"
