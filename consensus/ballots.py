@@ -5,6 +5,8 @@ vote only takes one slot of its signer, who is authenticated by its connection. 
 signer there is one slot for each kind of vote, so memory is bounded by the window of views.
 """
 
+from collections import Counter
+
 from consensus.certificates import assemble_certificate, certificate_fault
 from consensus.context import Context
 from consensus.events import Misbehaviour
@@ -22,12 +24,36 @@ class _Slot:
         self.verified = verified
 
 
+class _Box:
+    """The votes of one kind in one view, and the stake behind them, verified or not."""
+
+    __slots__ = ("slots", "stake", "stakes")
+
+    def __init__(self) -> None:
+        self.slots: dict[int, _Slot] = {}
+        self.stake = 0
+        self.stakes: Counter[VoteBody] = Counter()
+        """By what the votes say: counted as they come, for a quorum of n is n squared otherwise."""
+
+    def put(self, slot: _Slot, stake: int) -> None:
+        """Take a signer's first vote."""
+        self.slots[slot.vote.signer] = slot
+        self.stake += stake
+        self.stakes[slot.vote.body] += stake
+
+    def drop(self, signer: int, stake: int) -> None:
+        """Forget a signer's vote: it was not his."""
+        slot = self.slots.pop(signer)
+        self.stake -= stake
+        self.stakes[slot.vote.body] -= stake
+
+
 class Ballots:
     """Votes by view, and certificates by view; both only above the finalized view."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._slots: dict[int, dict[VoteKind, dict[int, _Slot]]] = {}
+        self._boxes: dict[int, dict[VoteKind, _Box]] = {}
         self._convicted: set[tuple[int, int]] = set()
         self.notarizations: dict[int, Certificate] = {}
         self.nullifications: dict[int, Certificate] = {}
@@ -37,20 +63,23 @@ class Ballots:
     def add(self, vote: Vote, own: bool = False) -> Certificate | None:
         """Take a vote; the certificate that it completes, if it does."""
         body = vote.body
-        slots = self._slots.setdefault(body.view, {}).setdefault(body.kind, {})
-        slot = slots.get(vote.signer)
+        boxes = self._boxes.setdefault(body.view, {})
+        box = boxes.get(body.kind)
+        if box is None:
+            box = boxes[body.kind] = _Box()
+        slot = box.slots.get(vote.signer)
         if slot is not None:
-            if slot.vote.body == body or not self._replace(slot, vote):
+            if slot.vote.body == body or not self._replace(box, slot, vote):
                 return None
         else:
-            slots[vote.signer] = _Slot(vote, own)
+            box.put(_Slot(vote, own), self._stake(vote.signer))
         self._detect_nullify_and_finalize(body.view, vote.signer)
-        return self._complete(body, slots)
+        return self._complete(body, box)
 
     def weight(self, view: int, kind: VoteKind) -> int:
         """Stake that voted so in a view, counting votes not verified yet."""
-        slots = self._slots.get(view, {}).get(kind, {})
-        return self._context.validators.weight(set(slots))
+        box = self._boxes.get(view, {}).get(kind)
+        return 0 if box is None else box.stake
 
     def hold(self, certificate: Certificate) -> bool:
         """Keep a verified certificate; False if it adds nothing."""
@@ -83,22 +112,23 @@ class Ballots:
 
     def prune(self, finalized_view: int) -> None:
         """Forget views up to the finalized one."""
-        for held in (self._slots, self.notarizations, self.nullifications):
+        for held in (self._boxes, self.notarizations, self.nullifications):
             for view in [view for view in held if view <= finalized_view]:
                 del held[view]
         self._convicted = {entry for entry in self._convicted if entry[0] > finalized_view}
 
-    def _complete(self, body: VoteBody, slots: dict[int, _Slot]) -> Certificate | None:
-        if self.knows(body):
-            return None
+    def _stake(self, signer: int) -> int:
+        return self._context.validators.members[signer].stake
+
+    def _complete(self, body: VoteBody, box: _Box) -> Certificate | None:
         validators = self._context.validators
-        matching = {signer: slot for signer, slot in slots.items() if slot.vote.body == body}
-        if validators.weight(set(matching)) < validators.quorum_stake:
+        if box.stakes[body] < validators.quorum_stake or self.knows(body):
             return None
+        matching = {signer: slot for signer, slot in box.slots.items() if slot.vote.body == body}
         self._verify(body, matching)
         good = {signer: slot.vote for signer, slot in matching.items() if slot.verified}
         for signer in matching.keys() - good.keys():
-            del slots[signer]
+            box.drop(signer, self._stake(signer))
         if validators.weight(set(good)) < validators.quorum_stake:
             return None
         return assemble_certificate(good, body)
@@ -119,7 +149,7 @@ class Ballots:
             self._verify(slot.vote.body, {slot.vote.signer: slot})
         return slot.verified
 
-    def _replace(self, slot: _Slot, vote: Vote) -> bool:
+    def _replace(self, box: _Box, slot: _Slot, vote: Vote) -> bool:
         """A second, different vote: evidence if both are signed; else the signed one stays."""
         if (vote.body.view, vote.signer) in self._convicted:
             return False
@@ -129,13 +159,17 @@ class Ballots:
         if self._good(slot):
             self._convict(slot.vote, vote)
             return False
-        slot.vote, slot.verified = vote, True
+        stake = self._stake(vote.signer)
+        box.drop(vote.signer, stake)
+        box.put(second, stake)
         return True
 
     def _detect_nullify_and_finalize(self, view: int, signer: int) -> None:
-        kinds = self._slots[view]
-        nullify = kinds.get(VoteKind.NULLIFY, {}).get(signer)
-        finalize = kinds.get(VoteKind.FINALIZE, {}).get(signer)
+        boxes = self._boxes[view]
+        if VoteKind.NULLIFY not in boxes or VoteKind.FINALIZE not in boxes:
+            return
+        nullify = boxes[VoteKind.NULLIFY].slots.get(signer)
+        finalize = boxes[VoteKind.FINALIZE].slots.get(signer)
         if nullify is None or finalize is None or (view, signer) in self._convicted:
             return
         if self._good(nullify) and self._good(finalize):

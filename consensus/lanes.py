@@ -91,6 +91,9 @@ class Lanes:
         self._acked: dict[int, int] = {}
         """Highest own sequence that each peer has acked."""
         self._proof_sent = 0
+        self._reached: dict[int, int] = {}
+        """Sequence of each lane in `_reached_of`: asked about at every step."""
+        self._reached_of: Cut = ()
         self._resend_at_ms: int | None = None
         self._resends_in_vain = 0
 
@@ -409,10 +412,14 @@ class Lanes:
 
     def grows(self, parent: Cut) -> bool:
         """Whether a block on this cut would make anything more final."""
-        reached = {tip.lane: tip.sequence for tip in parent}
+        if parent is not self._reached_of:
+            self._reached = {tip.lane: tip.sequence for tip in parent}
+            self._reached_of = parent
         share = CUT_BATCHES_MAX // len(self._lanes)
         for lane in self._lanes:
-            sequence = reached.get(lane.index, 0)
+            if lane.best is None:
+                continue
+            sequence = self._reached.get(lane.index, 0)
             if self._proven_tip(lane, sequence, sequence + share) is not None:
                 return True
         return False

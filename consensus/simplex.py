@@ -103,11 +103,9 @@ class Simplex:
             return False
         certificate = self.ballots.add(vote, own=vote.signer == self._context.own_index)
         if certificate is None:
-            # Short of a quorum, what others said of this view counts as its beginning or its end.
-            return body.view == self.view and body.kind is not VoteKind.FINALIZE
+            return self._tells(vote)
         self._hold(certificate)
-        leads = self.leader(body.view) == self._context.own_index
-        if self._context.own_index is not None and (body.kind is not VoteKind.FINALIZE or leads):
+        if self._relays(body):
             self._context.broadcast(Certificates((certificate,)))
         return True
 
@@ -212,6 +210,27 @@ class Simplex:
                 self.tree.insert(node)
         self._hold(certificate)
         self.commit(nodes, certificate)
+
+    def _tells(self, vote: Vote) -> bool:
+        """Whether a vote short of a quorum is the one by which we know that somebody honest began
+        or gave up this view."""
+        body = vote.body
+        if body.view != self.view or body.kind is VoteKind.FINALIZE:
+            return False
+        validators = self._context.validators
+        above = self.ballots.weight(body.view, body.kind) - validators.honest_stake
+        return 0 <= above < validators.members[vote.signer].stake
+
+    def _relays(self, body: VoteBody) -> bool:
+        """Whether we pass on the certificate that votes made here.
+
+        Everybody is sent every vote, so it helps those alone who missed some. Two say it: who led
+        the view, and who leads the next and needs followers. Resends say it again.
+        """
+        relays = {self.leader(body.view)}
+        if body.kind is not VoteKind.FINALIZE:
+            relays.add(self.leader(body.view + 1))
+        return self._context.own_index in relays
 
     def _hold(self, certificate: Certificate) -> None:
         if self.ballots.hold(certificate):

@@ -250,7 +250,28 @@ def test_giving_up_follows_a_third_of_the_stake_and_a_quorum_of_it_moves_on() ->
     bench.step(MessageReceived(OTHERS[1], vote(VoteKind.NULLIFY, None, OTHERS[1])))
     assert bench.votes(1) == [VoteKind.NULLIFY]
     assert bench.replica.view == 2
-    assert len(bench.said(Certificates)) == 1
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_a_certificate_is_passed_on_by_the_leaders_of_its_view_and_of_the_next(index: int) -> None:
+    bench = Bench(index)
+    for other in [other for other in range(4) if other != index][:2]:
+        bench.step(MessageReceived(other, vote(VoteKind.NULLIFY, None, other)))
+    assert bench.replica.view == 2
+    relays = index in {leader_of(1), leader_of(2)}
+    assert len(bench.said(Certificates)) == int(relays)
+
+
+def test_who_was_told_of_a_certificate_by_nobody_hears_it_with_the_resends() -> None:
+    bench = Bench(next(index for index in range(4) if index not in {leader_of(1), leader_of(2)}))
+    for other in [other for other in range(4) if other != bench.index][:2]:
+        bench.step(MessageReceived(other, vote(VoteKind.NULLIFY, None, other)))
+    assert bench.said(Certificates) == []
+    while not bench.said(Certificates):
+        assert bench.now_ms < NOW_MS + 2 * TIMING.heartbeat_ms
+        bench.step(Tick(), after_ms=bench.wake_at_ms() - bench.now_ms)
+    (passed,) = bench.said(Certificates)[0].items
+    assert (passed.body.kind, passed.body.view) == (VoteKind.NULLIFY, 1)
 
 
 def test_votes_in_anothers_name_or_with_a_bad_signature_do_not_count() -> None:
