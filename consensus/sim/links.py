@@ -2,8 +2,32 @@
 
 from collections.abc import Sequence
 from random import Random
+from typing import Protocol
 
+from consensus.messages import Message
 from consensus.sim.scenario import CALM_DELAY_MS_MAX, Scenario
+
+
+class Network(Protocol):
+    """What carries messages between machines. These are named by number."""
+
+    def arrivals(
+        self, sender: int, receiver: int, now_ms: int, message: Message, size_bytes: int
+    ) -> Sequence[int]:
+        """When copies of a message sent now arrive: usually one. `size_bytes` of its encoding."""
+        ...
+
+    def partition(self) -> None:
+        """Cut links at random."""
+        ...
+
+    def heal(self) -> None:
+        """Join all links."""
+        ...
+
+    def calm(self) -> None:
+        """The faults end."""
+        ...
 
 
 class Links:
@@ -21,8 +45,10 @@ class Links:
         self._cut: frozenset[tuple[int, int]] = frozenset()
         self._calm = False
 
-    def arrivals(self, sender: int, receiver: int, now_ms: int) -> Sequence[int]:
-        """When copies of a message sent now arrive: usually one."""
+    def arrivals(
+        self, sender: int, receiver: int, now_ms: int, message: Message, size_bytes: int
+    ) -> Sequence[int]:
+        """See `Network`; every message fares alike."""
         link = (sender, receiver)
         if self._calm:
             return (self._arrival(link, now_ms, CALM_DELAY_MS_MAX),)

@@ -98,6 +98,8 @@ class Scenario:
     """Mean time between two disks running full; 0 for none."""
     seal_every_ms: int = 300
     """Mean time between two batches of one validator; 0 for none."""
+    payload_bytes: int = 24
+    """Of one batch, about."""
     calm_at_ms: int = 2_500
     """From here on links, disks and clocks behave; Byzantine validators do not."""
     live_within_ms: int = 30_000

@@ -13,7 +13,7 @@ from consensus.sim.byzantine import Liar
 from consensus.sim.crypto import make_validators
 from consensus.sim.disk import Disk, PowerLost
 from consensus.sim.invariants import InvariantBroken, Invariants
-from consensus.sim.links import Links
+from consensus.sim.links import Links, Network
 from consensus.sim.machine import ATTESTATION, BAD_PAYLOAD, Machine
 from consensus.sim.scenario import Misdeed, Scenario
 from consensus.sim.trace import Trace
@@ -73,7 +73,10 @@ class Fate:
 class World:
     """Runs one scenario to its end."""
 
-    def __init__(self, scenario: Scenario, sink: TextIO | None = None) -> None:
+    def __init__(
+        self, scenario: Scenario, sink: TextIO | None = None, network: Network | None = None
+    ) -> None:
+        """`network` takes the place of the scenario's links."""
         self.scenario = scenario
         self.now_ms = START_MS
         self.messages = 0
@@ -112,7 +115,7 @@ class World:
             machine = self._make_machine(number, index)
             self.machines.append(machine)
             self._by_index[index].append(machine)
-        self._links = Links(scenario, len(indices), self._random)
+        self._links: Network = network or Links(scenario, len(indices), self._random)
         self._skew_ms = [self._draw_skew_ms() for _ in indices]
         self._busy_until_ms = [0] * len(indices)
         self._timers: list[int | None] = [None] * len(indices)
@@ -130,14 +133,15 @@ class World:
         leaves_ms = self.now_ms + sender.disk.stalled_ms
         self._trace.note(leaves_ms, machine, f"to {peer}", data, message)
         for target in self._by_index[peer]:
-            for at_ms in self._links.arrivals(machine, target.number, leaves_ms):
+            number = target.number
+            for at_ms in self._links.arrivals(machine, number, leaves_ms, message, len(data)):
                 event = received.get(sender.index)
                 if event is None:
                     event = received[sender.index] = MessageReceived(
                         sender.index, decode_message(data)
                     )
                 self.messages += 1
-                self._push(at_ms, target.number, _ANY_LIFE, event)
+                self._push(at_ms, number, _ANY_LIFE, event)
 
     def soon(self, machine: int, event: Event) -> None:
         """See `Surroundings`."""
@@ -392,7 +396,7 @@ class World:
     def _payload(self, index: int) -> bytes:
         random = self._random
         misdeeds = self.scenario.misdeeds(index)
-        junk = random.randbytes(24)
+        junk = random.randbytes(self.scenario.payload_bytes)
         if Misdeed.BAD_BATCH in misdeeds and random.random() < 0.2:
             return BAD_PAYLOAD + junk
         if random.random() >= ATTESTING_SHARE:

@@ -70,3 +70,18 @@ def test_mutants_are_listed_with_the_seed_that_catches_them() -> None:
     assert "a proof of lane" in row["violation"]
     missed = assay("mutants", "--only", "never-repeat", "--seeds", "1:2", "--json")
     assert missed.exit_code == (1 if json.loads(missed.stdout)["missed"] else 0)
+
+
+def test_a_wide_area_report_has_a_row_for_every_workload_and_names_its_source(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "wan.json"
+    short = ("--validators", "4", "--seconds", "1", "--idle-seconds", "1")
+    done = assay("wan", *short, "--output", str(path), "--json")
+    assert done.exit_code == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert json.loads(path.read_text()) == report
+    assert [row["workload"] for row in report["rows"]] == ["idle", "sparse", "load", "load"]
+    assert "ibm-cloud-docs" in report["assumptions"]["round_trip_source"]
+    refused = assay("wan", "--validators", "3")
+    assert (refused.exit_code, "allowed are 4 to 128" in refused.stderr) == (2, True)
