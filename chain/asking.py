@@ -102,7 +102,7 @@ async def price_ceiling(
     seats = parameters.committee_size
     if request.tier == transactions_pb2.TIER_CRITICAL:  # every verifier of the model is paid
         seats = max(seats, min(len(model.verifiers), COMMITTEE_MAX))
-    return tokens_price + seats * parameters.verification_price
+    return tokens_price + seats * parameters.seat_price(input_tokens, tokens)
 
 
 async def ask(

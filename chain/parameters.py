@@ -31,7 +31,9 @@ class Parameters:
     commit_grace_ms: U32 = 10_000
     """Least time the rest of a committee has once a quorum of it has committed."""
     reveal_within_ms: U32 = 30_000
-    unbonding_ms: U64 = 120_000
+    unbonding_ms: U64 = 600_000
+    """Longer than a job takes from its answer to the last word of its third round, so that nobody
+    leaves with what that word may cost."""
 
     fee_per_transaction: U64 = 10_000
     fee_per_operation: U64 = 1_000
@@ -60,12 +62,23 @@ class Parameters:
     slash_burn_bps: U16 = 5_000
     """Of what is slashed; the rest goes to the treasury, nothing to the requester."""
 
-    verification_price: U64 = 1_000_000
-    """Of one seat on the first committee of a job."""
+    verification_price: U64 = 200_000
+    """Of one seat on a job's committee, whatever the job."""
+    verification_token_price: U64 = 4_000
+    """Of one seat, for each input and output token: a verification reads them all once."""
+    verifier_stake_min: U64 = 30 * GRAIN_PER_ASY
+    """Who says that it verifies a model holds this; with less than half of it nobody is drawn."""
+    wrong_pass_slash: U64 = 300_000_000
+    """Of a seat that passed, or hid its word about, what two thirds then failed."""
     royalty_bps_max: U16 = 1_000
     treasury_bps: U16 = 300
     burn_bps: U16 = 200
     """Royalty, treasury and burn are shares of the tokens' price; the provider has the rest."""
+
+    def seat_price(self, input_tokens: int, output_tokens: int) -> int:
+        """Grain for one verification of a job with so many tokens."""
+        tokens = input_tokens + output_tokens
+        return self.verification_price + self.verification_token_price * tokens
 
     def __post_init__(self) -> None:
         for field in fields(self):

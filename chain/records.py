@@ -126,6 +126,8 @@ class CommitteeSeat(NamedTuple):
     scores: Scores | None
     reveal_digest: Hash | None
     """SHA-256 of the reveal's encoding, so that state stays small."""
+    voided: Verdict | None
+    """The word that its fingerprint voided; `verdict` is ABSTAIN then."""
 
 
 @quickly_replaced

@@ -42,6 +42,8 @@ Savepoint = tuple[int, int]
 
 ACCOUNT_BYTES = 32
 ID_BYTES = 32
+INDEX_BYTES = 2
+"""Of a validator."""
 SINGLE_KEY = b""
 """The key of a table that has one row."""
 ACCOUNTS_PER_CHUNK = 4096
@@ -88,10 +90,15 @@ class State:
         )
         self.jobs: RecordTable[Job] = RecordTable(TableNumber.JOBS, layout_of(Job), ID_BYTES, undo)
         self.verifiers: RecordTable[Verifier] = RecordTable(
-            TableNumber.VERIFIERS, layout_of(Verifier), ID_BYTES + 2, undo, group_bytes=ID_BYTES
+            TableNumber.VERIFIERS,
+            layout_of(Verifier),
+            ID_BYTES + INDEX_BYTES,
+            undo,
+            group_bytes=ID_BYTES,
+            with_suffixes=True,
         )
         self.validators: RecordTable[Validator] = RecordTable(
-            TableNumber.VALIDATORS, layout_of(Validator), 2, undo
+            TableNumber.VALIDATORS, layout_of(Validator), INDEX_BYTES, undo
         )
         self.parameters: RecordTable[Parameters] = RecordTable(
             TableNumber.PARAMETERS, layout_of(Parameters), 0, undo
@@ -105,7 +112,7 @@ class State:
         self.fingerprints: RecordTable[Fingerprint] = RecordTable(
             TableNumber.FINGERPRINTS,
             layout_of(Fingerprint),
-            ID_BYTES + 2,
+            ID_BYTES + INDEX_BYTES,
             undo,
             group_bytes=ID_BYTES,
         )

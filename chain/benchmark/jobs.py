@@ -149,6 +149,7 @@ class _Chain:
         for member in self.validators.members:
             self.send(
                 member.account,
+                pb.Stake(amount=self.parameters.verifier_stake_min),
                 pb.SetVerifier(model=MODEL, serving=True, engine_profile=PROFILE),
             )
         for provider in self._providers:

@@ -8,11 +8,11 @@ more, and the fees of its lane go to the treasury.
 
 from assay.v1 import transactions_pb2 as pb
 from chain.events import EventKind
-from chain.execution.scope import INDEX_BYTES, Scope
+from chain.execution.scope import Scope
 from chain.execution.transfers import take_slashed
 from chain.records import Conviction
 from chain.rejections import Rejection, RejectionReason
-from chain.state import ACCOUNT_BYTES, ID_BYTES
+from chain.state import ACCOUNT_BYTES, ID_BYTES, INDEX_BYTES
 from consensus.evidence import EVIDENCE_BYTES_MAX, Evidence, evidence_fault
 from consensus.wire import DecodeError, decode
 

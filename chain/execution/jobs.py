@@ -181,7 +181,9 @@ def open_job(scope: Scope, sender: bytes, request: Request, new_job: bytes) -> N
     check_fits(request, model.context_tokens)
     check_output_limit(scope, output_tokens, model)
     tier = _TIERS[request.tier]
-    _check_price(max_price, output_tokens, price_floors(scope, identity, request.provider, tier))
+    seat_price = scope.parameters.seat_price(0, output_tokens)
+    floors = price_floors(scope, identity, request.provider, tier)
+    _check_price(max_price, output_tokens, seat_price, floors)
     within_ms = _answer_within_ms(scope, request.answer_within_ms)
     scope.debit(sender, max_price)
     job = _NEW_JOB._replace(
@@ -345,14 +347,16 @@ def check_answers(result: Result, job: Job, model: Model) -> None:
         )
 
 
-def _check_price(max_price: int, output_tokens: int, floors: tuple[tuple[int, int], ...]) -> None:
+def _check_price(
+    max_price: int, output_tokens: int, seat_price: int, floors: tuple[tuple[int, int], ...]
+) -> None:
     """Refuse a price below what every open offer needs. Raises Rejection."""
     if not floors:
         raise Rejection(
             RejectionReason.NO_OFFER,
             "there is no open offer for this model, or none by the provider asked for",
         )
-    needed = min([price * output_tokens + verification for price, verification in floors])
+    needed = min([price * output_tokens + seats * seat_price for price, seats in floors])
     if max_price >= needed:
         return
     raise Rejection(

@@ -15,6 +15,7 @@ from chain.execution.lifecycle import MOVED_BY_BLOCKS, wants_block
 from chain.execution.outcome import BlockContext, BlockOutcome, LaneBatch, LedgerMeta
 from chain.execution.ruling import round_positions
 from chain.execution.scope import Scope
+from chain.execution.transfers import stake_needed
 from chain.leaves import PackedLeaves
 from chain.parameters import Parameters
 from chain.records import (
@@ -240,6 +241,11 @@ class Ledger:
             int.from_bytes(key[ID_BYTES:], "big"): verifier
             for key, verifier in self._state.verifiers.scan(model)
         }
+
+    def stake_needed(self, key: bytes, verifying: bool = False) -> int:
+        """Stake that the account's offers and announcements bind; with `verifying` as if it had
+        announced a model."""
+        return stake_needed(self._scope(self.height, self.timestamp_ms), key, verifying)
 
     def fingerprint_positions(self, job: bytes) -> tuple[int, ...]:
         """Output positions that the committee of the job's current round fingerprints.

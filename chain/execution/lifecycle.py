@@ -54,13 +54,14 @@ def available_offers(scope: Scope, job: Job) -> list[tuple[Taker, Offer]]:
     """Who could take the job now: free, affordable, not tried before, and with verifiers enough to
     judge what it answers."""
     offers, tried, output_tokens = scope.state.offers, job.tried, job.max_output_tokens
+    seat_price = scope.parameters.seat_price(0, output_tokens)
     found = []
     for taker in takers(scope, job.model, job.pinned_provider, job.tier):
         offer = offers.get(taker.offer_key)
         if (
             offer is not None
             and offer.open_jobs < offer.capacity
-            and offer.output_price * output_tokens + taker.verification_floor <= job.escrow
+            and offer.output_price * output_tokens + taker.seats * seat_price <= job.escrow
             and taker.provider not in tried
         ):
             found.append((taker, offer))
@@ -175,7 +176,7 @@ def draw_committee(scope: Scope, job_id: bytes, job: Job, late: bool) -> None:
 @lru_cache(maxsize=SEATS_KEPT)
 def _new_seat(validator: int, engine_profile: str, round_number: int) -> CommitteeSeat:
     """Of one who has said nothing yet."""
-    return CommitteeSeat(validator, engine_profile, round_number, None, None, None, None)
+    return CommitteeSeat(validator, engine_profile, round_number, None, None, None, None, None)
 
 
 def wants_block(scope: Scope, job: Job) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from assay.v1 import transactions_pb2 as pb
 from chain.events import EventKind
 from chain.execution import faults
-from chain.execution.scope import INDEX_BYTES, Scope, Taker
+from chain.execution.scope import Scope, Taker
 from chain.execution.transfers import stake_needed
 from chain.pairs import checked_pairs, thresholds_for, verifier_profiles
 from chain.records import (
@@ -19,12 +19,14 @@ from chain.records import (
     Verifier,
 )
 from chain.rejections import Rejection, RejectionReason
-from chain.state import ACCOUNT_BYTES, ID_BYTES
+from chain.state import ACCOUNT_BYTES, ID_BYTES, INDEX_BYTES
 
 CONTEXT_TOKENS_MAX = 1 << 24
 CAPACITY_MAX = 1 << 16
 OFFERS_MAX = 64
 """Of one provider, withdrawn ones included: each is looked at whenever its stake is."""
+DRAWN_STAKE_DIVISOR = 2
+"""Of `verifier_stake_min`: who loses a little is not out before it can stake anew."""
 
 
 def register_model(scope: Scope, sender: bytes, message: pb.RegisterModel) -> None:
@@ -99,13 +101,8 @@ def set_offer(scope: Scope, sender: bytes, message: pb.SetOffer) -> None:
         failed=before.failed if before else 0,
     )
     scope.put_new_offer(message.model, sender, offer)
-    needed = stake_needed(scope, sender)
-    if message.capacity > 0 and scope.account(sender).stake < needed:
-        raise Rejection(
-            RejectionReason.INSUFFICIENT_STAKE,
-            f"your open offers need a stake of {needed} grain, "
-            f"you have {scope.account(sender).stake}: stake more first",
-        )
+    if message.capacity > 0:
+        _check_stake(scope, sender, "your open offers need")
     scope.emit(EventKind.OFFER_SET, message.model, other=sender, amount=message.capacity)
 
 
@@ -136,6 +133,8 @@ def set_verifier(scope: Scope, sender: bytes, message: pb.SetVerifier) -> None:
         )
     record = Verifier(scope.height, message.engine_profile) if message.serving else None
     scope.put_verifier(key, record)
+    if message.serving:
+        _check_stake(scope, sender, "what you verify and offer needs")
     scope.emit(EventKind.VERIFIER_SET, message.model, other=sender, code=int(message.serving))
 
 
@@ -164,7 +163,7 @@ def takers(scope: Scope, model: bytes, pinned: bytes | None, tier: Tier) -> tupl
                 provider,
                 model + provider,
                 scope.stake_of(provider),
-                verification_floor(scope, offer, model, tier),
+                seats_to_pay(scope, offer, model, tier),
             )
             for provider, offer in live_offers(scope, model, pinned)
             if can_be_judged(scope, model, provider, offer)
@@ -175,25 +174,25 @@ def takers(scope: Scope, model: bytes, pinned: bytes | None, tier: Tier) -> tupl
 def price_floors(
     scope: Scope, model: bytes, pinned: bytes | None, tier: Tier
 ) -> tuple[tuple[int, int], ...]:
-    """(price of an output token, price of verification) of open offers, each pair once: with the
-    whole output, what a job may cost before its input is counted."""
+    """(price of an output token, seats to pay) of open offers, each pair once: with the whole
+    output, what a job may cost before its input is counted."""
     found = scope.notes.floors.get((model, pinned, tier))
     if found is None:
         floors = {
-            (offer.output_price, verification_floor(scope, offer, model, tier))
+            (offer.output_price, seats_to_pay(scope, offer, model, tier))
             for _, offer in live_offers(scope, model, pinned)
         }
         found = scope.notes.floors[model, pinned, tier] = tuple(sorted(floors))
     return found
 
 
-def verification_floor(scope: Scope, offer: Offer, model: bytes, tier: Tier) -> int:
-    """What the verification of a job by the offer may cost."""
+def seats_to_pay(scope: Scope, offer: Offer, model: bytes, tier: Tier) -> int:
+    """How many seats of its first round a job by the offer may have to pay."""
     seats = scope.parameters.committee_size
     if tier is Tier.CRITICAL:
         able = able_verifiers(scope, model, offer.engine_profile)
         seats = max(seats, min(able, COMMITTEE_MAX))
-    return scope.parameters.verification_price * seats
+    return seats
 
 
 def able_verifiers(scope: Scope, model: bytes, profile: str) -> int:
@@ -248,11 +247,23 @@ def can_be_judged(scope: Scope, model: bytes, provider: bytes, offer: Offer) -> 
 def _auditors(
     scope: Scope, model: bytes, provider: bytes | None, operator: int
 ) -> Iterator[tuple[int, Verifier]]:
-    """(validator, its announcement) of all that are neither the provider nor its operator."""
+    """(validator, its announcement) of all that are neither the provider nor its operator, and
+    have something to lose."""
+    stake_min = scope.parameters.verifier_stake_min // DRAWN_STAKE_DIVISOR
     for key, verifier in scope.state.verifiers.scan(model):
         index = int.from_bytes(key[ID_BYTES:], "big")
-        if index != operator and scope.validators.members[index].account != provider:
+        account = scope.validators.members[index].account
+        if index != operator and account != provider and scope.stake_of(account) >= stake_min:
             yield index, verifier
+
+
+def _check_stake(scope: Scope, sender: bytes, what: str) -> None:
+    needed, stake = stake_needed(scope, sender), scope.stake_of(sender)
+    if stake < needed:
+        raise Rejection(
+            RejectionReason.INSUFFICIENT_STAKE,
+            f"{what} a stake of {needed} grain, you have {stake}: stake more first",
+        )
 
 
 def _check_verifiable(

@@ -9,12 +9,12 @@ deadline.
 from functools import lru_cache
 
 from chain.execution.market import eligible_verifiers, seats_to_draw
-from chain.execution.scope import INDEX_BYTES, Scope
+from chain.execution.scope import Scope
 from chain.execution.settlement import refund, reject, settle
 from chain.pairs import judged_by
 from chain.records import CommitteeSeat, Fingerprint, Job, JobStatus
 from chain.rejections import Rejection, RejectionReason
-from chain.state import ID_BYTES
+from chain.state import ID_BYTES, INDEX_BYTES
 from consensus.values import (
     AttestationKind,
     JobCommit,
@@ -196,7 +196,9 @@ def _without_outliers(scope: Scope, job_id: bytes, job: Job) -> Job:
     if not voided:
         return job
     seats = tuple(
-        seat._replace(verdict=Verdict.ABSTAIN) if seat.validator in voided else seat
+        seat._replace(verdict=Verdict.ABSTAIN, voided=seat.verdict)
+        if seat.validator in voided
+        else seat
         for seat in job.committee
     )
     return job._replace(committee=seats)

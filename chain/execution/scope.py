@@ -20,14 +20,12 @@ from chain.records import (
     Verifier,
 )
 from chain.rejections import Rejection, RejectionReason
-from chain.state import SINGLE_KEY, Savepoint, State
+from chain.state import INDEX_BYTES, SINGLE_KEY, Savepoint, State
 from consensus.values import ValidatorSet
 from ext.transfers import RunOutput
 
 NO_ACCOUNT = Account(balance=0, stake=0, unbonding=0, unbonding_until_ms=0)
 _NOTHING = (0, 0, 0, 0)
-INDEX_BYTES = 2
-"""Of a validator in a key."""
 
 
 class Output(Protocol):
@@ -63,8 +61,8 @@ class Taker(NamedTuple):
     provider: bytes
     offer_key: bytes
     stake: int
-    verification_floor: int
-    """Of a job of the tier that was asked for."""
+    seats: int
+    """That a job of the tier asked for must be able to pay."""
 
 
 @dataclass(slots=True)

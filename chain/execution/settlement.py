@@ -1,22 +1,25 @@
 """How a job ends: paid, rejected or refunded. After this it holds no escrow.
 
 VERIFIED. price = min(escrow, input and output tokens at the offer's prices + verification), where
-verification is `verification_price` for each seat of the first round. The verifiers' pot is
-min(price, verification), in equal parts for all seats; the part of a seat that earned nothing,
-and what division leaves, goes to the treasury. Of the rest, royalty, treasury and burn take their
+verification is a seat's price, by the job's tokens, for each seat of the first round. The
+verifiers' pot is min(price, verification), and what is taken from those who asked for a larger
+committee in vain, in equal parts for all seats; the part of a seat that earned nothing, and what
+division leaves, goes to the treasury. Of the rest, royalty, treasury and burn take their
 shares rounded down, and the provider has what remains. The requester gets back escrow - price.
 Every grain of the escrow goes to exactly one place.
 
-REJECTED. The requester gets the whole escrow. The verification, `verification_price` for each seat
-of all rounds, is paid out of the provider's collateral, as far as it reaches, and with two thirds
-saying FAIL a share of what is left is slashed.
+REJECTED. The requester gets the whole escrow. The verification, a seat's price for each seat of all
+rounds, is paid out of the provider's collateral, as far as it reaches, and with two thirds saying
+FAIL a share of what is left is slashed, and whoever said PASS.
 
 REFUNDED. The requester gets the whole escrow; nobody else is paid or blamed.
 
-A seat earns if its verdict was revealed, in tolerance, and the one that prevailed.
+A seat earns if its verdict was revealed, in tolerance, and the one that prevailed. However the job
+ends, a seat that was idle is fined (`collateral`).
 """
 
 from chain.execution import sessions
+from chain.execution.collateral import charge_askers, fine_idle, seat_price, slash_wrong_passes
 from chain.execution.scope import Scope
 from chain.execution.transfers import slash, take_collateral
 from chain.pairs import judged_by
@@ -62,7 +65,7 @@ def settle(scope: Scope, job_id: bytes, job: Job) -> None:
     burned = rest * scope.parameters.burn_bps // BASIS_POINTS
     payments = Payments(scope)
     payments.pay(provider, rest - royalty - to_treasury - burned)
-    pay_verifiers(scope, job, pot, Verdict.PASS, payments)
+    pay_verifiers(scope, job, pot + charge_askers(scope, job), Verdict.PASS, payments)
     payments.pay(model.owner, royalty)
     payments.pay(scope.treasury, to_treasury)
     scope.burn(burned)
@@ -78,11 +81,12 @@ def reject(scope: Scope, job_id: bytes, job: Job, with_slash: bool) -> None:
     payments = Payments(scope)
     payments.pay(job.requester, job.escrow)
     # Every seat of every round has worked because of this provider.
-    cost = len(job.committee) * scope.parameters.verification_price
+    cost = len(job.committee) * seat_price(scope, job)
     pot = take_collateral(scope, provider, cost)
     pay_verifiers(scope, job, pot, Verdict.FAIL, payments)
     if with_slash:
         payments.note(scope.treasury, slash(scope, provider, job_id))
+        payments.note(scope.treasury, slash_wrong_passes(scope, job_id, job))
     offer = scope.offer(job.model, provider)
     scope.put_offer(job.model, provider, offer._replace(failed=offer.failed + 1))
     _finish(scope, job_id, job, JobStatus.REJECTED, payments, job.escrow)
@@ -96,9 +100,9 @@ def refund(scope: Scope, job_id: bytes, job: Job) -> None:
 
 
 def verification_cost(scope: Scope, job: Job) -> int:
-    """Of a verified job: the price of the first round's seats; later rounds share the same pot."""
+    """Of a verified job: the price of the first round's seats."""
     first_round = sum(seat.round == 0 for seat in job.committee)
-    return first_round * scope.parameters.verification_price
+    return first_round * seat_price(scope, job)
 
 
 def pay_verifiers(
@@ -120,6 +124,7 @@ def _finish(
 ) -> None:
     """`returned` of the escrow went back to the requester."""
     sessions.give_back(scope, job_id, returned)
+    payments.note(scope.treasury, fine_idle(scope, job_id, job))
     final = job._replace(status=status, escrow=0, final_height=scope.height)
     scope.put_job(job_id, final, before=job.status)
     model = scope.model(job.model)

@@ -6,7 +6,7 @@ from chain.execution import refusals
 from chain.execution.scope import Scope
 from chain.parameters import BASIS_POINTS
 from chain.rejections import Rejection, RejectionReason
-from chain.state import ACCOUNT_BYTES
+from chain.state import ACCOUNT_BYTES, INDEX_BYTES
 
 
 def transfer(scope: Scope, sender: bytes, message: pb.Transfer) -> None:
@@ -39,8 +39,9 @@ def unstake(scope: Scope, sender: bytes, message: pb.Unstake) -> None:
     if account.stake < message.amount + needed:
         raise Rejection(
             RejectionReason.INSUFFICIENT_STAKE,
-            f"the stake is {account.stake} grain and open offers need {needed}: "
-            f"{message.amount} cannot leave; withdraw offers (capacity 0) first",
+            f"the stake is {account.stake} grain, open offers and verifying need {needed}: "
+            f"{message.amount} cannot leave; withdraw offers (capacity 0), and say that you no "
+            "longer verify, first",
         )
     unbonding = account._replace(
         stake=account.stake - message.amount,
@@ -51,11 +52,16 @@ def unstake(scope: Scope, sender: bytes, message: pb.Unstake) -> None:
     scope.emit(EventKind.UNSTAKED, sender, amount=message.amount)
 
 
-def stake_needed(scope: Scope, provider: bytes) -> int:
-    """What the provider's open offers bind, over all models."""
-    offers = scope.state.offers.ending(provider)
-    count = sum(offer.capacity > 0 for _, offer in offers)
-    return count * scope.parameters.stake_min_per_offer
+def stake_needed(scope: Scope, account: bytes, verifying: bool = False) -> int:
+    """What the account's open offers bind, over all models, and its word that it verifies; with
+    `verifying` as if it had given that."""
+    offers = scope.state.offers.ending(account)
+    needed = sum(offer.capacity > 0 for _, offer in offers) * scope.parameters.stake_min_per_offer
+    index = scope.validators.by_account.get(account)
+    if index is None:
+        return needed
+    verifies = verifying or any(scope.state.verifiers.ending(index.to_bytes(INDEX_BYTES, "big")))
+    return needed + verifies * scope.parameters.verifier_stake_min
 
 
 def release_unbonded(scope: Scope, key: bytes) -> None:
@@ -94,10 +100,18 @@ def slash(scope: Scope, provider: bytes, job: bytes) -> int:
     Returns the treasury's part. The requester gets none of it: nobody who may bribe a
     committee should gain by a FAIL.
     """
-    taken, to_treasury = take_slashed(scope, provider, scope.parameters.slash_bps)
+    account = scope.account(provider)
+    due = (account.stake + account.unbonding) * scope.parameters.slash_bps // BASIS_POINTS
+    return forfeit(scope, provider, job, due)
+
+
+def forfeit(scope: Scope, key: bytes, job: bytes, amount: int) -> int:
+    """Take up to `amount` of an account's collateral for good: part burned, the rest to the
+    treasury, whose part is returned."""
+    taken, to_treasury = burn_part(scope, take_collateral(scope, key, amount))
     if taken:
         scope.credit(scope.treasury, to_treasury)
-        scope.emit(EventKind.SLASHED, provider, other=job, amount=taken)
+        scope.emit(EventKind.SLASHED, key, other=job, amount=taken)
     return to_treasury
 
 
@@ -108,7 +122,11 @@ def take_slashed(scope: Scope, key: bytes, share_bps: int) -> tuple[int, int]:
     """
     account = scope.account(key)
     due = (account.stake + account.unbonding) * share_bps // BASIS_POINTS
-    taken = take_collateral(scope, key, due)
+    return burn_part(scope, take_collateral(scope, key, due))
+
+
+def burn_part(scope: Scope, taken: int) -> tuple[int, int]:
+    """Burn the governed part of what was slashed: (taken, what the treasury is owed of it)."""
     burned = taken * scope.parameters.slash_burn_bps // BASIS_POINTS
     scope.burn(burned)
     return taken, taken - burned

@@ -187,6 +187,7 @@ class Market:
             pairs=[pair],
         )
         self._send(self.owner, model)
+        self._stake_up()
         serving = pb.SetVerifier(model=MODEL, serving=True, engine_profile=PROFILE)
         for agent in self.verifiers.values():
             self._send(agent.account, serving)
@@ -198,7 +199,6 @@ class Market:
             operator=GATEWAY,
             engine_profile=PROFILE,
         )
-        self._stake_up()
         for account in self.providers:
             self._send(account, offer)
         if self.scenario.traps_ppm:
@@ -210,10 +210,13 @@ class Market:
             self._block()
 
     def _stake_up(self) -> None:
-        """Providers hold what an offer needs and no more: the least there is to slash."""
-        needed = self.ledger.parameters.stake_min_per_offer
+        """Everybody holds what it needs and no more: the least there is to slash."""
+        parameters = self.ledger.parameters
         trappers = [self.trapper] if self.scenario.traps_ppm else []
-        for account in (*self.providers, *trappers):
+        needs = dict.fromkeys((*self.providers, *trappers), parameters.stake_min_per_offer)
+        verifiers = [agent.account for agent in self.verifiers.values()]
+        needs |= dict.fromkeys(verifiers, parameters.verifier_stake_min)
+        for account, needed in needs.items():
             missing = needed - self.ledger.account(account).stake
             if missing > 0:
                 self._send(account, pb.Stake(amount=missing))
@@ -248,12 +251,12 @@ class Market:
         if not count:
             return
         work, parameters = self.scenario.work, self.ledger.parameters
-        verification = parameters.verification_price * parameters.committee_size
+        seat = parameters.seat_price(work.input_tokens, work.output_tokens)
         request = pb.RequestInference(
             model=MODEL,
             input=inference.InferenceInput(text="Why is the sky blue?"),
             sampling=inference.Sampling(max_output_tokens=work.output_tokens),
-            max_price=work.price * price_factor + verification,
+            max_price=work.price * price_factor + seat * parameters.committee_size,
             provider=pinned,
         )
         transaction = self._send(sender, *[request] * count)

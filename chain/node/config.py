@@ -54,12 +54,13 @@ class ProviderSettings(_Section):
     enabled: bool = True
     model: str = ""
     """Model id in hex; empty takes the runtime's first registered model."""
-    input_price: int = Field(default=10, ge=0)
+    input_price: int = Field(default=1_000, ge=0)
     """Grain for one input token."""
-    output_price: int = Field(default=100, ge=0)
+    output_price: int = Field(default=10_000, ge=0)
+    """Less than some 3,000 does not pay for the transaction that carries a short answer."""
     capacity: int = Field(default=4, ge=1, le=1024)
     stake: int = Field(default=1_000_000_000_000, ge=0)
-    """Grain the node keeps staked behind the offer."""
+    """Grain the node keeps staked behind the offer; what verifying needs comes on top."""
 
 
 class StorageSettings(_Section):

@@ -82,12 +82,26 @@ class Duties:
         announcements: list[transactions_pb2.Op] = []
         for identity, model, profile in registered if self._config.verifier else ():
             announcements += self._announcement(ledger, identity, model, profile)
+        bond = self._bond_lacking(ledger, registered)
+        if bond:
+            announcements.insert(0, _stake(bond))
         settings = self._config.provider
         offers: list[transactions_pb2.Op] = []
         offered = [item for item in registered if settings.model in ("", item[0].hex())][:1]
         for identity, model, profile in offered if settings.enabled else ():
-            offers += self._offer(ledger, identity, model, profile)
+            offers += self._offer(ledger, identity, model, profile, bond)
         return [operations for operations in (announcements, offers) if operations]
+
+    def _bond_lacking(self, ledger: Ledger, registered: list[tuple[bytes, Model, str]]) -> int:
+        """Stake without which this validator is not, or soon no longer, drawn as a verifier."""
+        verifies = self._config.verifier and any(
+            profile in verifier_profiles(model) for _, model, profile in registered
+        )
+        if not verifies:
+            return 0
+        account = self._account.public_key
+        needed = ledger.stake_needed(account, verifying=True)
+        return max(0, needed - ledger.account(account).stake)
 
     def _announcement(
         self, ledger: Ledger, identity: bytes, model: Model, profile: str
@@ -113,8 +127,9 @@ class Duties:
             )
 
     def _offer(
-        self, ledger: Ledger, identity: bytes, model: Model, profile: str
+        self, ledger: Ledger, identity: bytes, model: Model, profile: str, bond: int
     ) -> list[transactions_pb2.Op]:
+        """`bond` is what is about to be staked for verifying."""
         settings = self._config.provider
         before = ledger.offer(identity, self._account.public_key)
         able = bool(verifier_profiles(model, profile))
@@ -131,9 +146,12 @@ class Duties:
             engine_profile=profile,
         )
         operations: list[transactions_pb2.Op] = []
-        lacking = settings.stake - ledger.account(self._account.public_key).stake
+        wanted_stake = settings.stake
+        if self._config.verifier:
+            wanted_stake += ledger.parameters.verifier_stake_min
+        lacking = wanted_stake - ledger.account(self._account.public_key).stake - bond
         if lacking > 0:
-            operations.append(transactions_pb2.Op(stake=transactions_pb2.Stake(amount=lacking)))
+            operations.append(_stake(lacking))
         if before is None or (
             *(before.input_price, before.output_price, before.capacity),
             *(before.operator, before.engine_profile),
@@ -143,3 +161,7 @@ class Duties:
         ):
             operations.append(transactions_pb2.Op(set_offer=wanted))
         return operations
+
+
+def _stake(amount: int) -> transactions_pb2.Op:
+    return transactions_pb2.Op(stake=transactions_pb2.Stake(amount=amount))

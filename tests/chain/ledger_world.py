@@ -5,7 +5,7 @@ Transactions here are unsigned bodies: signatures are the business of `check_sig
 node.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
@@ -44,6 +44,10 @@ MAX_FEE = 10**9
 START_MS = 1_000_000
 FUNDS = 10_000 * GRAIN_PER_ASY
 MAX_PRICE = 10 * GRAIN_PER_ASY
+SEAT_PRICE = Parameters().seat_price(6, 8)
+"""Of a job with `a_result`."""
+BOND = pb.Stake(amount=Parameters().verifier_stake_min)
+"""What a validator needs before it says that it verifies."""
 
 
 def account(name: str) -> bytes:
@@ -58,13 +62,14 @@ PASS_ALL = (PASS,) * 3
 PROVIDERS = tuple(account(f"provider {index}") for index in range(3))
 
 
-def validator_set(count: int) -> ValidatorSet:
+def validator_set(count: int, accounts: Mapping[int, bytes] | None = None) -> ValidatorSet:
+    """`accounts` are those of some, by index."""
     members = tuple(
         Validator(
             index=index,
             signing_key=key(f"signing {index}").public_key,
             vrf_key=account(f"vrf {index}"),
-            account=account(f"validator {index}"),
+            account=(accounts or {}).get(index, account(f"validator {index}")),
             stake=100 + index,
         )
         for index in range(count)
@@ -203,9 +208,11 @@ class World:
     attestations: dict[int, list[bytes]] = field(default_factory=dict)
     reveals: dict[tuple[bytes, int, int], JobReveal] = field(default_factory=dict)
     salt: int = 0
+    accounts: Mapping[int, bytes] = field(default_factory=dict)
+    """Of validators, where a test needs its own."""
 
     def __post_init__(self) -> None:
-        self.set = validator_set(self.validators)
+        self.set = validator_set(self.validators, self.accounts)
         people = (ALICE, OWNER, *PROVIDERS, *(member.account for member in self.set.members))
         self.ledger = Ledger.from_genesis(
             CHAIN, self.parameters, self.set, dict.fromkeys(people, FUNDS), TREASURY, START_MS
@@ -262,7 +269,7 @@ class World:
         """
         self.send(OWNER, a_registration(*pairs))
         for index, member in enumerate(self.set.members):
-            self.send(member.account, serving(profiles[index % len(profiles)]))
+            self.send(member.account, BOND, serving(profiles[index % len(profiles)]))
         for index, provider in enumerate(providers):
             stake = pb.Stake(amount=self.parameters.stake_min_per_offer)
             self.send(provider, stake, an_offer(profile=profiles[index % len(profiles)]))

@@ -342,7 +342,10 @@ REFUSALS: list[Refusal] = [
     (lambda: (ALICE, changed(a_request(), tier=7)), RejectionReason.MALFORMED),
     (lambda: (ALICE, a_request(provider=b"short")), RejectionReason.BAD_ADDRESS),
     (lambda: (ALICE, a_request(provider=BOB)), RejectionReason.NO_OFFER),
-    (lambda: (ALICE, a_request(max_price=3_031_999)), RejectionReason.PRICE_TOO_LOW),
+    (
+        lambda: (ALICE, a_request(max_price=32_000 + 3 * Parameters().seat_price(0, 16) - 1)),
+        RejectionReason.PRICE_TOO_LOW,
+    ),
     (lambda: (ALICE, a_request(max_price=2 * FUNDS)), RejectionReason.INSUFFICIENT_BALANCE),
 ]
 

@@ -17,6 +17,7 @@ from chain.pairs import pair_record
 from chain.parameters import Parameters
 from chain.records import Job, JobStatus, VerdictRecord
 from chain.state import Row, TableNumber
+from consensus.blame import asked_in_vain, idle
 from consensus.values import JobReveal, Verdict
 from consensus.verdicts import judge
 from consensus.wire import encode
@@ -28,6 +29,7 @@ from tests.chain.ledger_world import (
     MODEL,
     OWNER,
     PROVIDERS,
+    TREASURY,
     World,
     a_pair,
     a_request,
@@ -51,7 +53,7 @@ PAIRS = (
 """Nobody can verify what `other` says; `fast` can't verify what `exact` says."""
 PAIRS_BY_PROFILES = {(pair.provider_profile, pair.verifier_profile): pair for pair in PAIRS}
 AMOUNTS = st.sampled_from([0, 1, 10**9, STAKE, 10**13, (1 << 64) - 1])
-PRICES = st.sampled_from([3_000_000, 3_032_000, 10**7, 10**10])
+PRICES = st.sampled_from([3_000_000, 32_000 + 3 * Parameters().seat_price(0, 16), 10**7, 10**10])
 
 
 @dataclass(frozen=True)
@@ -221,10 +223,14 @@ class Checked:
             event(f"{kinds} profiles of verifiers")
             event(f"{job.status.name} in round {job.round}, escalated {job.escalated}")
             assert receipt.status is job.status
+            price = self.world.parameters.seat_price(job.input_tokens, job.output_tokens)
+            fines = len(idle(job.committee)) * price
+            to_treasury = sum(p.amount for p in receipt.payments if p.account == TREASURY)
             if job.status is JobStatus.REFUNDED:
-                assert paid == job.max_price
+                assert paid - to_treasury == job.max_price
+                assert to_treasury <= fines
             elif job.status is JobStatus.VERIFIED:
-                assert paid <= job.max_price
+                assert paid <= job.max_price + fines + asked_in_vain(job.committee)[1] * price
 
     def check_word(self, job: Job, word: VerdictRecord) -> None:
         """The receipt says by what the scores were judged, and judging them gives the verdict."""

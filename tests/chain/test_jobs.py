@@ -20,6 +20,7 @@ from tests.chain.ledger_world import (
     PASS,
     PROFILE,
     PROVIDERS,
+    SEAT_PRICE,
     TREASURY,
     World,
     a_request,
@@ -81,15 +82,15 @@ def test_a_unanimous_committee_verifies_and_everybody_is_paid_to_the_grain() -> 
     receipt = receipt_for(outcome, job)
     assert receipt.status is JobStatus.VERIFIED
     assert [verdict.validator for verdict in receipt.verdicts] == list(seats)
-    # 6 input tokens at 1,000 grain, 8 output tokens at 2,000, three seats at 1,000,000.
-    tokens_price, pot = 22_000, 3_000_000
+    # 6 input tokens at 1,000 grain, 8 output tokens at 2,000, three seats.
+    tokens_price, pot = 22_000, 3 * SEAT_PRICE
     royalty, to_treasury, burned = 1_100, 660, 440
     paid = {payment.account: payment.amount for payment in receipt.payments}
     assert paid[PROVIDERS[0]] == tokens_price - royalty - to_treasury - burned
     assert paid[OWNER] == royalty
     assert paid[TREASURY] == to_treasury
     assert paid[ALICE] == MAX_PRICE - tokens_price - pot
-    assert [paid[world.set.members[seat].account] for seat in seats] == [1_000_000] * 3
+    assert [paid[world.set.members[seat].account] for seat in seats] == [SEAT_PRICE] * 3
     assert sum(paid.values()) + burned == MAX_PRICE
     assert balance(world, ALICE) == before[ALICE] - spent_on_fees - tokens_price - pot
     assert balance(world, PROVIDERS[0]) == before[PROVIDERS[0]] + paid[PROVIDERS[0]] - provider_fee
@@ -101,11 +102,11 @@ def test_a_unanimous_committee_verifies_and_everybody_is_paid_to_the_grain() -> 
 def test_the_price_never_exceeds_the_escrow() -> None:
     world = World()
     world.open_market()
-    floor = 16 * 2_000 + 3 * world.parameters.verification_price
+    floor = 16 * 2_000 + 3 * world.parameters.seat_price(0, 16)
     job = world.request(a_request(max_price=floor))
     world.block()
     result = a_result()
-    result.input_tokens = 500
+    result.input_tokens = 9
     world.answer(job, result)
     world.seat_committee(job)
     for seat in world.seats(job):
@@ -117,13 +118,13 @@ def test_the_price_never_exceeds_the_escrow() -> None:
     assert receipt.status is JobStatus.VERIFIED
     paid = {payment.account: payment.amount for payment in receipt.payments}
     assert ALICE not in paid
-    assert sum(paid.values()) == floor - 32_000 * world.parameters.burn_bps // 10_000
+    assert sum(paid.values()) == floor - 20_000 * world.parameters.burn_bps // 10_000
 
 
 def test_an_offer_dearer_than_the_escrow_is_not_drawn() -> None:
     world = World()
     world.open_market()
-    floor = 16 * 2_000 + 3 * world.parameters.verification_price
+    floor = 16 * 2_000 + 3 * world.parameters.seat_price(0, 16)
     job_transaction = world.send(ALICE, a_request(max_price=floor))
     world.send(PROVIDERS[0], an_offer(price=50_000))
     assert receipt_of(world.block(), job_transaction).accepted
@@ -264,7 +265,7 @@ def test_jobs_go_by_stake_free_capacity_price_and_record() -> None:
 
     def weights(*offers: Offer) -> list[int]:
         named = [
-            (Taker(provider, MODEL + provider, scope.stake_of(provider), 0), offer)
+            (Taker(provider, MODEL + provider, scope.stake_of(provider), 3), offer)
             for provider, offer in zip(PROVIDERS, offers, strict=False)
         ]
         return assignment_weights(scope, named)

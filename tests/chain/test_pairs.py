@@ -22,6 +22,7 @@ from consensus.values import Verdict
 from consensus.wire import decode, encode
 from tests.chain.ledger_world import (
     ALICE,
+    BOND,
     FAIL,
     MODEL,
     OWNER,
@@ -163,13 +164,13 @@ def test_an_offer_needs_a_verifier_of_its_pair_as_soon_as_there_are_others_at_al
     assert world.do(PROVIDERS[0], stake, an_offer(profile=EXACT)).accepted
     operator, other, third = (member.account for member in world.set.members[:3])
     # Its operator and its own validator never judge it, so they say nothing about who will.
-    assert world.do(operator, serving(FAST)).accepted
+    assert world.do(operator, BOND, serving(FAST)).accepted
     assert world.do(PROVIDERS[0], an_offer(profile=EXACT, price=5)).accepted
-    assert world.do(other, serving(FAST)).accepted
+    assert world.do(other, BOND, serving(FAST)).accepted
     assert "profiles of verifiers are fast;" in detail_of(
         world, PROVIDERS[0], an_offer(profile=EXACT)
     )
-    assert world.do(third, serving(EXACT)).accepted
+    assert world.do(third, BOND, serving(EXACT)).accepted
     assert world.do(PROVIDERS[0], an_offer(profile=EXACT, price=7)).accepted
 
 
@@ -188,7 +189,7 @@ def test_a_verifier_whose_profile_the_model_does_not_know_is_refused() -> None:
     assert said == (
         "no calibrated pair: this model can be verified with exact, your runtime has 'fast'"
     )
-    assert world.do(validator, serving(EXACT)).accepted
+    assert world.do(validator, BOND, serving(EXACT)).accepted
 
 
 def test_another_profile_makes_a_verifier_wait_before_it_is_drawn_again() -> None:
@@ -223,7 +224,7 @@ def test_whatever_pairs_a_model_has_a_job_is_judged_by_those_alone(
     world.do(OWNER, a_registration(*(a_pair(*place) for place in sorted(known))))
     announced = {}
     for index, profile in enumerate(running):
-        accepted = world.do(world.set.members[index].account, serving(profile)).accepted
+        accepted = world.do(world.set.members[index].account, BOND, serving(profile)).accepted
         assert accepted == any(verifier == profile for _, verifier in known)
         if accepted:
             announced[index] = profile
@@ -267,7 +268,7 @@ def test_a_critical_job_is_priced_by_those_who_can_be_drawn_for_it() -> None:
     world = World(validators=9)
     world.open_market(pairs=PAIRS, profiles=[EXACT, FAST])
     able = 5  # of profile exact, the operator counted
-    floor = 16 * 2_000 + able * world.parameters.verification_price
+    floor = 16 * 2_000 + able * world.parameters.seat_price(0, 16)
     critical = a_request(tier=pb.TIER_CRITICAL, max_price=floor - 1)
     assert world.do(ALICE, critical).reason == RejectionReason.PRICE_TOO_LOW
     assert world.do(ALICE, a_request(tier=pb.TIER_CRITICAL, max_price=floor)).accepted
@@ -374,7 +375,7 @@ def test_an_offer_that_too_few_can_judge_gets_no_job() -> None:
     world.do(OWNER, a_registration(a_pair("A", "A"), a_pair("B", "B")))
     members = world.set.members
     for member in members:
-        world.do(member.account, serving("B" if member is members[-1] else "A"))
+        world.do(member.account, BOND, serving("B" if member is members[-1] else "A"))
     stake = pb.Stake(amount=world.parameters.stake_min_per_offer)
     good, lonely = PROVIDERS[:2]
     assert world.do(good, stake, an_offer(profile="A", capacity=50)).accepted

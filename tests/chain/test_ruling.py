@@ -18,6 +18,7 @@ from tests.chain.ledger_world import (
     MODEL,
     PASS,
     PROVIDERS,
+    SEAT_PRICE,
     TREASURY,
     World,
     a_request,
@@ -45,8 +46,8 @@ def test_a_unanimous_fail_refunds_slashes_and_pays_the_verifiers_from_the_stake(
     assert receipt.status is JobStatus.REJECTED
     assert balance(world, ALICE) == alice - fee
     paid = {payment.account: payment.amount for payment in receipt.payments}
-    assert [paid[world.set.members[seat].account] for seat in (1, 2, 3)] == [1_000_000] * 3
-    left = stake - 3_000_000
+    assert [paid[world.set.members[seat].account] for seat in (1, 2, 3)] == [SEAT_PRICE] * 3
+    left = stake - 3 * SEAT_PRICE
     assert world.ledger.account(PROVIDERS[0]).stake == left - left // 10
     assert offer_of(world, PROVIDERS[0]).failed == 1
     assert total_value(world.ledger) == world.ledger.supply().issued
@@ -86,7 +87,7 @@ def test_a_majority_below_two_thirds_rejects_without_a_slash() -> None:
     world.vote(job, [PASS, FAIL, PASS])
     receipt = receipt_for(world.vote(job, [FAIL, FAIL, FAIL, PASS]), job)
     assert receipt.status is JobStatus.REJECTED
-    assert world.ledger.account(PROVIDERS[0]).stake == stake - 7_000_000  # seven seats
+    assert world.ledger.account(PROVIDERS[0]).stake == stake - 7 * SEAT_PRICE  # seven seats
 
 
 def test_a_tie_refunds_and_blames_nobody() -> None:
@@ -104,7 +105,7 @@ def test_one_abstention_leaves_a_quorum_that_verifies_and_its_share_goes_to_the_
     receipt = receipt_for(world.vote(job, [PASS, ABSTAIN, PASS]), job)
     assert receipt.status is JobStatus.VERIFIED
     paid = {payment.account: payment.amount for payment in receipt.payments}
-    assert paid[TREASURY] == 1_000_000 + 660
+    assert paid[TREASURY] == SEAT_PRICE + 660
 
 
 def test_one_dead_verifier_delays_a_job_but_does_not_stop_it() -> None:
@@ -297,7 +298,7 @@ def test_unstaking_below_what_a_job_may_cost_is_still_slashable() -> None:
     amount = world.parameters.stake_min_per_offer
     assert world.do(PROVIDERS[0], pb.Unstake(amount=amount)).accepted
     world.vote(job, [FAIL, FAIL, FAIL])
-    left = amount - 3_000_000
+    left = amount - 3 * SEAT_PRICE
     assert world.ledger.account(PROVIDERS[0]).unbonding == left - left // 10
     assert balance(world, PROVIDERS[0]) < FUNDS - amount
 

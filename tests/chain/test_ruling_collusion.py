@@ -9,6 +9,7 @@ from tests.chain.ledger_world import (
     FAIL,
     PASS,
     PROVIDERS,
+    SEAT_PRICE,
     World,
     receipt_for,
     total_value,
@@ -71,7 +72,7 @@ def test_every_seat_of_every_round_is_paid_in_full_by_a_provider_that_is_rejecte
     world, receipt = rejected_after_escalation()
     assert receipt.status is JobStatus.REJECTED
     paid = {payment.account: payment.amount for payment in receipt.payments}
-    price = world.parameters.verification_price
+    price = SEAT_PRICE
     members = [member.account for member in world.set.members[1:]]
     assert [paid[account] for account in members] == [price] * len(members)
     stake = world.parameters.stake_min_per_offer - len(members) * price

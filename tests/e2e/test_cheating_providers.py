@@ -167,7 +167,8 @@ async def test_a_cheat_is_rejected_slashed_and_its_victim_refunded(
     assert {word.verdict for word in ruled.verdicts} == {Verdict.FAIL}
     await check_refunded(client, requester, balance, answer)
     parameters = network.genesis.parameters
-    judging = len(ruled.verdicts) * parameters.verification_price
+    seat_price = parameters.seat_price(ruled.input_tokens, ruled.output_tokens)
+    judging = len(ruled.verdicts) * seat_price
     slashed = (stake - judging) * parameters.slash_bps // BASIS_POINTS
     # What it earns meanwhile as a validator, and pays in fees, is dust beside that.
     assert owned - await wealth(client, provider) > slashed * 99 // 100

@@ -15,6 +15,7 @@ from consensus.wire import encode
 from tests.builders import key
 from tests.chain.ledger_world import (
     ALICE,
+    BOND,
     CHAIN,
     MODEL,
     PASS_ALL,
@@ -51,7 +52,7 @@ def two_batches(culprit: int = CULPRIT) -> Evidence:
 def a_world() -> World:
     world = World()
     world.open_market()
-    world.do(world.set.members[CULPRIT].account, pb.Stake(amount=STAKE))
+    world.do(world.set.members[CULPRIT].account, pb.Stake(amount=STAKE - BOND.amount))
     return world
 
 

@@ -55,7 +55,8 @@ def test_money_is_only_moved_whatever_the_agents_do() -> None:
 
 
 def test_an_honest_verifier_earns_the_price_of_its_seat_less_its_work() -> None:
-    assumed, price = undisturbed(), Parameters().verification_price
+    assumed = undisturbed()
+    price = Parameters().seat_price(BASE.work.input_tokens, BASE.work.output_tokens)
     work = assumed.generation_cost * BASE.work.output_tokens
     verification = work * assumed.verify_over_generate_ppm // MILLION
     scenario = by_verifiers(BASE, LAZY, 1)
@@ -82,9 +83,14 @@ def test_a_fraud_that_never_shows_earns_what_it_saves() -> None:
     assert not comparison.honesty_pays
 
 
-@pytest.mark.parametrize("name", ["lazy", "copies commits and reveals", "abstains"])
-def test_who_does_not_work_earns_nothing(name: str) -> None:
-    assert seat_profit(verifier(name)) == 0
+@pytest.mark.parametrize("name", ["lazy", "copies commits and reveals"])
+def test_who_feigns_work_pays_as_much_as_it_would_have_earned(name: str) -> None:
+    price = Parameters().seat_price(BASE.work.input_tokens, BASE.work.output_tokens)
+    assert seat_profit(verifier(name)) == -price
+
+
+def test_who_abstains_earns_nothing() -> None:
+    assert seat_profit(verifier("abstains")) == 0
 
 
 def test_who_works_and_never_reveals_has_only_the_cost() -> None:

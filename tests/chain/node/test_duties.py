@@ -17,7 +17,7 @@ from chain.records import Offer
 from chain.rejections import Rejection, RejectionReason
 from chain.runtime_client import RuntimeClient
 from tests.builders import key
-from tests.chain.ledger_world import ALICE, World, a_pair, a_registration
+from tests.chain.ledger_world import ALICE, BOND, World, a_pair, a_registration
 from tests.chain.node.agents import PROFILE
 from tests.runtime.serving import serving
 from tests.runtime.tiny_engine import TinyEngine
@@ -42,17 +42,12 @@ class Town:
         registered: bool = True,
         pairs: Sequence[transactions_pb2.CalibratedPair] = (a_pair(PROFILE, PROFILE),),
     ) -> None:
-        self.world = World()
+        self.world = World(accounts={OWN_INDEX: ACCOUNT.public_key})
         self.model = engine.package.model_id
         self.now_ms = 5_000_000
         self.said: list[list[str]] = []
         self.lost = False
         self.refusal: Rejection | None = None
-        # World's validators have no keys; the duties of one are done by an account of its own.
-        self.world.do(
-            ALICE,
-            transactions_pb2.Transfer(to=ACCOUNT.public_key, amount=1_000 * GRAIN_PER_ASY),
-        )
         if registered:
             registration = a_registration(*pairs)
             registration.model = self.model
@@ -63,17 +58,13 @@ class Town:
 
     async def submit(self, signer: KeyPair, operations: list[transactions_pb2.Op]) -> None:
         assert signer is ACCOUNT
-        sender = signer.public_key
-        if operations[0].HasField("set_verifier"):
-            # World's validators have no keys: whose account it is does not matter to duties.
-            sender = self.world.set.members[OWN_INDEX].account
         self.said.append([str(operation.WhichOneof("kind")) for operation in operations])
         if self.refusal is not None:
             raise self.refusal
         if self.lost:
             return
         messages = [getattr(item, str(item.WhichOneof("kind"))) for item in operations]
-        receipt = self.world.do(sender, *messages)
+        receipt = self.world.do(signer.public_key, *messages)
         if not receipt.accepted:
             raise Rejection(RejectionReason(receipt.reason), "refused")
 
@@ -188,7 +179,7 @@ async def test_what_the_runtime_reports_is_announced_apart_from_the_offer() -> N
         for _ in range(2):
             await duties.check()
             town.now_ms += REPEAT_AFTER_MS
-    assert town.said == [["set_verifier"], ["stake", "set_offer"]]
+    assert town.said == [["stake", "set_verifier"], ["stake", "set_offer"]]
     assert (town.announced(), town.offer().engine_profile) == (PROFILE, PROFILE)
 
 
@@ -196,7 +187,7 @@ async def test_an_offer_that_waits_for_verifiers_does_not_hold_back_the_announce
     engine = TinyEngine()
     town = Town(engine, pairs=(a_pair("other", PROFILE), a_pair(PROFILE, "other")))
     fellow = town.world.set.members[2].account
-    assert town.world.do(fellow, announcing(town, PROFILE)).accepted
+    assert town.world.do(fellow, BOND, announcing(town, PROFILE)).accepted
     async with serving(engine) as target, RuntimeClient(target) as runtime:
         duties = town.duties(runtime, verifier=True)
         await duties.check()
@@ -205,7 +196,7 @@ async def test_an_offer_that_waits_for_verifiers_does_not_hold_back_the_announce
         assert town.world.do(fellow, announcing(town, "other")).accepted
         town.now_ms += REPEAT_AFTER_MS
         await duties.check()
-    assert town.said == [["set_verifier"], ["stake", "set_offer"], ["stake", "set_offer"]]
+    assert town.said == [["stake", "set_verifier"], ["stake", "set_offer"], ["stake", "set_offer"]]
     assert town.offer().engine_profile == PROFILE
 
 

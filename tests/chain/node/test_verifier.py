@@ -78,7 +78,7 @@ class Bench:
 
 
 def a_seat(validator: int, profile: str = PROFILE) -> CommitteeSeat:
-    return CommitteeSeat(validator, profile, 0, None, None, None, None)
+    return CommitteeSeat(validator, profile, 0, None, None, None, None, None)
 
 
 def seated(job: Job, status: JobStatus, commitment: bytes | None = None) -> Job:

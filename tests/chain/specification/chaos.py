@@ -25,6 +25,7 @@ from consensus.wire import encode
 from ext.hashing import tagged_hash
 from tests.chain.ledger_world import (
     ALICE,
+    BOND,
     CHAIN,
     FUNDS,
     MODEL,
@@ -201,7 +202,7 @@ class Chaos:
             pb.Unstake(amount=amount),
             an_offer(capacity=self.source.choice([0, 1, 5, 9]), price=self.source.choice([0, 9])),
             a_request(
-                max_price=self.source.choice([0, 3_000_000, 10**7]),
+                max_price=self.source.choice([0, 820_000, 10**7]),
                 seed=self.source.choice([b"", bytes(32), b"bad"]),
                 tier=self.source.choice([pb.TIER_STANDARD, pb.TIER_CRITICAL]),
             ),
@@ -263,7 +264,7 @@ def a_market() -> tuple[World, BlockContext, list[LaneBatch]]:
         stake = pb.Stake(amount=PARAMETERS.stake_min_per_offer)
         opening.append((provider, [stake, an_offer(capacity=50)]))
     for member in world.set.members:
-        opening.append((member.account, [serving()]))
+        opening.append((member.account, [BOND, serving()]))
     opening.append((ALICE, [pb.Transfer(to=key, amount=10**9) for key in CROWD[:30]]))
     transactions = [world.make(sender, *messages) for sender, messages in opening]
     context, lanes = BlockContext(1, START_MS + 1, bytes(32), 0), [lane_batch(0, transactions)]
