@@ -24,6 +24,14 @@ RUN_HOME := .devnet
 # A stamp is written when its step is done; a step runs again when what it depends on is newer.
 INSTALLED := $(VENV)/.installed
 BUILT := $(VENV)/.built
+# The explorer's page, which nodes serve at /.
+PAGE := chain/explorer/page/index.html
+PAGE_PACKAGES := web/node_modules/.package-lock.json
+PAGE_SOURCES := $(shell find web/src -type f ! -name schema.json) $(wildcard web/*.html web/*.json web/*.ts)
+# What `chain.explorer.schema` reads the formats of receipts from.
+FORMATS := $(wildcard chain/explorer/schema.py chain/genesis.py chain/parameters.py chain/receipt*.py chain/records.py consensus/values.py)
+# Whether npm is there, and new enough for the page's tools.
+NPM = $(shell command -v npm >/dev/null && node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' && echo npm)
 
 # vulture ends with 3 when it found something. Fields and arguments are left out: values are encoded by
 # their annotations, so a field may be read by nobody by name, and ruff knows unused variables better.
@@ -33,7 +41,7 @@ found=$$(grep -v -E 'unused (variable|attribute) ' <<< "$$found" || true); \
 if test -n "$$found"; then echo "$$found"; exit 1; else echo "  none"; fi
 endef
 
-.PHONY: help build run check format test fuzz soak soak-sim bench clean
+.PHONY: help build web run check format test fuzz soak soak-sim bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +62,23 @@ $(BUILT): setup.py $(NATIVE) $(SCHEMAS)
 build: ## Make the environment, the native modules and the schema stubs
 	@$(MAKE) --no-print-directory $(INSTALLED)
 	@$(MAKE) --no-print-directory $(BUILT)
+	@if test -n "$(NPM)"; then $(MAKE) --no-print-directory $(PAGE); \
+	else echo "==> no npm (Node.js 20 or newer): nodes serve no explorer page"; fi
+
+web: ## Build the explorer's page again (needs npm)
+	@rm -f $(PAGE)
+	@$(MAKE) --no-print-directory build
+	@test -f $(PAGE)
+
+$(PAGE_PACKAGES): web/package.json web/package-lock.json
+	@echo "==> packages of the explorer's page"
+	@cd web && npm ci --no-fund --no-audit --loglevel=error
+	@touch $@
+
+$(PAGE): $(PAGE_PACKAGES) $(PAGE_SOURCES) $(FORMATS) $(SCHEMAS)
+	@echo "==> the explorer's page"
+	@$(BIN)/python -m chain.explorer.schema > web/src/schema.json
+	@cd web && npm run --silent build
 
 run: build ## Start four validators, ask a real model two questions, verify the receipts
 	@test ! -f $(RUN_HOME)/devnet.json || $(BIN)/assay devnet stop --home $(RUN_HOME)
@@ -92,7 +117,7 @@ bench: build ## Measure the hot path (ratios against a baseline of the same run)
 	$(BIN)/pytest bench --benchmark-only $(ARGUMENTS)
 
 clean: ## Remove everything the build made
-	rm -rf $(VENV) build dist assay/v1 *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist assay/v1 chain/explorer/page web/node_modules web/src/schema.json *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	rm -rf .import_linter_cache .hypothesis .benchmarks
 	find $(SOURCES) -name '*.so' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

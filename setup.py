@@ -171,6 +171,7 @@ setup(
     package_data={
         "": ["py.typed", "*.pyi", "*.html", "*.css", "*.js", "*.json"],
         "assay.v1": ["*.proto"],
+        "chain.explorer": ["page/*"],
     },
     include_package_data=False,
     ext_modules=extensions(),

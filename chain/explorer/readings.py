@@ -204,11 +204,13 @@ class Readings:
 
     async def _validators(self) -> dict[str, Any]:
         links = self._node.peers.links
+        attendance = self._node.meter.attendance
         signed, proposed, counted = await self._node.look_up(
             _participation, self._store, self._node.height
         )
         return {
             "blocks": counted,
+            "judged": attendance.judged,
             "validators": [
                 {
                     "index": member.index,
@@ -218,6 +220,7 @@ class Readings:
                     "address": member.address,
                     "this_node": member.index == self._node.config.validator,
                     "connected": links[member.index].connected if member.index in links else True,
+                    "missed": attendance.missed[member.index],
                     "certificates": signed.get(member.index, 0),
                     "proposed": proposed.get(member.index, 0),
                 }

@@ -7,7 +7,7 @@ checked before anything is read. The page's policy forbids it every host but its
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from chain.addresses import parse_account
 from chain.explorer.feed import Feed, event
 from chain.explorer.readings import LIST_MAX, Readings
 from chain.explorer.values import message_value
-from chain.node.node import Node
+from chain.node.node import Node, steady_clock_ms
 from chain.node.rate_limit import OpenCalls, RateLimit
 from chain.records import JobStatus
 from chain.rejections import Busy, Rejection, RejectionReason
@@ -28,7 +28,8 @@ PAGE_FOLDER: Final = Path(__file__).parent / "page"
 PER_SECOND: Final = 20
 BURST: Final = 200
 """Requests one address may make at once after a pause: a page with its lists takes a dozen."""
-STREAMS_MAX: Final = 256
+STREAMS_MAX: Final = 64
+"""Half of the connections that `chain.node.http` allows: metrics are still served."""
 STREAMS_MAX_BY_CLIENT: Final = 16
 TOKENS_WITHIN_S: Final = 660.0
 """A stream of tokens ends by then: no attempt may take longer."""
@@ -186,6 +187,18 @@ def _unasked(read: Callable[[], Awaitable[Any]]) -> Callable[[Request], Awaitabl
         return await read()
 
     return answer
+
+
+@asynccontextmanager
+async def explored(node: Node) -> AsyncIterator[list[BaseRoute]]:
+    """The explorer's routes, while the context lasts."""
+    explorer = Explorer(node, steady_clock_ms())
+    following = asyncio.create_task(explorer.run())
+    try:
+        yield explorer.routes()
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
 
 
 def load_page(folder: Path) -> dict[str, bytes]:

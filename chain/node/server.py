@@ -4,7 +4,8 @@ import asyncio
 import logging
 import signal
 import socket
-from contextlib import nullcontext
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 import grpc
@@ -13,6 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from chain import genesis as genesis_file
+from chain.explorer.routes import explored
 from chain.genesis import Genesis, GenesisError
 from chain.node.config import ConfigError, NodeConfig, load_config
 from chain.node.http import open_socket, serving
@@ -74,7 +76,7 @@ async def _serve(config: NodeConfig, genesis: Genesis, keys: NodeKeys) -> None:
     for name in ("", *names):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     try:
-        async with serving(node, http) if http is not None else nullcontext():
+        async with _pages(node, http) if http is not None else nullcontext():
             await running
     except asyncio.CancelledError:
         logger.info("stopping")
@@ -83,6 +85,13 @@ async def _serve(config: NodeConfig, genesis: Genesis, keys: NodeKeys) -> None:
     finally:
         await checks.enter_graceful_shutdown()
         await server.stop(STOP_GRACE_S)
+
+
+@asynccontextmanager
+async def _pages(node: Node, listening: socket.socket) -> AsyncIterator[None]:
+    """The node's HTTP, the explorer with it, while the context lasts."""
+    async with explored(node) as pages, serving(node, listening, pages):
+        yield
 
 
 def _listen(server: grpc.aio.Server, address: str) -> None:

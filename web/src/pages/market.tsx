@@ -1,0 +1,113 @@
+/** Who takes part: models, providers, validators, accounts. */
+import type { JSX } from "preact";
+import type { Account, Model, Provider, Validators } from "../api";
+import { amount, count, dateTime, nats } from "../format";
+import { useData } from "../live";
+import { AccountLink, Badge, Facts, Heading, Id, Section, Table, Trouble, Waiting } from "../parts";
+
+export function Models(): JSX.Element {
+  const { data, error } = useData<Model[]>("models");
+  return (
+    <>
+      <Heading>Models</Heading>
+      <p class="lead">A model is a package of weights named by its digest, registered with what an honest result may score for each calibrated pair of engines.</p>
+      <Trouble error={error} />
+      {data === null ? <Waiting error={error} />
+        : data.length === 0 ? <p class="empty">no model is registered</p>
+        : data.map((model) => (
+          <Section key={model.model} title={model.name}>
+            <Facts rows={[
+              ["Package", <Id value={model.model} whole />],
+              ["Owner", <><AccountLink id={model.owner} />, royalty {model.royalty_bps / 100}%</>],
+              ["Context", `${count(model.context_tokens)} tokens`],
+              ["Verified by", model.verifiers.length === 0 ? "nobody" : model.verifiers.map((one) => `validator ${one.validator}`).join(", ")],
+            ]} />
+            <Table caption="Calibration: thresholds for each pair of engines" rows={model.pairs} empty="no pair"
+              rowKey={(pair) => pair.provider_profile + pair.verifier_profile}
+              columns={[
+                { title: "Answers with", cell: (pair) => <code>{pair.provider_profile}</code> },
+                { title: "Verified with", cell: (pair) => <code>{pair.verifier_profile}</code> },
+                { title: "Replay mismatches", numeric: true, cell: (pair) => pair.thresholds?.replay_mismatches_max ?? "–" },
+                { title: "Margin, nats", numeric: true, cell: (pair) => nats(pair.thresholds?.margin_max ?? 0) },
+                { title: "Distance, nats", numeric: true, cell: (pair) => nats(pair.thresholds?.distance_max ?? 0) },
+                { title: "Mean distance", numeric: true, cell: (pair) => nats(pair.thresholds?.distance_mean_max ?? 0) },
+                { title: "Fingerprint", numeric: true, cell: (pair) => nats(pair.thresholds?.fingerprint_tolerance ?? 0) },
+              ]} />
+          </Section>
+        ))}
+    </>
+  );
+}
+
+export function Providers(): JSX.Element {
+  const { data, error } = useData<Provider[]>("providers");
+  return (
+    <>
+      <Heading>Providers</Heading>
+      <p class="lead">Accounts that have staked and offer a model at a price. Their record counts the jobs they were paid for, and those they failed.</p>
+      <Trouble error={error} />
+      {data === null ? <Waiting error={error} /> : (
+        <Table caption="Offers" rows={data} rowKey={(offer) => `${offer.provider}-${offer.model}`} empty="nobody offers a model"
+          columns={[
+            { title: "Provider", cell: (offer) => <AccountLink id={offer.provider} /> },
+            { title: "Operator", cell: (offer) => `validator ${offer.operator}` },
+            { title: "Completed", numeric: true, cell: (offer) => count(offer.completed) },
+            { title: "Failed", numeric: true, cell: (offer) => count(offer.failed) },
+            { title: "Open", numeric: true, cell: (offer) => (offer.capacity === 0 ? "withdrawn" : `${offer.open_jobs} of ${offer.capacity}`) },
+            { title: "Price in, out (grain a token)", numeric: true, cell: (offer) => `${count(offer.input_price)}, ${count(offer.output_price)}` },
+            { title: "Stake", numeric: true, cell: (offer) => amount(offer.stake) },
+            { title: "Model", cell: (offer) => <Id value={offer.model} href="#/models" /> },
+            { title: "Engine", cell: (offer) => <code>{offer.engine_profile}</code> },
+          ]} />
+      )}
+    </>
+  );
+}
+
+export function ValidatorsPage(): JSX.Element {
+  const { data, error } = useData<Validators>("validators");
+  return (
+    <>
+      <Heading>Validators</Heading>
+      <Trouble error={error} />
+      {data === null ? <Waiting error={error} /> : (
+        <>
+          <p class="lead">
+            Missed votes: of {count(data.judged)} final blocks that this node followed, those in whose view it heard nothing from
+            the validator. A certificate is complete with two thirds of the stake, so the slowest honest signer is often absent from it.
+          </p>
+          <Table caption="The validator set" rows={data.validators} rowKey={(one) => one.index} empty="none"
+            columns={[
+              { title: "Validator", cell: (one) => <>{one.index}{one.this_node && " (this node)"}</> },
+              { title: "Link", cell: (one) => <Badge name={one.connected ? "connected" : "not connected"} /> },
+              { title: "Missed votes", numeric: true, cell: (one) => `${count(one.missed)} of ${count(data.judged)}` },
+              { title: `In certificates, last ${data.blocks}`, numeric: true, cell: (one) => count(one.certificates) },
+              { title: "Proposed of them", numeric: true, cell: (one) => count(one.proposed) },
+              { title: "Stake", numeric: true, cell: (one) => amount(one.stake) },
+              { title: "Account", cell: (one) => <AccountLink id={one.account} /> },
+              { title: "Signing key", cell: (one) => <Id value={one.signing_key} /> },
+              { title: "Address", cell: (one) => <code>{one.address}</code> },
+            ]} />
+        </>
+      )}
+    </>
+  );
+}
+
+export function AccountPage({ id }: { id: string }): JSX.Element {
+  const { data, error } = useData<Account>(`accounts/${encodeURIComponent(id)}`);
+  return (
+    <>
+      <Heading>Account</Heading>
+      {data === null ? <Waiting error={error} /> : (
+        <Facts rows={[
+          ["Address", <Id value={data.account} whole />],
+          ["Public key", <Id value={data.public_key} whole />],
+          ["Balance", amount(data.balance)],
+          ["Stake", amount(data.stake)],
+          ["Unbonding", data.unbonding === "0" ? "none" : `${amount(data.unbonding)} until ${dateTime(Number(data.unbonding_until_ms))}`],
+        ]} />
+      )}
+    </>
+  );
+}
