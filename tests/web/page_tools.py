@@ -1,11 +1,14 @@
 """What tests of the explorer page need beside Python: its npm packages, and a browser."""
 
+import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from chain.explorer.schema import schema
 
 WEB = Path(__file__).resolve().parents[2] / "web"
 CHROMIUM = Path("/usr/bin/chromium")
@@ -27,6 +30,7 @@ def vitest(name: str, **environment: str) -> str:
     """Run one file of `web/tests`; returns what it printed. Fails if a test of it fails."""
     need(shutil.which("node") is not None, "node is not installed")
     need((WEB / "node_modules").is_dir(), "the page's packages are not installed: run make web")
+    _write_schema()
     done = subprocess.run(
         ["node", "node_modules/vitest/vitest.mjs", "run", "--no-color", f"tests/{name}"],
         cwd=WEB,
@@ -38,3 +42,11 @@ def vitest(name: str, **environment: str) -> str:
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]
     return done.stdout
+
+
+def _write_schema() -> None:
+    """The page's formats are those of this tree, whenever it was built last."""
+    text = json.dumps(schema(), indent=1) + "\n"
+    path = WEB / "src" / "schema.json"
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
