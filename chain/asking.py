@@ -112,10 +112,13 @@ async def ask(
     deadline_s: float,
     on_text: Callable[[str], None] = lambda text: None,
     on_status: Callable[[node_pb2.JobView], None] = lambda view: None,
+    account: bytes = b"",
 ) -> Answer:
-    """Submit a request, follow it to its receipt. Raises Rejection, NodeUnavailableError."""
+    """Submit a request, follow it to its receipt. With an `account`, the key is a session key of
+    it. Raises Rejection, NodeUnavailableError."""
     chain_id = (await client.status()).chain_id
-    signed = await client.sign(key, [transactions_pb2.Op(request_inference=request)])
+    operation = transactions_pb2.Op(request_inference=request)
+    signed = await client.sign(key, [operation], account=account)
     progress = _Progress(time.perf_counter())
     async for event in client.infer(signed, deadline_s):
         elapsed_ms = (time.perf_counter() - progress.started_s) * 1000

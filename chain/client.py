@@ -100,6 +100,11 @@ class NodeClient:
         """Balance and stake."""
         return await self._call(self._state.GetAccount, node_pb2.AccountRequest(account=account))
 
+    async def sessions(self, account: bytes) -> Sequence[node_pb2.SessionView]:
+        """The account's session keys."""
+        request = node_pb2.AccountRequest(account=account)
+        return list((await self._call(self._state.ListSessions, request)).sessions)
+
     async def models(self) -> Sequence[node_pb2.ModelView]:
         """Registered models."""
         reply = await self._call(self._state.ListModels, node_pb2.ModelsRequest())
@@ -231,8 +236,10 @@ class NodeClient:
         key: KeyPair,
         operations: Sequence[transactions_pb2.Op],
         max_fee: int | None = None,
+        account: bytes = b"",
     ) -> transactions_pb2.SignedTx:
-        """Sign operations for this node's chain, valid from now on."""
+        """Sign operations for this node's chain, valid from now on. With an `account`, the key is
+        a session key of it."""
         status = await self.status()
         if max_fee is None:
             max_fee = fee_ceiling(await self.parameters(), operations)
@@ -243,6 +250,7 @@ class NodeClient:
             valid_until_height=status.height + VALIDITY_BLOCKS,
             max_fee=max_fee,
             salt=secrets.randbits(64),
+            account=account,
         )
 
 

@@ -6,8 +6,8 @@ from assay.v1 import transactions_pb2
 from chain.execution.block import fee_of
 from chain.parameters import Parameters
 
-ENVELOPE_BYTES_MAX = 128
-"""Chain id, expiry, salt and max_fee of a body, and each field's tag and length."""
+ENVELOPE_BYTES_MAX = 160
+"""Chain id, expiry, salt, max_fee and account of a body, and each field's tag and length."""
 OPERATION_OVERHEAD_BYTES_MAX = 12
 
 

@@ -1,13 +1,15 @@
 """What verbs that talk to a node share: which node, whose key, and how a refusal is told."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
 
+from assay.v1 import node_pb2, transactions_pb2
+from chain.addresses import parse_account
 from chain.cli.output import fail
 from chain.client import NodeClient, NodeUnavailableError
 from chain.devnet import DevnetError, load_devnet
@@ -27,6 +29,13 @@ HomeOption = Annotated[
 KeyOption = Annotated[Path | None, typer.Option("--key", help="Key file of the paying account.")]
 PassphraseOption = Annotated[
     Path | None, typer.Option("--passphrase-file", help="File with the key's passphrase.")
+]
+TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds to wait for it.")]
+AccountOption = Annotated[
+    str,
+    typer.Option(
+        "--account", help="The account that pays, if --key is a session key of it (assay1… or hex)."
+    ),
 ]
 
 
@@ -78,6 +87,16 @@ def open_key(as_json: bool, target: Target) -> KeyPair:
         fail(as_json, "BAD_KEY", str(error))
 
 
+def parse_key(as_json: bool, text: str) -> bytes:
+    """An account or another key as people write it; empty if there is no text."""
+    if not text:
+        return b""
+    try:
+        return parse_account(text)
+    except Rejection as rejection:
+        fail(as_json, rejection.reason.value, rejection.detail)
+
+
 def open_genesis(as_json: bool, target: Target) -> Genesis | None:
     """The genesis to check receipts against, if one is named."""
     if target.genesis is None:
@@ -101,3 +120,28 @@ def call_node(address: str, as_json: bool, function: Callable[[NodeClient], Awai
         fail(as_json, rejection.reason.value, rejection.detail)
     except NodeUnavailableError as error:
         fail(as_json, "NODE_UNAVAILABLE", str(error))
+
+
+def send(
+    as_json: bool,
+    target: Target,
+    key: KeyPair,
+    operations: Sequence[transactions_pb2.Op],
+    timeout_s: float,
+    account: bytes = b"",
+) -> node_pb2.TransactionStatus:
+    """Sign operations, submit them, and wait until that is final; a refusal ends the command."""
+
+    async def run(client: NodeClient) -> node_pb2.TransactionStatus:
+        signed = await client.sign(key, operations, account=account)
+        return await client.wait(await client.submit(signed), timeout_s)
+
+    status = call_node(target.node, as_json, run)
+    if not status.accepted:
+        fail(as_json, status.reason, f"transaction {status.id.hex()} failed at {status.height}")
+    return status
+
+
+def outcome_value(status: node_pb2.TransactionStatus) -> dict[str, str | int]:
+    """An accepted transaction as JSON shows it."""
+    return {"transaction": status.id.hex(), "height": status.height, "fee": status.fee}

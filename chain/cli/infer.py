@@ -10,6 +10,7 @@ from assay.v1 import inference_pb2, node_pb2, transactions_pb2
 from chain import receipt_files
 from chain.asking import Answer, ask, pick_model, price_ceiling
 from chain.cli.calls import (
+    AccountOption,
     HomeOption,
     KeyOption,
     NodeOption,
@@ -17,6 +18,7 @@ from chain.cli.calls import (
     call_node,
     open_genesis,
     open_key,
+    parse_key,
     resolve,
 )
 from chain.cli.output import JsonOption, emit, fail, stderr
@@ -37,6 +39,7 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter an option
     node: NodeOption = "",
     key: KeyOption = None,
     passphrase_file: PassphraseOption = None,
+    account: AccountOption = "",
     genesis: Annotated[
         Path | None, typer.Option("--genesis", help="Genesis to check the receipt against.")
     ] = None,
@@ -105,7 +108,7 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter an option
     text = sys.stdin.read() if prompt == "-" else prompt
     target = resolve(as_json, home, node, key, passphrase_file, genesis)
     trusted = open_genesis(as_json, target)
-    payer = open_key(as_json, target)
+    payer, paying = open_key(as_json, target), parse_key(as_json, account)
     request = transactions_pb2.RequestInference(
         input=_input(text, system, raw),
         sampling=inference_pb2.Sampling(
@@ -118,7 +121,7 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter an option
             logprob_ceiling_milli=round(logprob_ceiling * TEMPERATURE_SCALE),
         ),
         tier=TIERS[tier],
-        provider=_account(as_json, provider),
+        provider=parse_key(as_json, provider),
         answer_within_ms=round(answer_within * 1000),
         seed=b"" if seed is None else tagged_hash(b"user-seed", str(seed).encode()),
     )
@@ -132,7 +135,7 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter an option
             if max_price is not None
             else await price_ceiling(client, await client.parameters(), found, request)
         )
-        return await ask(client, payer, request, timeout, show.text, show.status)
+        return await ask(client, payer, request, timeout, show.text, show.status, paying)
 
     answer = call_node(target.node, as_json, run)
     _finish(answer, trusted, receipt, as_json)
@@ -146,18 +149,6 @@ def _input(text: str, system: str, raw: bool) -> inference_pb2.InferenceInput:
         chat.messages.add(role=inference_pb2.ROLE_SYSTEM, content=system)
     chat.messages.add(role=inference_pb2.ROLE_USER, content=text)
     return inference_pb2.InferenceInput(chat=chat)
-
-
-def _account(as_json: bool, text: str) -> bytes:
-    from chain.addresses import parse_account
-    from chain.rejections import Rejection
-
-    if not text:
-        return b""
-    try:
-        return parse_account(text)
-    except Rejection as rejection:
-        fail(as_json, rejection.reason.value, rejection.detail)
 
 
 class _Display:

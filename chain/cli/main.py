@@ -17,6 +17,7 @@ NOUNS: Final = (
     "node",
     "devnet",
     "tx",
+    "session",
     "query",
     "receipt",
     "sim",

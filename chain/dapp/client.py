@@ -95,9 +95,17 @@ def _from_files(
 class AsyncClient:
     """One account's view of a chain, by way of any of several nodes. Use `async with`."""
 
-    def __init__(self, nodes: Sequence[str], key: KeyPair, genesis: Genesis | None = None) -> None:
-        """With a genesis every receipt is checked, and nodes of other chains are not asked."""
+    def __init__(
+        self,
+        nodes: Sequence[str],
+        key: KeyPair,
+        genesis: Genesis | None = None,
+        account: bytes | None = None,
+    ) -> None:
+        """With a genesis every receipt is checked, and nodes of other chains are not asked. With
+        an account, the key is a session key of it, and it pays."""
         self.key = key
+        self.account = key.public_key if account is None else account
         self._genesis = genesis
         self._nodes = Nodes(nodes, b"" if genesis is None else genesis.digest())
 
@@ -108,9 +116,10 @@ class AsyncClient:
         key_file: Path,
         passphrase_file: Path,
         genesis: Path | None = None,
+        account: bytes | None = None,
     ) -> Self:
         """From files. Raises KeystoreError, GenesisError."""
-        return cls(nodes, *_from_files(key_file, passphrase_file, genesis))
+        return cls(nodes, *_from_files(key_file, passphrase_file, genesis), account)
 
     async def __aenter__(self) -> Self:
         return self
@@ -140,11 +149,18 @@ class AsyncClient:
             question = draft_request(question, **draft)
         request = await complete_request(self._nodes, question, model, max_price)
         operation = transactions_pb2.Op(request_inference=request)
-        signed, body = await self._nodes.sign(self.key, operation)
+        signed, body = await self.sign(operation)
         following = Following(self._nodes, signed, body.chain_id, self._genesis)
         async with aclosing(following.run(deadline_s)) as events:
             async for event in events:
                 yield event
+
+    async def sign(
+        self, operation: transactions_pb2.Op
+    ) -> tuple[transactions_pb2.SignedTx, transactions_pb2.TxBody]:
+        """A signed operation of the account, valid from now on, and what was signed."""
+        in_session = self.account != self.key.public_key
+        return await self._nodes.sign(self.key, operation, self.account if in_session else b"")
 
     async def submit_many(
         self, signed: Sequence[transactions_pb2.SignedTx]
@@ -155,7 +171,7 @@ class AsyncClient:
 
     async def balance(self) -> int:
         """Grain that the account may spend."""
-        view = await self._nodes.ask(lambda client: client.account(self.key.public_key))
+        view = await self._nodes.ask(lambda client: client.account(self.account))
         return view.balance
 
     async def models(self) -> Sequence[node_pb2.ModelView]:
@@ -166,7 +182,13 @@ class AsyncClient:
 class Client:
     """The same for code without an event loop; one runs in a thread of its own. Use `with`."""
 
-    def __init__(self, nodes: Sequence[str], key: KeyPair, genesis: Genesis | None = None) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[str],
+        key: KeyPair,
+        genesis: Genesis | None = None,
+        account: bytes | None = None,
+    ) -> None:
         """As AsyncClient."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -175,7 +197,7 @@ class Client:
         self._thread.start()
 
         async def make() -> AsyncClient:  # its channels belong to the loop they are made on
-            return AsyncClient(nodes, key, genesis)
+            return AsyncClient(nodes, key, genesis, account)
 
         try:
             self._client = self._run(make())
@@ -190,9 +212,10 @@ class Client:
         key_file: Path,
         passphrase_file: Path,
         genesis: Path | None = None,
+        account: bytes | None = None,
     ) -> Self:
         """From files. Raises KeystoreError, GenesisError."""
-        return cls(nodes, *_from_files(key_file, passphrase_file, genesis))
+        return cls(nodes, *_from_files(key_file, passphrase_file, genesis), account)
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)

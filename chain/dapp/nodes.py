@@ -102,9 +102,10 @@ class Nodes:
         return self._parameters
 
     async def sign(
-        self, key: KeyPair, operation: transactions_pb2.Op
+        self, key: KeyPair, operation: transactions_pb2.Op, account: bytes = b""
     ) -> tuple[transactions_pb2.SignedTx, transactions_pb2.TxBody]:
-        """A signed operation, valid from now on, and what was signed."""
+        """A signed operation, valid from now on, and what was signed. With an `account`, the key
+        is a session key of it."""
         status = await self.ask(self.status)
         signed = sign_transaction(
             key.signing_key,
@@ -113,6 +114,7 @@ class Nodes:
             valid_until_height=status.height + VALIDITY_BLOCKS,
             max_fee=fee_ceiling(await self.parameters(), [operation]),
             salt=secrets.randbits(64),
+            account=account,
         )
         return signed, transactions_pb2.TxBody.FromString(signed.body)
 

@@ -6,12 +6,14 @@ A file of API keys is TOML:
     name = "shop"                       # in the book and the log
     sha256 = "9f86d0…"                  # of the bearer key, in hex; the key itself is nowhere
     key_file = "shop.json"              # the paying account; without it the gateway's own
+    account = "assay1…"                 # if key_file is a session key: the account that pays
     passphrase_file = "shop.pass"
     spend_cap = 5_000_000_000           # grain in all, fees included
     expires = 2027-01-01T00:00:00Z
 
-Relative paths are taken from the file's folder. Caps and expiry are held by the gateway: whoever
-has the account's key file is not bound by them.
+Relative paths are taken from the file's folder. `spend_cap` and `expires` are held by the gateway.
+What the chain holds, too, are the caps and the last height of a session key: whoever has that file
+is bound by them.
 """
 
 import datetime
@@ -24,10 +26,12 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from chain.addresses import parse_account
 from chain.gateway.errors import GatewayError, GatewayReason
 from chain.gateway.questions import GRAIN_MAX
 from chain.keys import KeyPair, Role
 from chain.keystore import KeystoreError, load_key, read_passphrase
+from chain.rejections import Rejection
 
 KEYS_MAX: Final = 10_000
 FILE_BYTES_MAX: Final = 4 << 20
@@ -46,6 +50,13 @@ def _digest(value: str) -> str:
     return value
 
 
+def _account(value: str) -> str:
+    try:
+        return parse_account(value).hex()
+    except Rejection as rejection:
+        raise ValueError(rejection.detail) from rejection
+
+
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -53,6 +64,7 @@ class _Entry(BaseModel):
     sha256: Annotated[str, AfterValidator(_digest)]
     key_file: Path | None = None
     passphrase_file: Path | None = None
+    account: Annotated[str, AfterValidator(_account)] | None = None
     spend_cap: int | None = Field(default=None, ge=0, le=GRAIN_MAX)
     expires: AwareDatetime | None = None
 
@@ -73,6 +85,8 @@ class ApiKey:
     """Grain in all; None for no cap but the account's balance."""
     expires_s: float | None = None
     """Unix seconds."""
+    account: bytes = b""
+    """Who pays, where `payer` is a session key of it."""
 
 
 class Access:
@@ -162,8 +176,19 @@ def _keys_of(path: Path, entries: tuple[_Entry, ...], payer: KeyPair | None) -> 
                 f"{path}: key {entry.name!r} has no key_file: give it one, or start the gateway "
                 "with --key"
             )
+        if entry.account is not None and entry.key_file is None:
+            raise AccessError(
+                f"{path}: key {entry.name!r} has an account and no key_file: name the session key "
+                "that acts for it"
+            )
         names.add(entry.name)
-        keys[digest] = ApiKey(entry.name, account, entry.spend_cap, _unix(entry.expires))
+        keys[digest] = ApiKey(
+            name=entry.name,
+            payer=account,
+            spend_cap=entry.spend_cap,
+            expires_s=_unix(entry.expires),
+            account=bytes.fromhex(entry.account or ""),
+        )
     return keys
 
 

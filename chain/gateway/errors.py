@@ -39,6 +39,10 @@ class GatewayReason(enum.StrEnum):
 _STATUS: Final = {
     RejectionReason.BUSY: 429,
     RejectionReason.INSUFFICIENT_BALANCE: 402,
+    RejectionReason.SESSION_OPERATION_CAP: 402,
+    RejectionReason.SESSION_TOTAL_CAP: 402,
+    RejectionReason.UNKNOWN_SESSION: 403,
+    RejectionReason.SESSION_FORBIDS: 403,
     RejectionReason.UNKNOWN_MODEL: 404,
     RejectionReason.UNKNOWN_JOB: 404,
     RejectionReason.NOT_FOUND: 404,

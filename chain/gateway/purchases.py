@@ -263,7 +263,7 @@ class Purchases:
                 f"{GRAIN_MAX}: ask for fewer",
             )
         operation = transactions_pb2.Op(request_inference=request)
-        signed, body = await self._nodes.sign(caller.payer, operation)
+        signed, body = await self._nodes.sign(caller.payer, operation, caller.account)
         following = self._following(signed, body.chain_id, sent=False)
         entry = Entry(
             job=following.job,

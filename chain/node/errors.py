@@ -28,6 +28,10 @@ _CODES = {
     RejectionReason.NO_OFFER: grpc.StatusCode.FAILED_PRECONDITION,
     RejectionReason.NO_CALIBRATED_PAIR: grpc.StatusCode.FAILED_PRECONDITION,
     RejectionReason.JOB_NOT_OPEN: grpc.StatusCode.FAILED_PRECONDITION,
+    RejectionReason.SESSION_OPERATION_CAP: grpc.StatusCode.FAILED_PRECONDITION,
+    RejectionReason.SESSION_TOTAL_CAP: grpc.StatusCode.FAILED_PRECONDITION,
+    RejectionReason.SESSION_FORBIDS: grpc.StatusCode.PERMISSION_DENIED,
+    RejectionReason.UNKNOWN_SESSION: grpc.StatusCode.PERMISSION_DENIED,
 }
 
 

@@ -23,10 +23,12 @@ from chain.node.views import (
     job_view,
     model_view,
     offer_view,
+    session_view,
     settled_job_view,
 )
 from chain.records import TransactionReceipt
 from chain.rejections import Busy, Rejection, RejectionReason
+from chain.state import ACCOUNT_BYTES
 from chain.transactions import WINDOW_BLOCKS
 
 TRANSACTIONS = node_pb2.DESCRIPTOR.services_by_name["Transactions"].full_name
@@ -214,11 +216,17 @@ class StateService(_Base, node_pb2_grpc.StateServicer):
         self, request: node_pb2.AccountRequest, context: CallContext
     ) -> node_pb2.AccountView:
         """Balance and stake; an unknown account has none."""
-        if len(request.account) != 32:
-            detail = f"an account is 32 bytes, got {len(request.account)}"
-            raise Rejection(RejectionReason.BAD_ADDRESS, detail)
+        _check_account(request.account)
         account = await self._node.worker.read(lambda ledger: ledger.account(request.account))
         return account_view(request.account, account)
+
+    async def ListSessions(  # noqa: N802
+        self, request: node_pb2.AccountRequest, context: CallContext
+    ) -> node_pb2.SessionsReply:
+        """The account's session keys; an unknown account has none."""
+        _check_account(request.account)
+        found = await self._node.worker.read(lambda ledger: list(ledger.sessions(request.account)))
+        return node_pb2.SessionsReply(sessions=[session_view(*item) for item in found])
 
     async def ListModels(  # noqa: N802
         self, request: node_pb2.ModelsRequest, context: CallContext
@@ -277,6 +285,12 @@ class ProofsService(_Base, node_pb2_grpc.ProofsServicer):
     ) -> receipts_pb2.Receipt:
         """The receipt of a settled job."""
         return await self._node.look_up(self._node.receipt, request.job)
+
+
+def _check_account(account: bytes) -> None:
+    if len(account) != ACCOUNT_BYTES:
+        detail = f"an account is {ACCOUNT_BYTES} bytes, got {len(account)}"
+        raise Rejection(RejectionReason.BAD_ADDRESS, detail)
 
 
 def add_services(server: grpc.aio.Server, node: Node) -> tuple[str, ...]:

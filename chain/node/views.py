@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from assay.v1 import inference_pb2, node_pb2
+from assay.v1.transactions_pb2 import OperationKind
 from chain.node.provider import stored_result
 from chain.pairs import pair_message
 from chain.records import (
@@ -14,6 +15,7 @@ from chain.records import (
     JobReceipt,
     Model,
     Offer,
+    Session,
     TransactionReceipt,
     Verifier,
 )
@@ -30,6 +32,20 @@ def account_view(key: bytes, account: Account) -> node_pb2.AccountView:
         stake=account.stake,
         unbonding=account.unbonding,
         unbonding_until_ms=account.unbonding_until_ms,
+    )
+
+
+def session_view(key: bytes, session: Session) -> node_pb2.SessionView:
+    """A session key of an account."""
+    return node_pb2.SessionView(
+        key=key,
+        operation_cap=session.operation_cap,
+        total_cap=session.total_cap,
+        spent=session.spent,
+        expires_at_height=session.expires_at_height,
+        kinds=[OperationKind.ValueType(kind) for kind in session.kinds],
+        models=session.models,
+        recipients=session.recipients,
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from chain.addresses import encode_address
 from chain.gateway.access import Access, AccessError, read_access
 from chain.gateway.errors import GatewayError
 from chain.keys import Role
@@ -64,10 +65,26 @@ def test_a_key_may_have_an_account_of_its_own(tmp_path: Path) -> None:
     assert caller.payer.public_key == key("bob").public_key
 
 
+def test_a_key_may_be_a_session_key_of_an_account(tmp_path: Path) -> None:
+    cost = KdfCost(passes=1, memory_kib=64, lanes=1)
+    save_key(tmp_path / "agent.json", key("agent"), Role.ACCOUNT, b"secret", cost)
+    (tmp_path / "agent.pass").write_text("secret\n")
+    account = key("bob").public_key
+    path = file_of(
+        tmp_path,
+        *('key_file = "agent.json"', 'passphrase_file = "agent.pass"'),
+        f'account = "{encode_address(account)}"',
+    )
+    caller = read_access(path, None).caller(f"Bearer {SECRET}", 0)
+    assert (caller.payer.public_key, caller.account) == (key("agent").public_key, account)
+
+
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
         (('sha = "x"',), "sha"),
+        (('account = "assay1x"',), "no account"),
+        ((f'account = "{"00" * 32}"',), "no key_file"),
         (("spend_cap = -1",), "spend_cap"),
         (("expires = 2027-01-01T00:00:00",), "expires"),
         (("spend_cap = [",), "is not valid TOML"),
