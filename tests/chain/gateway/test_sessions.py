@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import httpx2
+from google.protobuf.message import Message
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
@@ -37,6 +38,11 @@ def post(url: str, prompt: str = "to assay") -> httpx2.Response:
     return httpx2.post(f"{url}/v1/completions", json=question, headers=headers, timeout=BOUND_S)
 
 
+async def asked(url: str) -> str:
+    """The status of a question, which another thread waits for."""
+    return str((await asyncio.to_thread(post, url)).status_code)
+
+
 class Granter:
     """A fresh account with some money, and what it lets its session key do."""
 
@@ -54,7 +60,7 @@ class Granter:
                 signed = await client.sign(signer, operations, account=account)
                 status = await client.wait(await client.submit(signed), BOUND_S)
             except Rejection as rejection:
-                return rejection.reason
+                return str(rejection.reason)
             return status.reason
 
         return self.network.ask(run)
@@ -153,11 +159,10 @@ def test_questions_requests_and_payments_at_once_share_the_caps(
         request = draft_request("to assay", max_tokens=TOKENS)
         request.max_price = price
         request.model = network.engine.package.model_id
-        messages = {
-            "request": [request],
-            "pay": [pay(session.public_key, price // 2)],
-            "both": [request, pay(session.public_key, price // 2)],
-        }[kind]
+        payment = pay(session.public_key, price // 2)
+        messages: list[Message] = [] if kind == "pay" else [request]
+        if kind != "request":
+            messages.append(payment)
 
         async def run() -> str:
             operations = [make_operation(message) for message in messages]
@@ -166,22 +171,20 @@ def test_questions_requests_and_payments_at_once_share_the_caps(
             try:
                 return (await client.wait(await client.submit(signed), BOUND_S)).reason
             except Rejection as rejection:
-                return rejection.reason
+                return str(rejection.reason)
 
         return run()
 
     with network.gateway(access_of(session, granter.key)) as url:
 
-        async def all_at_once(client: NodeClient) -> list[Any]:
-            return await asyncio.gather(
-                *(
-                    asyncio.to_thread(post, url) if kind == "question" else by_hand(client, kind)
-                    for kind in routes
-                )
-            )
+        def at_once(kind: str, client: NodeClient) -> Coroutine[Any, Any, str]:
+            return asked(url) if kind == "question" else by_hand(client, kind)
 
-        for outcome in network.ask(all_at_once):
-            event(str(outcome.status_code if isinstance(outcome, httpx2.Response) else outcome))
+        async def all_of_them(client: NodeClient) -> list[str]:
+            return await asyncio.gather(*(at_once(kind, client) for kind in routes))
+
+        for outcome in network.ask(all_of_them):
+            event(outcome)
         held = network.balance(granter.key)
         spent = granter.settled()
     assert before - held <= total
