@@ -12,15 +12,16 @@ from typing import Final
 from chain import readable
 from chain.pairs import is_profile, order_of
 from chain.readable import ReadableError
-from chain.records import PAIRS_MAX, PROFILE_BYTES_MAX, CalibratedPair, Thresholds
+from chain.records import PAIRS_MAX, PROFILE_BYTES_MAX, Bound, CalibratedPair, Thresholds
 
 FILE_BYTES_MAX: Final = 16 << 20
 PINNED: Final = Thresholds(
-    replay_mismatches_max=0,
+    mismatch_bound=Bound(0, 0),
     margin_max=0,
+    margin_bound=Bound(0, 0),
     distance_max=11,
-    distance_mean_max=11,
-    outside_candidates_max=0,
+    distance_bound=Bound(11, 11),
+    outside_bound=Bound(0, 0),
     fingerprint_tolerance=11,
 )
 """For the reference engine on both sides, whose bits are pinned: no replay mismatch, 10^-5 nats

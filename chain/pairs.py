@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from assay.v1 import transactions_pb2 as pb
-from chain.records import PAIRS_MAX, PROFILE_BYTES_MAX, CalibratedPair, Model, Thresholds
+from chain.records import PAIRS_MAX, PROFILE_BYTES_MAX, Bound, CalibratedPair, Model, Thresholds
 from chain.rejections import Rejection, RejectionReason
 
 _FIRST_CHARACTER, _LAST_CHARACTER = "!", "~"
@@ -93,11 +93,12 @@ def pair_record(message: pb.CalibratedPair) -> CalibratedPair:
         provider_profile=message.provider_profile,
         verifier_profile=message.verifier_profile,
         thresholds=Thresholds(
-            replay_mismatches_max=given.replay_mismatches_max,
+            mismatch_bound=_bound_record(given.mismatch_bound),
             margin_max=given.margin_max,
+            margin_bound=_bound_record(given.margin_bound),
             distance_max=given.distance_max,
-            distance_mean_max=given.distance_mean_max,
-            outside_candidates_max=given.outside_candidates_max,
+            distance_bound=_bound_record(given.distance_bound),
+            outside_bound=_bound_record(given.outside_bound),
             fingerprint_tolerance=given.fingerprint_tolerance,
         ),
     )
@@ -110,14 +111,23 @@ def pair_message(pair: CalibratedPair) -> pb.CalibratedPair:
         provider_profile=pair.provider_profile,
         verifier_profile=pair.verifier_profile,
         thresholds=pb.Thresholds(
-            replay_mismatches_max=kept.replay_mismatches_max,
+            mismatch_bound=_bound_message(kept.mismatch_bound),
             margin_max=kept.margin_max,
+            margin_bound=_bound_message(kept.margin_bound),
             distance_max=kept.distance_max,
-            distance_mean_max=kept.distance_mean_max,
-            outside_candidates_max=kept.outside_candidates_max,
+            distance_bound=_bound_message(kept.distance_bound),
+            outside_bound=_bound_message(kept.outside_bound),
             fingerprint_tolerance=kept.fingerprint_tolerance,
         ),
     )
+
+
+def _bound_record(given: pb.Bound) -> Bound:
+    return Bound(given.base, given.rate)
+
+
+def _bound_message(kept: Bound) -> pb.Bound:
+    return pb.Bound(base=kept.base, rate=kept.rate)
 
 
 def _bad(detail: str) -> Rejection:

@@ -40,15 +40,24 @@ class Account(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Bound:
+    """What a sum over an output may be at most: base + rate x doubt (consensus.verdicts)."""
+
+    base: U32
+    rate: U32
+    """For each whole unit of doubt; both are in 2^-20 of what is summed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Thresholds:
     """What an honest result may score at most, for one pair of engine profiles."""
 
-    replay_mismatches_max: U32
+    mismatch_bound: Bound
     margin_max: U32
+    margin_bound: Bound
     distance_max: U32
-    distance_mean_max: U32
-    """Of distance_sum / positions, in 2^-20 nats."""
-    outside_candidates_max: U32
+    distance_bound: Bound
+    outside_bound: Bound
     fingerprint_tolerance: U32
     """Between the two engines' log-probabilities at one position, in 2^-20 nats."""
 

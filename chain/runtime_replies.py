@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import NoReturn
 
 from assay.v1 import inference_pb2, runtime_pb2
+from consensus.verdicts import UNIT_BITS
 
 MODEL_ID_BYTES = 32
 MODELS_MAX = 64
@@ -272,6 +273,7 @@ def _check_scores(
         and scores.margin_sum <= count * scores.margin_max,
         "distance": scores.distance_max <= min(SCORE_CLIP, scores.distance_sum)
         and scores.distance_sum <= count * scores.distance_max,
+        "doubt_sum": scores.doubt_sum <= count << UNIT_BITS,
         "input_tokens": 1 <= scores.input_tokens < context_tokens,
     }
     for name, holds in bounds.items():

@@ -219,6 +219,9 @@ class Scores:
     distance_max: U32
     distance_sum: U64
     outside_candidates: U32
+    doubt_sum: U64
+    """How much honest engines may differ on these tokens, in 2^-20: at most 1 for each position.
+    `runtime.scoring.doubt_of` has the formula."""
     input_tokens: U32
     finish_plausible: bool
     text_matches: bool

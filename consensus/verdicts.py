@@ -17,18 +17,32 @@ from typing import Protocol
 from consensus.values import FINGERPRINT_VALUES_MAX, Scores, Verdict
 from ext.hashing import tagged_hash
 
+UNIT_BITS = 20
+"""Margins, distances, doubt and bounds are in 2^-20."""
 FINGERPRINT_POSITIONS_EACH = 4
 COMPARISON_MEMBERS_MIN = 3
 """With two members who differ there is no telling which of them is wrong."""
-NO_SCORES = Scores(0, 0, 0, 0, 0, 0, 0, 0, False, False)
+NO_SCORES = Scores(0, 0, 0, 0, 0, 0, 0, 0, 0, False, False)
 """What an abstaining verifier reveals."""
+
+
+class ScoreBound(Protocol):
+    """What a sum over the output may be at most (records.Bound)."""
+
+    @property
+    def base(self) -> int:
+        """For any output, in 2^-20."""
+
+    @property
+    def rate(self) -> int:
+        """More for each whole unit of doubt, in 2^-20."""
 
 
 class ScoreThresholds(Protocol):
     """What an honest result may score at most (records.Thresholds)."""
 
     @property
-    def replay_mismatches_max(self) -> int:
+    def mismatch_bound(self) -> ScoreBound:
         """Positions where the claimed token is not the replayed one."""
 
     @property
@@ -36,34 +50,50 @@ class ScoreThresholds(Protocol):
         """The largest replay margin, in 2^-20 nats."""
 
     @property
+    def margin_bound(self) -> ScoreBound:
+        """The sum of replay margins."""
+
+    @property
     def distance_max(self) -> int:
         """The largest distance of log-probabilities, in 2^-20 nats."""
 
     @property
-    def distance_mean_max(self) -> int:
-        """Their mean over all positions, in 2^-20 nats."""
+    def distance_bound(self) -> ScoreBound:
+        """The sum of distances."""
 
     @property
-    def outside_candidates_max(self) -> int:
+    def outside_bound(self) -> ScoreBound:
         """Claimed tokens that were no candidates."""
 
 
 def judge(
     scores: Scores, thresholds: ScoreThresholds, claimed_input_tokens: int, output_tokens: int
 ) -> Verdict:
-    """PASS if every score is within its threshold and the counts are as claimed, else FAIL."""
+    """PASS if every score is within its threshold and the counts are as claimed, else FAIL.
+
+    Sums may grow with the output: by doubt, of which a position has at most 1
+    (docs/decisions/0022).
+    Exact: nothing is rounded, and no value overflows.
+    """
+    doubt = max(min(scores.doubt_sum, scores.positions << UNIT_BITS), 0)
     honest = (
         scores.positions == output_tokens
         and scores.input_tokens == claimed_input_tokens
-        and scores.replay_mismatches <= thresholds.replay_mismatches_max
         and scores.margin_max <= thresholds.margin_max
         and scores.distance_max <= thresholds.distance_max
-        and scores.distance_sum <= thresholds.distance_mean_max * scores.positions
-        and scores.outside_candidates <= thresholds.outside_candidates_max
+        and is_within(scores.replay_mismatches << UNIT_BITS, thresholds.mismatch_bound, doubt)
+        and is_within(scores.margin_sum, thresholds.margin_bound, doubt)
+        and is_within(scores.distance_sum, thresholds.distance_bound, doubt)
+        and is_within(scores.outside_candidates << UNIT_BITS, thresholds.outside_bound, doubt)
         and scores.finish_plausible
         and scores.text_matches
     )
     return Verdict.PASS if honest else Verdict.FAIL
+
+
+def is_within(value: int, bound: ScoreBound, doubt: int) -> bool:
+    """Whether a sum is at most base + rate x doubt, all four in 2^-20."""
+    return value << UNIT_BITS <= (bound.base << UNIT_BITS) + bound.rate * doubt
 
 
 def fingerprint_positions(

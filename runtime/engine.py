@@ -199,6 +199,7 @@ class Scores:
     distance_max: int
     distance_sum: int
     outside_candidates: int
+    doubt_sum: int
     input_tokens: int
     finish_plausible: bool
     text_matches: bool

@@ -331,6 +331,7 @@ def _write_scores(scores: Scores) -> inference_pb2.Scores:
         distance_max=scores.distance_max,
         distance_sum=scores.distance_sum,
         outside_candidates=scores.outside_candidates,
+        doubt_sum=scores.doubt_sum,
         input_tokens=scores.input_tokens,
         finish_plausible=scores.finish_plausible,
         text_matches=scores.text_matches,

@@ -16,6 +16,8 @@ have.
   min_tokens.
 - An id outside the vocabulary can't be fed to the model: it and every position after it count the
   clip for margin and distance, a mismatch, and outside candidates.
+- doubt_sum: how much honest engines may differ here. A token of raw log-probability -x nats has a
+  doubt of x / (1 + x) by the verifier's own x; a position with such an id has none.
 - finish_plausible: the rules of `runtime.detokenizer` end the claimed tokens at the last one, for
   the claimed reason (never by an end token or a stop string before min_tokens), and there are as
   many log-probabilities as tokens. text_matches: its text is the claimed one.
@@ -39,7 +41,7 @@ from runtime.engine import (
     Scores,
 )
 from runtime.replay import REPLAY_COLUMNS
-from runtime.sampling import LOGPROB_LOWEST, MARGIN_CLIP
+from runtime.sampling import LOGPROB_LOWEST, LOGPROB_UNITS_PER_NAT, MARGIN_CLIP
 
 _TOKEN, _MARGIN, _OWN, _RUNNER_UP, _CANDIDATE = range(REPLAY_COLUMNS)
 
@@ -128,10 +130,22 @@ def score(
         distance_max=max(distances, default=0),
         distance_sum=sum(distances),
         outside_candidates=outside + unreadable,
+        doubt_sum=sum(doubt_of(int(own)) for own in replay[:, _OWN]),
         input_tokens=input_tokens,
         finish_plausible=ending.finish_plausible,
         text_matches=ending.text_matches,
     )
+
+
+def doubt_of(logprob: int) -> int:
+    """x / (1 + x) in 2^-20, rounded down, for a log-probability of -x nats, given in 2^-20 nats.
+
+    Rounding errors of logits move the log-probability of a token that is all but certain hardly at
+    all, that of an unlikely one by as much as a logit; what lies between follows this curve
+    (docs/decisions/0022). Integers alone, so that the same log-probability gives the same bits.
+    """
+    surprise = max(-logprob, 0)
+    return surprise * LOGPROB_UNITS_PER_NAT // (surprise + LOGPROB_UNITS_PER_NAT)
 
 
 def fingerprint(replay: np.ndarray, positions: Sequence[int]) -> tuple[int, ...]:

@@ -218,7 +218,9 @@ class _Chain:
 
 
 def _registration() -> pb.RegisterModel:
-    thresholds = pb.Thresholds(distance_max=100, distance_mean_max=50, fingerprint_tolerance=1_000)
+    thresholds = pb.Thresholds(
+        distance_max=100, distance_bound=pb.Bound(base=1_000, rate=50), fingerprint_tolerance=1_000
+    )
     pair = pb.CalibratedPair(
         provider_profile=PROFILE, verifier_profile=PROFILE, thresholds=thresholds
     )
@@ -267,6 +269,7 @@ def _scores(job: Job) -> Scores:
         distance_max=3,
         distance_sum=job.output_tokens,
         outside_candidates=0,
+        doubt_sum=job.output_tokens << 19,
         input_tokens=job.input_tokens,
         finish_plausible=True,
         text_matches=True,

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from chain import readable
+from chain.records import Thresholds
+
 MILLION: Final = 1_000_000
 REPORTS: Final = Path(__file__).resolve().parents[2] / "bench"
 CALIBRATION_REPORT: Final = (
@@ -59,7 +62,7 @@ class Assumptions:
     so it shows to all or to none: the worst case for the chain."""
     false_rejection_ppm: int
     """Share of honest results that an honest verifier fails. Drawn for each verifier."""
-    thresholds: Mapping[str, int]
+    thresholds: Thresholds
     """What the model is registered with."""
     sources: Mapping[str, str]
     generation_cost: int = 6_000
@@ -83,7 +86,7 @@ def read_reports(
             for name in FRAUD_COSTS_PPM
         }
         false = _ppm(_row(measured["held_out"]["false_rejections"])["share_upper_95"])
-        thresholds = {name: int(value) for name, value in measured["thresholds"].items()}
+        thresholds: Thresholds = readable.parse(Thresholds, measured["thresholds"], "thresholds")
         ratio = _ppm(speed["measured"][0]["verify_over_generate"]["cpu"]["median"])
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise AssumptionError(

@@ -14,7 +14,8 @@ from chain.market_simulation.chance import Chance
 from chain.market_simulation.scenarios import Scenario
 from chain.market_simulation.strategies import ProviderStrategy
 from chain.market_simulation.verifiers import Fate, Seat, VerifierAgent
-from chain.records import Job, JobReceipt, JobStatus, TransactionReceipt
+from chain.pairs import pair_message
+from chain.records import CalibratedPair, Job, JobReceipt, JobStatus, TransactionReceipt
 from chain.transactions import job_id, make_operation
 from consensus.values import JobReveal, Validator, ValidatorSet, Verdict
 from consensus.wire import decode, encode
@@ -174,10 +175,7 @@ class Market:
         return {key: sum(self.ledger.account(key)[:3]) for key in accounts}
 
     def _open_market(self) -> None:
-        thresholds = pb.Thresholds(**self.assumptions.thresholds)
-        pair = pb.CalibratedPair(
-            provider_profile=PROFILE, verifier_profile=PROFILE, thresholds=thresholds
-        )
+        pair = pair_message(CalibratedPair(PROFILE, PROFILE, self.assumptions.thresholds))
         work = self.scenario.work
         model = pb.RegisterModel(
             model=MODEL,

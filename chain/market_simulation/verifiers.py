@@ -125,7 +125,7 @@ class VerifierAgent:
             if seat.reveals[validator].fingerprint
         }
         numbers[self.validator] = own.fingerprint
-        tolerance = self.assumptions.thresholds["fingerprint_tolerance"]
+        tolerance = self.assumptions.thresholds.fingerprint_tolerance
         return self.validator not in outliers(numbers, dict.fromkeys(numbers, tolerance))
 
     def _reveal(self, seat: Seat, strategy: VerifierStrategy) -> JobReveal:
@@ -151,7 +151,7 @@ class VerifierAgent:
         ordinal = seat.fate.ordinal
         if numbers is Numbers.TRUE:
             # Two honest members differ by less than the tolerance.
-            noise = self.assumptions.thresholds["fingerprint_tolerance"] // 2 + 1
+            noise = self.assumptions.thresholds.fingerprint_tolerance // 2 + 1
             return tuple(
                 value - self.chance.below(noise, b"noise", ordinal, self.account, _word(position))
                 for value, position in zip(self._values(seat, b"true"), seat.positions, strict=True)
@@ -184,6 +184,7 @@ def _scores(job: Job, verdict: Verdict) -> Scores:
         distance_max=0,
         distance_sum=0,
         outside_candidates=0,
+        doubt_sum=0,
         input_tokens=job.input_tokens,
         finish_plausible=not fails,
         text_matches=True,

@@ -7,8 +7,9 @@ however often one looks. With two kinds of evidence, each must reach 2 x 10^6 (t
 
 How a bet is made, for one kind of evidence and one output length:
 
-1. The statistic of a job is the mean of its margins, or of its distances, rounded up. Bins are cut
-   at its quantiles in honest and in fraudulent fitting jobs.
+1. The statistic of a job is the sum of its margins, or of its distances, for each unit of doubt
+   (`PrefixScores.for_doubt`). Bins are cut at its quantiles in honest and in fraudulent fitting
+   jobs.
 2. A first part of the honest fitting jobs gives each bin's payoff b: the share of fraudulent jobs
    over the share of honest jobs in it, smoothed, at most some bound B.
 3. The other part, which had no say in the payoffs, bounds the honest mean of b from above: mean +
@@ -53,8 +54,8 @@ class Kind(StrEnum):
 
 
 def statistic(scores: PrefixScores, kind: Kind) -> int:
-    """What is looked at of a job, in 2^-20 nats."""
-    return scores.margin_mean if kind is Kind.MARGIN else scores.distance_mean
+    """What is looked at of a job, in 2^-20 nats for each unit of doubt."""
+    return scores.for_doubt(scores.margin_sum if kind is Kind.MARGIN else scores.distance_sum)
 
 
 @dataclass(frozen=True, slots=True)

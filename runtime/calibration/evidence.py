@@ -11,10 +11,14 @@ import numpy as np
 
 from runtime.calibration.corpus import is_for_fitting
 from runtime.calibration.records import ReplayRow, Transcript
-from runtime.sampling import MARGIN_CLIP
+from runtime.sampling import LOGPROB_UNITS_PER_NAT, MARGIN_CLIP
+from runtime.scoring import doubt_of
 
 LENGTHS = (32, 64, 128, 256)
 """Output lengths that are reported."""
+FITTED_LENGTHS = (16, *LENGTHS)
+"""Lengths below that of an output at which bounds must hold, too."""
+DOUBT_ONE = LOGPROB_UNITS_PER_NAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +32,12 @@ class PrefixScores:
     distance_max: int
     distance_sum: int
     outside_candidates: int
+    doubt_sum: int
 
-    @property
-    def distance_mean(self) -> int:
-        """The least integer bound on the mean that these scores pass."""
-        return -(-self.distance_sum // max(self.positions, 1))
-
-    @property
-    def margin_mean(self) -> int:
-        """The same of margins."""
-        return -(-self.margin_sum // max(self.positions, 1))
+    def for_doubt(self, total: int) -> int:
+        """A sum for each unit of doubt, rounded up; one unit more stands for what is hardly
+        in doubt at all, whose ratio would be noise."""
+        return -(-total * DOUBT_ONE // (self.doubt_sum + DOUBT_ONE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,10 @@ class Evidence:
     margins: np.ndarray
     distances: np.ndarray
     mismatches: np.ndarray
-    """0 or 1, like `outside`; these four are int64[tokens]."""
+    """0 or 1, like `outside`; these five are int64[tokens]."""
     outside: np.ndarray
+    doubts: np.ndarray
+    """Of each claimed token, by the verifier's log-probabilities; in 2^-20."""
 
     @property
     def tokens(self) -> int:
@@ -74,6 +76,7 @@ class Evidence:
             distance_max=int(distances.max(initial=0)),
             distance_sum=int(distances.sum()),
             outside_candidates=int(self.outside[:tokens].sum()),
+            doubt_sum=int(self.doubts[:tokens].sum()),
         )
 
     def prefixes(self, lengths: Sequence[int] = LENGTHS) -> list[PrefixScores]:
@@ -105,4 +108,5 @@ def evidence_of(transcript: Transcript, replay: ReplayRow) -> Evidence:
         distances=np.minimum(np.abs(claimed - np.array(replay.own, np.int64)), MARGIN_CLIP),
         mismatches=flags[0],
         outside=flags[1],
+        doubts=np.array([doubt_of(own) for own in replay.own], np.int64),
     )

@@ -240,7 +240,7 @@ def run_steer(plan: Plan, provider: str, verifier: str, side: ReferenceSide, tel
     jobs = plan.corpus()
     honest = [e for e in collect(plan, provider, verifier).get(HONEST, []) if e.fits]
     fitted = fit_thresholds(honest, temperatures_milli=plan.temperatures_milli)
-    allowance = Allowance(fitted.margin_max, fitted.replay_mismatches_max)
+    allowance = Allowance(fitted.margin_max, fitted.mismatch_bound, fitted.margin_bound)
     with plan.transcripts(provider) as into:
         steer_all(side, long_jobs(jobs)[: plan.steered_jobs], allowance, provider, into, tell)
 

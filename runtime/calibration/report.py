@@ -34,7 +34,7 @@ from runtime.calibration.thresholds import (
 )
 from runtime.sampling import LOGPROB_UNITS_PER_NAT
 
-FORMAT = 1
+FORMAT = 2
 WHOLE = 0
 """Stands for the whole output, whatever its length."""
 SINGLE_JOB_DETECTION = 0.95
@@ -42,7 +42,7 @@ SINGLE_JOB_DETECTION = 0.95
 SEQUENCES = 200
 FRAUD_JOBS_MAX = 20_000
 HONEST_LIFETIME_JOBS = 20_000
-RULES = ("registered", "margins", "distances", "replay", "complete")
+RULES = ("registered", "margins", "distances")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,6 @@ def _detection(
         "detected": rejected,
         "share": round(rejected["registered"] / jobs, 4),
         "share_lower_95": round(lower_share(rejected["registered"], jobs), 4),
-        "share_with_margin_mean": round(rejected["complete"] / jobs, 4),
     }
 
 
@@ -136,9 +135,6 @@ def _false_rejections(honest: Sequence[Evidence], thresholds: Thresholds) -> lis
                     "jobs": jobs,
                     "rejected": rejected,
                     "share_upper_95": round(upper_share(rejected["registered"], jobs), 6),
-                    "share_upper_95_with_margin_mean": round(
-                        upper_share(rejected["complete"], jobs), 6
-                    ),
                 }
             )
     return found
@@ -271,7 +267,6 @@ def build_report(
 ) -> dict[str, Any]:
     """What these thresholds, of the fitting part, do on the other; and the e-process of both."""
     values = asdict(thresholds)
-    margin_mean_max = values.pop("margin_mean_max")
     kinds = families()
     honest_tokens = {e.job: e.token_ids for e in parts.held_out_honest}
     frauds = {}
@@ -290,10 +285,9 @@ def build_report(
         "provider_profile": subject.provider_profile,
         "verifier_profile": subject.verifier_profile,
         "corpus": dict(subject.corpus),
-        "units": "2^-20 nats where nothing else is said",
+        "units": "2^-20 nats where nothing else is said; bounds are base + rate x doubt, in 2^-20",
         "thresholds": {**values, "fingerprint_tolerance": fingerprint_tolerance},
         "fingerprint_tolerance_from": fingerprint_source,
-        "further_thresholds": {"margin_mean_max": margin_mean_max},
         "false_reject_budget": FALSE_REJECT_BUDGET,
         "jobs": {
             "honest_fitting": len(parts.fitting_honest),

@@ -1,9 +1,9 @@
-"""The steerer: a cheat that runs the true model, knows the tolerance, and chooses within it.
+"""The steerer: a cheat that runs the true model, knows the thresholds, and chooses within them.
 
-At each position it takes, of the tokens whose noisy score is less than `tolerance` below the best,
-the one it likes best. Its liking stands for an advertisement, a watermark, a hidden message: here a
-fixed order of all tokens that has nothing to do with the model. It counts its own mismatches, and
-stops steering when it has used what the thresholds allow.
+At each position it takes, of the tokens whose noisy score is so close to the best that all bounds
+on margins still hold, the one it likes best. Its liking stands for an advertisement, a watermark, a
+hidden message: here a fixed order of all tokens that has nothing to do with the model. It keeps
+account of mismatches, margins and doubt, and is honest where the bounds have nothing left.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from runtime.calibration.thresholds import ONE, Bound
 from runtime.engine import Completion, FinishReason, SamplingRule
 from runtime.reference.engine import ReferenceEngine
 from runtime.sampling import (
@@ -21,6 +22,7 @@ from runtime.sampling import (
     sample_rows,
     seed_words,
 )
+from runtime.scoring import doubt_of
 
 _LIKING_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
@@ -31,8 +33,25 @@ class Allowance:
 
     margin_max: int
     """In 2^-20 nats, at each position."""
-    mismatches_max: int
-    """Over the whole output."""
+    mismatch_bound: Bound
+    margin_bound: Bound
+
+
+@dataclass(slots=True)
+class Account:
+    """What has been used of an allowance."""
+
+    mismatches: int = 0
+    margins: int = 0
+    doubt: int = 0
+
+    def allows(self, margin: int, allowance: Allowance) -> bool:
+        """Whether one more mismatch of this margin is within every bound."""
+        return (
+            margin <= allowance.margin_max
+            and allowance.margin_bound.is_within(self.margins + margin, self.doubt)
+            and allowance.mismatch_bound.is_within((self.mismatches + 1) * ONE, self.doubt)
+        )
 
 
 def liking(token_ids: np.ndarray) -> np.ndarray:
@@ -63,20 +82,22 @@ def steer(
     pending: list[int] = list(prompt_ids)
     token_ids: list[int] = []
     logprobs: list[int] = []
-    left = allowance.mismatches_max
+    used = Account()
     while len(token_ids) < limit and not (token_ids and token_ids[-1] in end_ids):
         logits = engine.model.extend(sequence, pending, len(pending) - 1)
         true_id, true_logprob = _sampled(logits, len(token_ids), rule)
-        token_id = true_id
-        if left > 0:
-            margins = noisy_margins(logits[0], len(token_ids), words, sampling)
-            within = np.array([t for t, m in margins if m <= allowance.margin_max], np.int64)
-            token_id = int(within[np.argmax(liking(within))])
-            left -= token_id != true_id
+        margins = dict(noisy_margins(logits[0], len(token_ids), words, sampling))
+        allowed = [t for t, m in margins.items() if t == true_id or used.allows(m, allowance)]
+        within = np.array(allowed, np.int64)
+        token_id = int(within[np.argmax(liking(within))])
+        if token_id != true_id:
+            used.mismatches += 1
+            used.margins += margins[token_id]
         # Log-probabilities of one row differ as its logits do.
         difference = float(logits[0, token_id]) - float(logits[0, true_id])
         token_ids.append(token_id)
         logprobs.append(min(true_logprob + round(difference * LOGPROB_UNITS_PER_NAT), 0))
+        used.doubt += doubt_of(logprobs[-1])
         pending = [token_id]
     finish = FinishReason.STOP if token_ids[-1] in end_ids else FinishReason.LENGTH
     return Completion(

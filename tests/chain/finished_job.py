@@ -6,6 +6,7 @@ from assay.v1 import inference_pb2, transactions_pb2
 from chain.genesis import Genesis
 from chain.receipts import request_digest, result_digest
 from chain.records import (
+    Bound,
     ExecutionLink,
     JobReceipt,
     JobStatus,
@@ -52,8 +53,11 @@ RESULT = inference_pb2.InferenceResult(
 )
 
 
+NOTHING = Bound(0, 0)
+
+
 def scores() -> Scores:
-    return Scores(4, 0, 0, 0, 3, 9, 0, 12, True, True)
+    return Scores(4, 0, 0, 0, 3, 9, 0, 2 << 20, 12, True, True)
 
 
 def job_receipt(result: bytes | None) -> JobReceipt:
@@ -63,7 +67,7 @@ def job_receipt(result: bytes | None) -> JobReceipt:
             "reference-f32",
             Verdict.PASS,
             scores(),
-            Thresholds(0, 0, 11, 11, 0, 11),
+            Thresholds(NOTHING, 0, NOTHING, 11, Bound(0, 11), NOTHING, 11),
             sha256(f"reveal-{index}".encode()),
         )
         for index in (1, 2, 3)

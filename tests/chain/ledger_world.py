@@ -86,6 +86,7 @@ def good_scores(job: Job) -> Scores:
         distance_max=3,
         distance_sum=3,
         outside_candidates=0,
+        doubt_sum=job.output_tokens << 19,
         input_tokens=job.input_tokens,
         finish_plausible=True,
         text_matches=True,
@@ -102,6 +103,7 @@ def bad_scores(job: Job) -> Scores:
         distance_max=1 << 20,
         distance_sum=1 << 20,
         outside_candidates=2,
+        doubt_sum=good.doubt_sum,
         input_tokens=good.input_tokens,
         finish_plausible=True,
         text_matches=True,
@@ -119,7 +121,7 @@ def a_pair(
         verifier_profile=verifier,
         thresholds=pb.Thresholds(
             distance_max=distance_max,
-            distance_mean_max=50,
+            distance_bound=pb.Bound(base=50, rate=50),
             fingerprint_tolerance=fingerprint_tolerance,
         ),
     )

@@ -15,12 +15,20 @@ from chain.calibrations import (
 )
 from chain.pairs import checked_pairs, pair_message
 from chain.readable import render
-from chain.records import PAIRS_MAX, CalibratedPair, Thresholds
+from chain.records import PAIRS_MAX, Bound, CalibratedPair, Thresholds
 
 MODEL = bytes(range(32))
 REFERENCE = "reference-float32-1"
 PROFILE = "vllm-0.32/cpu/bfloat16"
-FITTED = Thresholds(3, 700_000, 900_000, 60_000, 1, 800_000)
+FITTED = Thresholds(
+    Bound(3 << 20, 90_000),
+    700_000,
+    Bound(900_000, 12_000),
+    800_000,
+    Bound(1, 60_000),
+    Bound(0, 9),
+    7,
+)
 
 
 def a_report(path: Path, **changes: object) -> Path:
@@ -50,6 +58,8 @@ def test_a_report_gives_the_pair_it_is_of_and_what_it_fitted(tmp_path: Path) -> 
         ({"thresholds": {**render(FITTED), "margin_max": 1.5}}, "expected an integer"),
         ({"thresholds": {**render(FITTED), "margin_max": -1}}, "margin_max"),
         ({"thresholds": {**render(FITTED), "slack": 1}}, "slack"),
+        ({"thresholds": {**render(FITTED), "margin_bound": 5}}, "margin_bound"),
+        ({"thresholds": {**render(FITTED), "margin_bound": {"base": 5}}}, "margin_bound.*rate"),
         ({"thresholds": None}, "thresholds"),
     ],
 )

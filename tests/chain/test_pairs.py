@@ -12,6 +12,7 @@ from chain.pairs import checked_pairs, pair_message, thresholds_for, verifier_pr
 from chain.records import (
     PAIRS_MAX,
     PROFILE_BYTES_MAX,
+    Bound,
     CalibratedPair,
     JobStatus,
     Model,
@@ -45,11 +46,12 @@ FAST_BY_EXACT = a_pair(FAST, EXACT, distance_max=5_000, fingerprint_tolerance=20
 PAIRS = (a_pair(EXACT, EXACT, distance_max=0), FAST_BY_EXACT, a_pair(FAST, FAST))
 profiles = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=20)
 numbers = st.integers(0, (1 << 32) - 1)
+bounds = st.builds(Bound, numbers, numbers)
 pairs = st.builds(
     CalibratedPair,
     provider_profile=profiles,
     verifier_profile=profiles,
-    thresholds=st.builds(Thresholds, *[numbers] * 6),
+    thresholds=st.builds(Thresholds, bounds, numbers, bounds, numbers, bounds, bounds, numbers),
 )
 
 

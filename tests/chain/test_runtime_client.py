@@ -295,6 +295,7 @@ SINT32_MIN = -(2**31)
         "distance_max",
         "distance_sum",
         "outside_candidates",
+        "doubt_sum",
         "input_tokens",
     ],
 )

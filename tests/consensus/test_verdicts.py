@@ -1,6 +1,7 @@
 """Judging scores, comparing fingerprints, counting words."""
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import product
 
 import pytest
@@ -23,13 +24,23 @@ NO_REMEDY = Remedies(escalate=False, redraw=False)
 ANY_REMEDY = Remedies(escalate=True, redraw=True)
 
 
+ONE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Bound:
+    base: int
+    rate: int
+
+
 @dataclass(frozen=True)
 class Limits:
-    replay_mismatches_max: int = 1
+    mismatch_bound: Bound = Bound(ONE, ONE // 4)
     margin_max: int = 10
+    margin_bound: Bound = Bound(2, 4)
     distance_max: int = 20
-    distance_mean_max: int = 5
-    outside_candidates_max: int = 0
+    distance_bound: Bound = Bound(28, 3)
+    outside_bound: Bound = Bound(0, ONE // 4)
 
 
 def same(tolerance: int) -> dict[int, int]:
@@ -39,12 +50,13 @@ def same(tolerance: int) -> dict[int, int]:
 
 AT_THE_LIMIT = Scores(
     positions=8,
-    replay_mismatches=1,
+    replay_mismatches=2,
     margin_max=10,
-    margin_sum=10,
+    margin_sum=18,
     distance_max=20,
     distance_sum=40,
-    outside_candidates=0,
+    outside_candidates=1,
+    doubt_sum=4 * ONE,
     input_tokens=6,
     finish_plausible=True,
     text_matches=True,
@@ -60,11 +72,13 @@ def test_scores_at_every_limit_pass() -> None:
     [
         {"positions": 7},
         {"positions": 9},
-        {"replay_mismatches": 2},
+        {"replay_mismatches": 3},
         {"margin_max": 11},
+        {"margin_sum": 19},
         {"distance_max": 21},
         {"distance_sum": 41},
-        {"outside_candidates": 1},
+        {"outside_candidates": 2},
+        {"doubt_sum": 4 * ONE - 1},
         {"input_tokens": 5},
         {"finish_plausible": False},
         {"text_matches": False},
@@ -72,6 +86,53 @@ def test_scores_at_every_limit_pass() -> None:
 )
 def test_one_score_beyond_its_limit_fails(change: dict[str, int]) -> None:
     assert judge(replace(AT_THE_LIMIT, **change), Limits(), 6, 8) is FAIL  # type: ignore[arg-type]
+
+
+def test_more_doubt_than_positions_have_allows_no_more() -> None:
+    greedy = replace(AT_THE_LIMIT, distance_sum=28 + 3 * 8, doubt_sum=1 << 64)
+    assert judge(greedy, Limits(), 6, 8) is PASS
+    assert judge(replace(greedy, distance_sum=greedy.distance_sum + 1), Limits(), 6, 8) is FAIL
+
+
+WHATEVER = st.one_of(st.integers(0, 40), st.integers(-(1 << 70), 1 << 70))
+BOUNDS = st.builds(Bound, *[st.one_of(st.integers(0, 40), st.integers(0, (1 << 32) - 1))] * 2)
+LIMITS = st.builds(Limits, BOUNDS, WHATEVER, BOUNDS, WHATEVER, BOUNDS, BOUNDS)
+SCORES = st.builds(Scores, *[WHATEVER] * 9, st.booleans(), st.booleans())
+WORSE = ("replay_mismatches", "margin_max", "margin_sum", "distance_max", "distance_sum")
+
+
+@given(SCORES, LIMITS, WHATEVER, WHATEVER)
+def test_there_is_a_verdict_on_whatever_numbers_came(
+    scores: Scores, limits: Limits, input_tokens: int, output_tokens: int
+) -> None:
+    assert judge(scores, limits, input_tokens, output_tokens) in (PASS, FAIL)
+
+
+@given(SCORES, LIMITS, st.sampled_from([*WORSE, "outside_candidates"]), st.integers(0, 1 << 40))
+def test_a_worse_score_never_turns_fail_into_pass(
+    scores: Scores, limits: Limits, name: str, more: int
+) -> None:
+    scores = replace(scores, finish_plausible=True, text_matches=True)
+    worse = replace(scores, **{name: getattr(scores, name) + more})
+    verdicts = [judge(s, limits, s.input_tokens, s.positions) for s in (scores, worse)]
+    assert verdicts != [FAIL, PASS]
+
+
+@given(
+    st.integers(1, 1 << 20), st.data(), st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 32) - 1)
+)
+def test_a_sum_may_be_exactly_what_its_bound_allows_at_any_length(
+    positions: int, data: st.DataObject, base: int, rate: int
+) -> None:
+    doubt = data.draw(st.integers(0, positions << 20))
+    allowed = int(base + Fraction(rate * doubt, 1 << 20))
+    limits = Limits(margin_bound=Bound(base, rate), distance_bound=Bound(base, rate))
+    scores = Scores(positions, 0, 0, 0, 0, allowed, 0, doubt, 6, True, True)
+    assert judge(scores, limits, 6, positions) is PASS
+    assert judge(replace(scores, margin_sum=allowed), limits, 6, positions) is PASS
+    for name in ("margin_sum", "distance_sum"):
+        beyond = replace(scores, **{name: allowed + 1})  # type: ignore[arg-type]
+        assert judge(beyond, limits, 6, positions) is FAIL
 
 
 members = st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=31, unique=True)

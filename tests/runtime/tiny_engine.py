@@ -25,6 +25,7 @@ from runtime.engine import (
     Verification,
 )
 from runtime.packages import Manifest, ModelPackage
+from runtime.scoring import doubt_of
 
 FIRST_CHARACTER = 32
 VOCABULARY = 95
@@ -156,6 +157,7 @@ class TinyEngine:
                 distance_max=max(distances, default=0),
                 distance_sum=sum(distances),
                 outside_candidates=0,
+                doubt_sum=sum(doubt_of(step.logprob) for step in own),
                 input_tokens=len(prompt_ids),
                 finish_plausible=claim.finish_reason is FinishReason.LENGTH,
                 text_matches=claim.text == "".join(step.text for step in own),

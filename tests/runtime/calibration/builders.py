@@ -7,6 +7,8 @@ import numpy as np
 
 from runtime.calibration.evidence import Evidence
 
+DOUBT = 1 << 19
+
 
 def job_id(number: int) -> str:
     return hashlib.sha256(number.to_bytes(8, "little")).hexdigest()[:32]
@@ -18,7 +20,7 @@ def make_evidence(
     distances: Sequence[int] | None = None,
     fraud: str = "honest",
 ) -> Evidence:
-    """One job whose mismatches are where its margins are not zero."""
+    """One job whose mismatches are where its margins are not zero, every token half in doubt."""
     margin_array = np.array(margins, np.int64)
     return Evidence(
         job=job_id(number),
@@ -30,6 +32,7 @@ def make_evidence(
         else np.array(distances, np.int64),
         mismatches=(margin_array > 0).astype(np.int64),
         outside=np.zeros_like(margin_array),
+        doubts=np.full_like(margin_array, DOUBT),
     )
 
 

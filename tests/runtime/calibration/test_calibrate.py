@@ -48,7 +48,8 @@ def whole(report: dict[str, Any], fraud: str) -> dict[str, Any]:
 
 
 def test_honest_jobs_of_both_parts_score_zero_and_pass(report: dict[str, Any]) -> None:
-    assert set(report["thresholds"].values()) == {0}
+    for bound in report["thresholds"].values():
+        assert bound in (0, {"base": 0, "rate": 0})
     for entry in report["held_out"]["false_rejections"]:
         assert set(entry["rejected"].values()) == {0}
     jobs = report["jobs"]
@@ -76,13 +77,13 @@ def test_gross_frauds_are_caught_in_every_job_they_change(
 def test_a_forger_is_found_by_replay_alone(report: dict[str, Any]) -> None:
     detected = whole(report, "forger-int4")["detected"]
     assert detected["distances"] == 0
-    assert detected["replay"] > 0
+    assert detected["margins"] > 0
 
 
 def test_a_steerer_that_is_allowed_nothing_is_honest(report: dict[str, Any]) -> None:
     found = whole(report, "steerer")
     assert found["output_as_if_honest"] == found["jobs"]
-    assert found["detected"]["complete"] == 0
+    assert found["detected"]["registered"] == 0
 
 
 def test_the_same_corpus_is_run_again_without_any_work(

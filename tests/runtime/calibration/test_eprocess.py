@@ -20,7 +20,7 @@ from runtime.sampling import LOGPROB_UNITS_PER_NAT
 from tests.runtime.calibration.builders import make_evidence, noisy_jobs
 
 HONEST = noisy_jobs(0, 600, 0.02, 20_000, seed=1)
-WEAK = noisy_jobs(0, 300, 0.03, 22_000, seed=2)
+WEAK = noisy_jobs(0, 300, 0.035, 22_000, seed=2)
 TABLE = fit_table(Kind.MARGIN, 64, HONEST, [WEAK])
 
 
@@ -38,7 +38,7 @@ def test_a_fresh_honest_job_wins_nothing_on_average() -> None:
 
 
 def test_a_weak_fraud_wins_on_average() -> None:
-    assert np.log(e_values(TABLE, 4, 0.03, 22_000)).mean() > 0.01
+    assert np.log(e_values(TABLE, 4, 0.035, 22_000)).mean() > 0.01
 
 
 @pytest.mark.parametrize("kind", list(Kind))

@@ -4,6 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from chain import readable
+from chain.records import Thresholds as RegisteredThresholds
 from runtime.calibration.report import (
     Parts,
     Subject,
@@ -14,7 +16,7 @@ from runtime.calibration.report import (
     split,
     weak_frauds,
 )
-from runtime.calibration.thresholds import Thresholds, fit_thresholds, judge
+from runtime.calibration.thresholds import Bound, Thresholds, fit_thresholds, judge
 from tests.runtime.calibration.builders import make_evidence, noisy_jobs
 
 SUBJECT = Subject("ab" * 32, "tiny", "here", "there", {"seed": 1})
@@ -73,7 +75,7 @@ def test_counts_are_those_of_the_judgement(parts: Parts, report: dict[str, Any])
         entry = report["held_out"]["frauds"][name]["by_length"][0]
         assert (entry["output_tokens"], entry["jobs"]) == (32, len(evidence))
         assert entry["detected"]["registered"] == sum(j.registered for j in judged)
-        assert entry["detected"]["replay"] == sum(j.replay for j in judged)
+        assert entry["detected"]["margins"] == sum(j.margins for j in judged)
         assert entry["share_lower_95"] <= entry["share"]
 
 
@@ -85,7 +87,9 @@ def test_lengths_that_no_output_has_are_left_out(report: dict[str, Any]) -> None
 def test_weak_is_what_single_jobs_do_not_show(parts: Parts) -> None:
     thresholds = fit_thresholds(parts.fitting_honest)
     assert weak_frauds(parts, thresholds, 32) == ["int8"]
-    assert weak_frauds(parts, Thresholds(0, 0, 0, 0, 0, 0), 32) == []
+    nothing = Bound(0, 0)
+    strict = Thresholds(nothing, 0, nothing, 0, nothing, nothing)
+    assert weak_frauds(parts, strict, 32) == []
 
 
 def test_a_weak_fraud_is_found_by_many_jobs_and_the_honest_are_left_alone(
@@ -102,8 +106,11 @@ def test_a_weak_fraud_is_found_by_many_jobs_and_the_honest_are_left_alone(
 
 def test_a_report_is_json_and_its_thresholds_are_integers(report: dict[str, Any]) -> None:
     written = json.loads(json.dumps(report))
-    assert all(type(value) is int for value in written["thresholds"].values())
-    assert written["thresholds"]["fingerprint_tolerance"] == 7
+    thresholds = written["thresholds"]
+    registered: RegisteredThresholds = readable.parse(
+        RegisteredThresholds, thresholds, "thresholds"
+    )
+    assert registered.fingerprint_tolerance == 7
     assert written["model"] == SUBJECT.model
 
 
