@@ -80,17 +80,25 @@ export interface Scores {
   distance_max: number;
   distance_sum: string;
   outside_candidates: number;
+  doubt_sum: string;
   input_tokens: number;
   finish_plausible: boolean;
   text_matches: boolean;
 }
 
+/** A sum may be at most base + rate x doubt, all in 2^-20. */
+export interface Bound {
+  base: number;
+  rate: number;
+}
+
 export interface Thresholds {
-  replay_mismatches_max: number;
+  mismatch_bound: Bound;
   margin_max: number;
+  margin_bound: Bound;
   distance_max: number;
-  distance_mean_max: number;
-  outside_candidates_max: number;
+  distance_bound: Bound;
+  outside_bound: Bound;
   fingerprint_tolerance: number;
 }
 

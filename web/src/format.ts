@@ -41,6 +41,11 @@ export function nats(value: number): string {
   return scaled < 0.001 ? scaled.toExponential(1) : scaled.toFixed(4);
 }
 
+/** What an honest output with this doubt may have of a sum at most, in 2^-20. */
+export function allowed(bound: { base: number; rate: number }, doubtSum: string): number {
+  return bound.base + bound.rate * (Number(doubtSum) / 2 ** 20);
+}
+
 /** The value that a share of all is not above; null of nothing. */
 export function quantile(values: readonly number[], share: number): number | null {
   const sorted = [...values].sort((one, other) => one - other);

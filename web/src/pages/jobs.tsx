@@ -1,7 +1,7 @@
 import type { JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { apiUrl, type AskedRequest, type JobDetail, type ListedJob, type Ruling, type Scores, type Seat, type Thresholds } from "../api";
-import { amount, count, duration, nats } from "../format";
+import { allowed, amount, count, duration, nats } from "../format";
 import { useData } from "../live";
 import {
   AccountLink, Badge, BlockLink, Facts, Heading, Id, JobLink, Section, Table, Time, TransactionLink, Trouble, Waiting,
@@ -173,17 +173,21 @@ function Committee({ job }: { job: JobDetail }): JSX.Element {
   const rows: Row[] = job.committee.length > 0
     ? job.committee.map((seat) => ({ ...seat, thresholds: judged.get(seat.validator)?.thresholds ?? null }))
     : [...judged.values()].map((verdict) => ({ ...verdict, round: 0, committed: true }));
-  const limit = (name: keyof Thresholds, row: Row, show: (value: number) => string): string =>
-    row.thresholds === null ? "" : ` of ${show(row.thresholds[name])}`;
+  const limit = (name: "margin_max" | "distance_max", row: Row): string =>
+    row.thresholds === null ? "" : ` of ${nats(row.thresholds[name])}`;
+  const mismatches = (scores: Scores, thresholds: Thresholds | null): string => {
+    if (thresholds === null) return String(scores.replay_mismatches);
+    return `${scores.replay_mismatches} of ${Math.floor(allowed(thresholds.mismatch_bound, scores.doubt_sum) / 2 ** 20)}`;
+  };
   return (
     <Table caption="Verifiers, and what each measured, of what an honest result may score" rows={rows} rowKey={(row) => `${row.validator}-${row.round}`}
       empty="drawn by the beacon once the result is on chain"
       columns={[
         { title: "Verifier", cell: (row) => `validator ${row.validator}${row.round > 0 ? `, round ${row.round + 1}` : ""}` },
         { title: "Verdict", cell: (row) => (row.verdict !== "" ? <Badge name={row.verdict} /> : row.committed ? "committed" : "awaited") },
-        { title: "Replay mismatches", numeric: true, cell: (row) => (row.scores === null ? "–" : `${row.scores.replay_mismatches}${limit("replay_mismatches_max", row, String)}`) },
-        { title: "Margin, nats", numeric: true, cell: (row) => (row.scores === null ? "–" : `${nats(row.scores.margin_max)}${limit("margin_max", row, nats)}`) },
-        { title: "Distance, nats", numeric: true, cell: (row) => (row.scores === null ? "–" : `${nats(row.scores.distance_max)}${limit("distance_max", row, nats)}`) },
+        { title: "Replay mismatches", numeric: true, cell: (row) => (row.scores === null ? "–" : mismatches(row.scores, row.thresholds)) },
+        { title: "Margin, nats", numeric: true, cell: (row) => (row.scores === null ? "–" : `${nats(row.scores.margin_max)}${limit("margin_max", row)}`) },
+        { title: "Distance, nats", numeric: true, cell: (row) => (row.scores === null ? "–" : `${nats(row.scores.distance_max)}${limit("distance_max", row)}`) },
         { title: "Engine", cell: (row) => <code>{row.engine_profile}</code> },
       ]} />
   );

@@ -1,9 +1,13 @@
 /** Who takes part: models, providers, validators, accounts. */
 import type { JSX } from "preact";
-import type { Account, Model, Provider, Validators } from "../api";
+import type { Account, Bound, Model, Provider, Validators } from "../api";
 import { amount, count, dateTime, nats } from "../format";
 import { useData } from "../live";
 import { AccountLink, Badge, Facts, Heading, Id, Section, Table, Trouble, Waiting } from "../parts";
+
+/** A bound in words: at its start, and more for each token that is wholly in doubt. */
+const line = (bound: Bound | undefined): string =>
+  bound === undefined ? "–" : `${nats(bound.base)} + ${nats(bound.rate)} × doubt`;
 
 export function Models(): JSX.Element {
   const { data, error } = useData<Model[]>("models");
@@ -27,10 +31,10 @@ export function Models(): JSX.Element {
               columns={[
                 { title: "Answers with", cell: (pair) => <code>{pair.provider_profile}</code> },
                 { title: "Verified with", cell: (pair) => <code>{pair.verifier_profile}</code> },
-                { title: "Replay mismatches", numeric: true, cell: (pair) => pair.thresholds?.replay_mismatches_max ?? "–" },
+                { title: "Mismatches", numeric: true, cell: (pair) => line(pair.thresholds?.mismatch_bound) },
                 { title: "Margin, nats", numeric: true, cell: (pair) => nats(pair.thresholds?.margin_max ?? 0) },
                 { title: "Distance, nats", numeric: true, cell: (pair) => nats(pair.thresholds?.distance_max ?? 0) },
-                { title: "Mean distance", numeric: true, cell: (pair) => nats(pair.thresholds?.distance_mean_max ?? 0) },
+                { title: "Sum of distances", numeric: true, cell: (pair) => line(pair.thresholds?.distance_bound) },
                 { title: "Fingerprint", numeric: true, cell: (pair) => nats(pair.thresholds?.fingerprint_tolerance ?? 0) },
               ]} />
           </Section>
