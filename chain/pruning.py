@@ -2,8 +2,9 @@
 
 What is kept whatever the policy says: the last KEEP_BLOCKS_MIN blocks, which hold the replay window
 and what a restart reads; everything since the oldest open job was requested, since its payload is
-needed; what no checkpoint has taken in yet; the newest batch of each lane. What is kept is whole:
-a peer that asks for anything above the pruned height gets all of it.
+needed; what follows the snapshots that this node offers; what no checkpoint has taken in yet; the
+newest batch of each lane. What is kept is whole: a peer that asks for anything above the pruned
+height gets all of it.
 
 One step writes its deletions and the new pruned height in one batch, so it happens or does not. In
 memory the height is raised first: a reader that looks at it after its rows, and finds its block
@@ -85,6 +86,8 @@ class Pruner:
         self._slices: deque[tuple[bytes, bytes]] = deque()
         """What is left to compact, as ranges of keys."""
         self._compacted = 0
+        self.keep_from: int | None = None
+        """What snapshots on this node's shelf are followed by."""
         row = read_row(rocks, PrunedRow, PRUNED_KEY)
         self.through = 0 if row is None else row.through
         """The newest height that is forgotten; 0 if none is."""
@@ -94,6 +97,8 @@ class Pruner:
         most = head.height - KEEP_BLOCKS_MIN
         if head.oldest_open_height is not None:
             most = min(most, head.oldest_open_height - 1)
+        if self.keep_from is not None:
+            most = min(most, self.keep_from - 1)
         if most <= self.through:  # nor need the head have a block yet: genesis has none
             return self.through
         asked: list[int] = []

@@ -357,7 +357,7 @@ def build_receipt(store: Store, genesis: Genesis, job: bytes) -> Receipt:
     result = None if ruled.result_digest is None else store.payload(ruled.result_digest)
     if result is None and ruled.result_digest is not None:
         raise _pruned(store, job)
-    header, links = _attestation(store, location.height)
+    header, links = attestation(store, location.height)
     certified = store.certificate_at(header.height)
     if certified is None:
         raise _not_attested(location.height)
@@ -390,8 +390,11 @@ def _job_receipt(leaf: bytes) -> JobReceipt | None:
         return None
 
 
-def _attestation(store: Store, height: int) -> tuple[Block, tuple[ExecutionLink, ...]]:
-    """The first final block that vouches for `height`, and the links up to its claim."""
+def attestation(store: Store, height: int) -> tuple[Block, tuple[ExecutionLink, ...]]:
+    """The first final block that vouches for `height`, and the links up to its claim.
+
+    Raises Rejection (NOT_READY) while there is none.
+    """
     low, high = height + 1, store.final_height + 1
     while low < high:  # executed_height never falls from parent to child
         middle = (low + high) // 2

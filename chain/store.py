@@ -14,7 +14,7 @@ Any thread may call any method. Writers take turns; nothing is ever half visible
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +40,7 @@ from chain.store_rows import (
     ORIGINS,
     PAYLOADS,
     PLACE,
+    PRUNED_KEY,
     RECEIPTS,
     RECORD,
     BlockCommit,
@@ -52,7 +53,9 @@ from chain.store_rows import (
     LaneRow,
     LeafLocation,
     PlaceRow,
+    PrunedRow,
     Segment,
+    StateBase,
     StoredBlock,
     journal_bytes,
     lane_key,
@@ -235,12 +238,58 @@ class Store(StoreReads):
             for table, key, value in records:
                 if value is not None:
                     writer.put(record_key(table, key), value)
-            self._checkpoints.write_genesis(writer, accounts)
+            self._checkpoints.write_base(writer, 0, (accounts,))
             executed = Executed(link, execution_root, beacon, 0)
             writer.changes.put(EXECUTED + number(0), encode(executed))
             writer.changes.put(HEAD_KEY, encode(head))
             writer.finish()
             self._head = head
+
+    def begin_base(
+        self,
+        base: StateBase,
+        records: Iterable[tuple[int, bytes, bytes]],
+        accounts: Iterable[bytes],
+    ) -> None:
+        """Write the tables of a height above genesis, and its final blocks, into an empty store.
+
+        Until `commit_base` the store stays empty for all but the `load_` functions, so that what
+        was written can be checked. Raises ValueError for account rows with gaps.
+        """
+        with self._writing:
+            if self._head is not None:
+                raise StoreError(f"{self._path} has a state already, at height {self._head.height}")
+            height = base.finalized[0][0].height
+            writer = SteppedWriter(self._rocks)
+            for table, key, value in records:
+                writer.put(record_key(table, key), value)
+            # One below: the height's own journal, which is empty, brings its lookups with it.
+            self._checkpoints.write_base(writer, height - 1, accounts)
+            genesis = Executed(base.genesis_link, base.genesis_root, base.genesis_beacon, 0)
+            writer.put(EXECUTED + number(0), encode(genesis))
+            for block, beacon in base.finalized:
+                writer.put(FINAL_BLOCK + number(block.height), encode(FinalRow(block, beacon)))
+            self._add_certificate(writer.changes, base.finalized[-1][0], base.certificate)
+            writer.changes.put(PRUNED_KEY, encode(PrunedRow(height - 1)))
+            writer.finish()
+
+    def commit_base(self, commit: BlockCommit) -> None:
+        """Make what `begin_base` wrote the store's state; the block's journal is not looked at.
+
+        Close the store then, and open it anew.
+        """
+        receipts = packed(commit.receipt_leaves)
+        rows = _consequences(commit, receipts, journal_bytes((), b""))
+        stored_bytes = sum(len(value) for _, value in rows)
+        executed = Executed(commit.link, commit.execution_root, commit.beacon, stored_bytes)
+        head = Head(commit.block.height, commit.execution_root, commit.oldest_open_height)
+        with self._writing:
+            writer = SteppedWriter(self._rocks)
+            for key, value in rows:
+                writer.put(key, value)
+            writer.changes.put(EXECUTED + number(commit.block.height), encode(executed))
+            writer.changes.put(HEAD_KEY, encode(head))
+            writer.finish()
 
     def commit_block(self, commit: BlockCommit) -> None:
         """Write one block and all its consequences, durable on return.
@@ -335,6 +384,10 @@ class Store(StoreReads):
                 while self._pruner.compact(at_least=1):
                     pass
         return self._pruner.through - before
+
+    def keep_from(self, height: int | None) -> None:
+        """Whatever the policy says, forget nothing from this height on; None for no such height."""
+        self._pruner.keep_from = height
 
     def maintain(self) -> bool:
         """One bounded step of what is due; False if nothing is. The background thread's work."""

@@ -11,6 +11,7 @@ So it writes in small steps, and never keeps the interpreter's lock for long.
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -153,10 +154,13 @@ class Checkpoints:
         with self._publishing:
             return self.row.segments
 
-    def write_genesis(self, writer: SteppedWriter, accounts: bytes) -> None:
-        """The pages of the first accounts, and the checkpoint of height 0."""
-        account_rows = self._write_accounts(writer, accounts)
-        self.row = CheckpointRow(0, account_rows, 0, ())
+    def write_base(self, writer: SteppedWriter, height: int, accounts: Iterable[bytes]) -> None:
+        """The pages of the first accounts, packed in pieces that rise in number, and the checkpoint
+        of the height they are of. Raises ValueError for gaps between them."""
+        account_rows = 0
+        for piece in accounts:
+            account_rows = max(account_rows, self._write_accounts(writer, piece))
+        self.row = CheckpointRow(height, account_rows, 0, ())
         writer.changes.put(CHECKPOINT_KEY, encode(self.row))
 
     def drop_pruned(self, writer: SteppedWriter, through: int) -> CheckpointRow:

@@ -137,6 +137,19 @@ class BlockCommit:
 
 
 @dataclass(frozen=True, slots=True)
+class StateBase:
+    """What a store that begins above genesis must know of the chain."""
+
+    genesis_link: ExecutionLink
+    genesis_root: bytes
+    genesis_beacon: bytes
+    finalized: Sequence[tuple[Block, bytes]]
+    """(block, beacon) from the first height on, in order."""
+    certificate: Certificate
+    """Finalizes the last of them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """Whose database this is."""
 

@@ -75,6 +75,17 @@ class StorageSettings(_Section):
         return PruningPolicy(self.keep_blocks, self.keep_ms)
 
 
+class SnapshotSettings(_Section):
+    """What this node offers to validators that are far behind, and when it is one."""
+
+    every_blocks: int = Field(default=16_384, ge=0)
+    """A snapshot at each multiple of this height, the same for all validators, so that one that
+    joins may fetch from many. The newest two stay, with all blocks above them. 0: none."""
+    use_when_behind_blocks: int = Field(default=8_192, ge=1)
+    """Fetch a snapshot that is so much above the own newest block, instead of the blocks; or any
+    that is above it, when the others have pruned the next block."""
+
+
 class SubmitSettings(_Section):
     """How often one connection may call Submit, which costs as much as hundreds of transactions of
     SubmitMany."""
@@ -120,6 +131,7 @@ class NodeConfig(_Section):
     keys: KeyFiles = KeyFiles()
     provider: ProviderSettings = ProviderSettings()
     storage: StorageSettings = StorageSettings()
+    snapshots: SnapshotSettings = SnapshotSettings()
     submit: SubmitSettings = SubmitSettings()
     calls: CallSettings = CallSettings()
     http: HttpSettings = HttpSettings()

@@ -21,13 +21,16 @@ from chain.node.driver import Driver
 from chain.node.duties import Duties
 from chain.node.ingress import Ingress
 from chain.node.intake import Intake
+from chain.node.joining import Joiner, SnapshotReady
 from chain.node.meter import Meter
 from chain.node.outcomes import Outcome, TransactionWaits, receipts_of
-from chain.node.peers import Peers
+from chain.node.peers import Peers, PeerService
 from chain.node.provider import ProviderAgent
 from chain.node.rate_limit import OpenCalls
 from chain.node.recovery import open_replica
+from chain.node.shelf import SHELF_NAME, Shelf
 from chain.node.signer import NodeKeys
+from chain.node.snapshot_service import SnapshotService
 from chain.node.streams import TokenStreams
 from chain.node.verifier import VerifierAgent
 from chain.node.views import runtime_view, transaction_receipt
@@ -88,7 +91,10 @@ class Node:
             genesis.digest(),
             pruning=config.storage.policy(),
         )
-        self.worker = LedgerWorker(genesis, self.store)
+        self._shelf = Shelf(
+            config.data / SHELF_NAME, genesis, self.store, config.snapshots.every_blocks
+        )
+        self.worker = LedgerWorker(genesis, self.store, self._shelf.after_block)
         self.streams = TokenStreams()
         self.open_calls = OpenCalls(config.calls.open_max, config.calls.open_max_by_client)
         self._deliveries: asyncio.Queue[Deliver] = asyncio.Queue()
@@ -100,9 +106,11 @@ class Node:
             genesis,
             config.validator,
             keys.tls,
-            self._receive,
             lambda peer: self.driver.post(PeerConnected(peer)),
-            self.streams,
+            (
+                PeerService(genesis, self._receive, self.streams).add_to,
+                SnapshotService(genesis, self.store, self._shelf).add_to,
+            ),
         )
         self.meter = Meter(
             config.validator,
@@ -140,6 +148,16 @@ class Node:
             self.meter.admission,
         )
         self.is_stopping = False
+        self._joiner = Joiner(
+            genesis,
+            config.data,
+            config.snapshots,
+            self.peers.channels,
+            lambda: self.driver.replica.finalized_height,
+            self._is_behind,
+        )
+        self.must_restart = False
+        """After `run`: a snapshot waits to take the store's place."""
         self._executed = asyncio.Event()
         self._lookups = asyncio.Semaphore(LOOKUPS_MAX)
         self._waits = TransactionWaits()
@@ -204,6 +222,10 @@ class Node:
                 group.create_task(self._execute())
                 group.create_task(self._demand_timer())
                 group.create_task(self._mind_duties())
+                group.create_task(self._joiner.run())
+        except* SnapshotReady as ready:
+            logger.info("starting anew: %s", ready.exceptions[0])
+            self.must_restart = True
         finally:
             self.is_stopping = True
             for agent in (self._provider, self._verifier):
@@ -215,11 +237,20 @@ class Node:
             self.driver.close()
             self._votes_directory.close()
             self.worker.close()
+            self._shelf.close()
             self.store.close()
 
     def now_ms(self) -> int:
         """By the node's own clock."""
         return self._clock_ms()
+
+    def _is_behind(self) -> bool:
+        """Whether a block is known to be final that this node does not have."""
+        finalization = self.driver.replica.finalization
+        return (
+            finalization is not None
+            and finalization.body.view > self.driver.replica.finalized_block.view
+        )
 
     async def next_block(self) -> None:
         """Return when another block has been executed."""

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 
 import grpc
@@ -54,6 +54,8 @@ _OPTIONS = [
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.so_reuseport", 0),
+    # Of one connection; what is not answered yet costs memory.
+    ("grpc.max_concurrent_streams", TOKEN_CALLS_MAX_BY_PEER + 64),
 ]
 
 ReceiveMessage = Callable[[int, Message, int], Awaitable[None]]
@@ -214,6 +216,11 @@ class PeerLink:
         if self.connected:
             self._on_connected(self.index)
 
+    @property
+    def channel(self) -> grpc.aio.Channel | None:
+        """For calls beside the streams; None before the first dial."""
+        return self._channel
+
     async def tokens(self, job: bytes, attempt: int) -> AsyncIterator[node_pb2.TokenChunk]:
         """Chunks of a job that is assigned at that peer. Ends early if the peer goes away."""
         if self._channel is None:
@@ -237,6 +244,10 @@ class PeerService(peer_pb2_grpc.PeerServicer):
         self._pushing: dict[tuple[int, Traffic], CallContext] = {}
         self._reading = OpenCalls(TOKEN_CALLS_MAX, TOKEN_CALLS_MAX_BY_PEER)
 
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Serve these calls."""
+        peer_pb2_grpc.add_PeerServicer_to_server(self, server)
+
     async def Push(  # noqa: N802 (gRPC names its methods so)
         self,
         request_iterator: AsyncIterator[peer_pb2.Frame],
@@ -258,7 +269,7 @@ class PeerService(peer_pb2_grpc.PeerServicer):
     ) -> peer_pb2.PushSummary:
         # Only the newest call of a peer is listened to, so a peer has one frame here to be worked
         # off beside its backlog, and no more by calling often.
-        index = await self._authenticate(context)
+        index = await authenticate(context, self._genesis)
         self._pushing[index, traffic] = context
         count = 0
         async for frame in frames:
@@ -281,7 +292,7 @@ class PeerService(peer_pb2_grpc.PeerServicer):
         self, request: peer_pb2.TokensRequest, context: CallContext
     ) -> AsyncIterator[node_pb2.TokenChunk]:
         """Stream an attempt's chunks from its first."""
-        index = await self._authenticate(context)
+        index = await authenticate(context, self._genesis)
         try:
             with self._reading.open(str(index)):
                 async with aclosing(self._streams.read(request.job, request.attempt)) as chunks:
@@ -290,15 +301,17 @@ class PeerService(peer_pb2_grpc.PeerServicer):
         except Busy as busy:
             await refuse(context, busy)
 
-    async def _authenticate(self, context: CallContext) -> int:
-        index = peer_index(context.auth_context(), self._genesis)
-        if index is None:
-            await context.abort(
-                grpc.StatusCode.UNAUTHENTICATED,
-                "the client certificate is not one that genesis pins to a validator",
-            )
-            raise PermissionError  # abort never returns; this tells the type checker
-        return index
+
+async def authenticate(context: CallContext, genesis: Genesis) -> int:
+    """Whose call it is; a stranger's ends here."""
+    index = peer_index(context.auth_context(), genesis)
+    if index is None:
+        await context.abort(
+            grpc.StatusCode.UNAUTHENTICATED,
+            "the client certificate is not one that genesis pins to a validator",
+        )
+        raise PermissionError  # abort never returns; this tells the type checker
+    return index
 
 
 class Peers:
@@ -309,14 +322,13 @@ class Peers:
         genesis: Genesis,
         own_index: int | None,
         identity: TlsIdentity,
-        receive: ReceiveMessage,
         on_connected: Callable[[int], None],
-        streams: TokenStreams,
+        services: Sequence[Callable[[grpc.aio.Server], None]],
     ) -> None:
+        """`services` put what this node serves onto the peers' port."""
         self._genesis = genesis
-        self._own_index = own_index
         self._identity = identity
-        self._service = PeerService(genesis, receive, streams)
+        self._services = services
         self.links = {
             entry.index: PeerLink(entry.index, genesis, identity, on_connected)
             for entry in genesis.validators
@@ -328,7 +340,8 @@ class Peers:
     async def start(self, listen: str) -> None:
         """Listen and dial. Raises OSError if the address is taken."""
         server = grpc.aio.server(options=_OPTIONS)
-        peer_pb2_grpc.add_PeerServicer_to_server(self._service, server)
+        for add_service in self._services:
+            add_service(server)
         try:
             port = server.add_secure_port(listen, server_credentials(self._identity, self._genesis))
         except RuntimeError as error:
@@ -349,6 +362,14 @@ class Peers:
         frame, traffic = encode_message(message), traffic_of(message)
         for link in self.links.values():
             link.send(traffic, frame)
+
+    def channels(self) -> dict[int, grpc.aio.Channel]:
+        """To each connected peer, for calls beside the streams."""
+        return {
+            peer: link.channel
+            for peer, link in self.links.items()
+            if link.connected and link.channel is not None
+        }
 
     async def room(self, peer: int) -> None:
         """Return when another answer may be prepared for a peer, which has taken most of them."""

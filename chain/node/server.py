@@ -22,6 +22,7 @@ from chain.node.node import Node
 from chain.node.services import add_services
 from chain.node.signer import NodeKeys, load_keys
 from chain.node.unreadable import RefuseUnreadable
+from chain.snapshot_install import take_place
 from chain.store import StoreError
 from consensus.wal import WalLocked
 
@@ -49,12 +50,15 @@ def run_node(home: Path) -> None:
         keys = load_keys(config.keys, genesis, config.validator)
     except (ConfigError, GenesisError) as error:
         raise StartError(str(error)) from error
-    uvloop.run(_serve(config, genesis, keys))
+    while uvloop.run(_serve(config, genesis, keys)):
+        logger.info("a snapshot takes the place of the store")
 
 
-async def _serve(config: NodeConfig, genesis: Genesis, keys: NodeKeys) -> None:
+async def _serve(config: NodeConfig, genesis: Genesis, keys: NodeKeys) -> bool:
+    """Run the node until it ends; whether it must be started anew, on a store that was fetched."""
     try:
         config.data.mkdir(parents=True, exist_ok=True)
+        take_place(config.data, genesis, config.validator)
         node = Node(config, genesis, keys)
     except (StoreError, WalLocked, OSError) as error:
         raise StartError(str(error)) from error
@@ -85,6 +89,7 @@ async def _serve(config: NodeConfig, genesis: Genesis, keys: NodeKeys) -> None:
     finally:
         await checks.enter_graceful_shutdown()
         await server.stop(STOP_GRACE_S)
+    return node.must_restart
 
 
 @asynccontextmanager

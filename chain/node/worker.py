@@ -31,8 +31,15 @@ T = TypeVar("T")
 class LedgerWorker:
     """Owns a ledger and writes its blocks to the store, on one thread."""
 
-    def __init__(self, genesis: Genesis, store: Store) -> None:
+    def __init__(
+        self,
+        genesis: Genesis,
+        store: Store,
+        after_block: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """`after_block` is called with each height that was committed, before the next is begun."""
         self._genesis = genesis
+        self._after_block = after_block
         self._store = store
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._ledger = open_ledger(genesis, store)
@@ -60,6 +67,7 @@ class LedgerWorker:
     def _execute(self, deliver: Deliver) -> BlockOutcome:
         outcome = self._ledger.execute(block_context(deliver), read_lanes(self._store, deliver))
         commit_outcome(self._store, self._ledger, deliver, outcome)
+        self._after_block(deliver.block.height)
         return outcome
 
 
