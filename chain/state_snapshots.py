@@ -20,11 +20,12 @@ from chain.execution.ledger import FINAL
 from chain.genesis import Genesis
 from chain.records import Job
 from chain.snapshot_anchor import Anchor, SnapshotInvalid
-from chain.state import ROW_NUMBER_BYTES, TableNumber
+from chain.state import TableNumber
 from chain.store import Store
 from chain.store_rows import leaves_bytes
 from consensus.wire import U8, U64, Count, DecodeError, Hash, Size, decode, encode
 from ext.hashing import sha256, tagged_hash
+from ext.tables import ROW_NUMBER_BYTES
 
 MANIFEST_NAME: Final = "manifest"
 STATE_FILE_NAME: Final = "state"
