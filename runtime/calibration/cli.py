@@ -191,6 +191,10 @@ def calibrate_command(  # noqa: PLR0913, PLR0917 - one parameter an option
     stage: Annotated[
         list[Part] | None, typer.Option(help="Only this part; may be given again.")
     ] = None,
+    judged_by: Annotated[
+        Path | None,
+        typer.Option(help="A report of this pair: judge by its thresholds, fit nothing."),
+    ] = None,
     plots: Annotated[Path | None, typer.Option(help="Directory to write plots to.")] = None,
     output: Annotated[
         Path | None, typer.Option(help="Directory to write the report to, too.")
@@ -257,6 +261,7 @@ def calibrate_command(  # noqa: PLR0913, PLR0917 - one parameter an option
             frauds=tuple(fraud) if fraud else None,
             provider_compiled=provider_compiled,
             verifier_compiled=verifier_compiled,
+            judged_by=judged_by,
         )
         stages = [Stage(part.value) for part in (stage or list(Part))]
         made = run_stages(plan, parties, stages, RateTeller())

@@ -34,8 +34,9 @@ from runtime.calibration.frauds import (
     forgers,
     simple_frauds,
 )
+from runtime.calibration.published import read_thresholds
 from runtime.calibration.records import RecordFile, ReplayRow, Transcript, replay_key
-from runtime.calibration.report import Parts, Subject, build_report, split
+from runtime.calibration.report import Parts, Subject, all_held_out, build_report, split
 from runtime.calibration.sides import ReferenceSide, Side
 from runtime.calibration.stages import (
     Replays,
@@ -94,6 +95,8 @@ class Plan:
     provider_compiled: bool = False
     verifier_compiled: bool = False
     """Which side's graph was compiled: part of no profile, so the directory notes it."""
+    judged_by: Path | None = None
+    """A report whose thresholds judge these jobs; nothing is fitted then."""
 
     def wants(self, fraud: str) -> bool:
         """Whether this fraud is part of the run."""
@@ -115,6 +118,7 @@ class Plan:
             "temperatures_milli": list(self.temperatures_milli),
             "in_flight": list(self.in_flights),
             **self.compiled_sides(),
+            **({"judged_by": self.judged_by.name} if self.judged_by else {}),
         }
 
     def compiled_sides(self) -> dict[str, bool]:
@@ -298,7 +302,7 @@ def run_report(plan: Plan, provider: str, verifier: str) -> tuple[dict[str, Any]
     """
     jobs = plan.corpus()
     evidence = collect(plan, provider, verifier)
-    parts = split(evidence.pop(HONEST, []), evidence)
+    honest = evidence.pop(HONEST, [])
     subject = Subject(
         model=plan.package.model_id.hex(),
         model_name=plan.package.manifest.name,
@@ -306,8 +310,15 @@ def run_report(plan: Plan, provider: str, verifier: str) -> tuple[dict[str, Any]
         verifier_profile=verifier,
         corpus=plan.described(jobs),
     )
-    thresholds = fit_thresholds(parts.fitting_honest, temperatures_milli=plan.temperatures_milli)
-    tolerance, source = fingerprint_tolerance(plan, provider, verifier, thresholds.distance_max)
+    if plan.judged_by is None:
+        parts = split(honest, evidence)
+        fitting = parts.fitting_honest
+        thresholds = fit_thresholds(fitting, temperatures_milli=plan.temperatures_milli)
+        tolerance, source = fingerprint_tolerance(plan, provider, verifier, thresholds.distance_max)
+    else:
+        parts = all_held_out(honest, evidence)
+        thresholds, tolerance = read_thresholds(plan.judged_by, provider, verifier)
+        source = plan.judged_by.name
     report = build_report(subject, parts, thresholds, tolerance, source)
     path = plan.report_path(provider, verifier)
     path.write_text(json.dumps(report, indent=1) + "\n")

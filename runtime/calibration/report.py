@@ -80,6 +80,12 @@ def split(honest: Sequence[Evidence], frauds: Mapping[str, Sequence[Evidence]]) 
     )
 
 
+def all_held_out(honest: Sequence[Evidence], frauds: Mapping[str, Sequence[Evidence]]) -> Parts:
+    """The same where nothing is fitted."""
+    ordered = {name: sorted(e, key=lambda e: e.job) for name, e in frauds.items()}
+    return Parts([], sorted(honest, key=lambda e: e.job), {name: [] for name in frauds}, ordered)
+
+
 def _scores_at(evidence: Sequence[Evidence], length: int) -> list[PrefixScores]:
     if length == WHOLE:
         return [e.prefix(e.tokens) for e in evidence]

@@ -147,6 +147,31 @@ def test_too_few_jobs_are_an_error_that_says_so(package: ModelPackage, tmp_path:
     assert "honest jobs are too few to fit, at least 24" in few.stderr
 
 
+def test_jobs_of_another_corpus_are_judged_by_a_report_that_exists(
+    package: ModelPackage, work: Path, report: dict[str, Any], tmp_path: Path
+) -> None:
+    asked = ["--corpus-seed", "2", "--jobs", "12", "--fraud", "honest", "--fraud", "int4"]
+    judged = calibrate(
+        package, tmp_path, *asked, "--judged-by", str(work / f"{PAIR}.json"), "--json"
+    )
+    assert judged.exit_code == 0, judged.stderr
+    found = json.loads(judged.stdout)
+    assert found["thresholds"] == report["thresholds"]
+    assert (found["jobs"]["honest_fitting"], found["jobs"]["honest_held_out"]) == (0, 12)
+    assert found["held_out"]["false_rejections"][-1]["rejected"]["registered"] == 0
+    assert whole(found, "int4")["detected"]["registered"] > 0
+
+
+def test_a_report_of_another_pair_judges_nothing(
+    package: ModelPackage, work: Path, report: dict[str, Any], tmp_path: Path
+) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({**report, "provider_profile": "fast"}))
+    refused = calibrate(package, work, "--judged-by", str(other))
+    assert refused.exit_code == 1
+    assert "is no report to judge by: it is of fast and" in refused.stderr
+
+
 def test_bad_numbers_in_flight_are_refused(package: ModelPackage, tmp_path: Path) -> None:
     refused = calibrate(package, tmp_path, "--in-flight", "1,many")
     assert refused.exit_code == 2
