@@ -32,7 +32,7 @@ EXPIRES_IN_BLOCKS = 100_000
 KINDS = {
     name.removeprefix("OPERATION_KIND_").lower().replace("_", "-"): number
     for name, number in transactions_pb2.OperationKind.items()
-    if number
+    if number != transactions_pb2.OPERATION_KIND_UNSPECIFIED
 }
 """Operations by the names that people write."""
 _NAMES = {number: name for name, number in KINDS.items()}

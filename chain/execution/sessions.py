@@ -30,9 +30,13 @@ Value = TypeVar("Value", int, bytes)
 SESSIONS_MAX = 64
 """Of one account at a time."""
 SESSION_BLOCKS_MAX = 1 << 22
-KINDS: dict[int, str] = {number: name for name, number in pb.OperationKind.items() if number}
-"""What can be allowed, by field number of `Op`."""
 _FIELD_NUMBERS = {field.name: field.number for field in pb.Op.DESCRIPTOR.fields}
+KINDS = {
+    number: name
+    for name, number in _FIELD_NUMBERS.items()
+    if number in pb.OperationKind.values() and number
+}
+"""What can be allowed, by field number of `Op`."""
 _WITH_MODEL = tuple(
     field.name
     for field in pb.Op.DESCRIPTOR.fields

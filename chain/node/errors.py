@@ -86,5 +86,7 @@ def rejection_of(error: grpc.aio.AioRpcError) -> Rejection | None:
             return None
         if reason is RejectionReason.BUSY:
             return Busy(status.message, retry.retry_delay.ToMilliseconds())
-        return Rejection(reason, status.message)
+        rejection = Rejection(reason, status.message)
+        rejection.add_note(rejection.remedy)
+        return rejection
     return None
