@@ -69,7 +69,11 @@ class Parameters:
     verifier_stake_min: U64 = 30 * GRAIN_PER_ASY
     """Who says that it verifies a model holds this; with less than half of it nobody is drawn."""
     wrong_pass_slash: U64 = 300_000_000
-    """Of a seat that passed, or hid its word about, what two thirds then failed."""
+    """Of a seat that passed, or hid its word about, what two thirds then failed beyond doubt."""
+    trap_every_jobs: U32 = 100
+    """The treasury pays for one trap of an offer in so many jobs that it had verified."""
+    trap_reward: U64 = 500_000
+    """To the provider of such a trap, for its transactions."""
     royalty_bps_max: U16 = 1_000
     treasury_bps: U16 = 300
     burn_bps: U16 = 200

@@ -100,6 +100,8 @@ class Offer(NamedTuple):
     open_jobs: U32
     completed: U64
     failed: U64
+    traps: U64
+    """That the treasury has paid for."""
 
 
 class JobStatus(enum.IntEnum):
@@ -185,6 +187,16 @@ class Job(NamedTuple):
     """Too few spoke and new verifiers were asked, which happens once."""
     final_height: U64
     """Where it became final, 0 before; its row goes `job_rows_kept_blocks` later."""
+    trap: bool
+    """Its requester has shown that it was answered falsely on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trap:
+    """A provider's word that it will answer one request falsely; the key is provider ‖ H."""
+
+    height: U64
+    """It was said at."""
 
 
 @dataclass(frozen=True, slots=True)

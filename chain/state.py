@@ -26,6 +26,7 @@ from chain.records import (
     Session,
     SessionJob,
     Supply,
+    Trap,
     Verifier,
 )
 from consensus.values import Validator
@@ -65,6 +66,7 @@ class TableNumber(enum.IntEnum):
     SESSIONS = 11
     SESSION_JOBS = 12
     CONVICTIONS = 16
+    TRAPS = 20
 
 
 class StateError(Exception):
@@ -129,6 +131,13 @@ class State:
         self.convictions: RecordTable[Conviction] = RecordTable(
             TableNumber.CONVICTIONS, layout_of(Conviction), 2, undo
         )
+        self.traps: RecordTable[Trap] = RecordTable(
+            TableNumber.TRAPS,
+            layout_of(Trap),
+            ACCOUNT_BYTES + ID_BYTES,
+            undo,
+            group_bytes=ACCOUNT_BYTES,
+        )
         self._tables: tuple[RecordTable[Any], ...] = (
             self.models,
             self.offers,
@@ -142,6 +151,7 @@ class State:
             self.sessions,
             self.session_jobs,
             self.convictions,
+            self.traps,
         )
 
     put = staticmethod(tables.put)

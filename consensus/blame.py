@@ -8,10 +8,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
-from consensus.values import Verdict
+from consensus.values import Scores, Verdict
 
 BLAME_RATIO = 2
 """FAILs to PASSes, among seats of one engine profile, at which a PASS was wrong: two thirds."""
+BLATANT_DIVISOR = 8
+"""A FAIL is beyond doubt if the sampling replays another token at one position in so many: noise
+never does. At a threshold honest seats may differ, and somebody could aim there."""
 
 
 class Seat(Protocol):
@@ -34,6 +37,10 @@ class Seat(Protocol):
         """None before it revealed."""
 
     @property
+    def scores(self) -> Scores | None:
+        """What it has measured."""
+
+    @property
     def voided(self) -> Verdict | None:
         """The word that its fingerprint voided."""
 
@@ -51,12 +58,12 @@ def idle(seats: Sequence[Seat]) -> tuple[int, ...]:
 
 
 def wrong_passes(seats: Sequence[Seat]) -> tuple[int, ...]:
-    """Seats that passed a result which two thirds have failed, or hid their word about it.
+    """Seats that passed a result which two thirds have failed beyond doubt, or hid their word.
 
     Hiding counts, or who sees that it is outvoted would hide; so does a voided PASS. Seats are
     held to those of their own engine profile: one kind of arithmetic may show what another can't.
     """
-    fails = Counter(seat.engine_profile for seat in seats if seat.verdict is Verdict.FAIL)
+    fails = Counter(seat.engine_profile for seat in seats if _is_blatant(seat))
     passes = Counter(seat.engine_profile for seat in seats if seat.verdict is Verdict.PASS)
     return tuple(
         place
@@ -83,3 +90,12 @@ def asked_in_vain(seats: Sequence[Seat]) -> tuple[tuple[int, ...], int]:
     first = min(seats[place].round for place in failing)
     askers = tuple(place for place in failing if seats[place].round == first)
     return askers, sum(seat.round > first for seat in seats)
+
+
+def _is_blatant(seat: Seat) -> bool:
+    scores = seat.scores
+    return (
+        seat.verdict is Verdict.FAIL
+        and scores is not None
+        and BLATANT_DIVISOR * scores.replay_mismatches >= max(1, scores.positions)
+    )

@@ -19,6 +19,12 @@ def market(  # noqa: PLR0913, PLR0917 - one parameter an option
     verifiers: Annotated[
         int, typer.Option(min=3, max=60, help="Validators that verify; one more carries lanes.")
     ] = 9,
+    traps_ppm: Annotated[
+        int, typer.Option(min=0, max=300_000, help="Traps for each million jobs.")
+    ] = 10_000,
+    trap_jobs: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Jobs a run, for what only traps find out.")
+    ] = 600,
     sweeps: Annotated[bool, typer.Option(help="Turn each rule, too.")] = True,
     calibration: Annotated[
         Path | None, typer.Option(help="Calibration report: detection, false rejections.")
@@ -50,11 +56,14 @@ def market(  # noqa: PLR0913, PLR0917 - one parameter an option
         )
     except assumptions.AssumptionError as error:
         fail(as_json, "BAD_REPORT", str(error))
-    base = Scenario(verifiers=(HONEST_VERIFIER,) * verifiers, group_providers=1, jobs=jobs)
+    base = Scenario(
+        verifiers=(HONEST_VERIFIER,) * verifiers, group_providers=1, jobs=jobs, traps_ppm=traps_ppm
+    )
     options = report.Options(
         seeds=range(first_seed, first_seed + seeds),
         sweep_jobs=min(jobs, SWEEP_JOBS),
         with_sweeps=sweeps,
+        trap_jobs=trap_jobs,
     )
     found = report.build(base, assumed, options, tell)
     try:

@@ -13,11 +13,12 @@ them in plain Python.
 from collections.abc import Iterable, Sequence
 
 from assay.v1 import transactions_pb2 as pb
-from chain.execution import faults, jobs, market, refusals, sessions, transfers
+from chain.execution import faults, jobs, market, refusals, sessions, transfers, traps
 from chain.execution.lifecycle import advance
 from chain.execution.outcome import LaneBatch, NewJob, RefusedAttestation
 from chain.execution.ruling import attest
 from chain.execution.scope import Scope
+from chain.execution.settlement import end_trap
 from chain.parameters import BASIS_POINTS, Parameters
 from chain.records import receipt_leaf
 from chain.rejections import Rejection, RejectionReason
@@ -222,5 +223,9 @@ def _apply(scope: Scope, transaction: Transaction, index: int, operation: pb.Op)
             sessions.revoke(scope, sender, operation.revoke_session)
         case "report_fault":
             faults.report_fault(scope, operation.report_fault)
+        case "set_trap":
+            traps.set_trap(scope, sender, operation.set_trap)
+        case "open_trap":
+            end_trap(scope, sender, operation.open_trap)
         case _:
             raise Rejection(RejectionReason.MALFORMED, f"operation {index} is of no known kind")

@@ -96,6 +96,7 @@ _NEW_JOB = Job(
     escalated=False,
     redrawn=False,
     final_height=0,
+    trap=False,
 )
 """Of nobody yet: a request fills in what it says."""
 

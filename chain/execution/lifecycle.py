@@ -80,7 +80,7 @@ def assignment_weights(scope: Scope, offers: Sequence[tuple[Taker, Offer]]) -> l
     stake_max = scope.parameters.stake_weight_cap
     weights = []
     for taker, offer in offers:
-        input_price, output_price, capacity, _, _, open_jobs, completed, failed = offer
+        input_price, output_price, capacity, _, _, open_jobs, completed, failed, _ = offer
         price, done, stake = input_price + output_price, completed + 1, taker.stake
         price_factor = FACTOR_SCALE * (cheapest + 1) // (price + 1) or 1
         record_factor = FACTOR_SCALE * done // (done + failed) or 1

@@ -99,6 +99,7 @@ def set_offer(scope: Scope, sender: bytes, message: pb.SetOffer) -> None:
         open_jobs=before.open_jobs if before else 0,
         completed=before.completed if before else 0,
         failed=before.failed if before else 0,
+        traps=before.traps if before else 0,
     )
     scope.put_new_offer(message.model, sender, offer)
     if message.capacity > 0:

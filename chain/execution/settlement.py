@@ -10,7 +10,9 @@ Every grain of the escrow goes to exactly one place.
 
 REJECTED. The requester gets the whole escrow. The verification, a seat's price for each seat of all
 rounds, is paid out of the provider's collateral, as far as it reaches, and with two thirds saying
-FAIL a share of what is left is slashed, and whoever said PASS.
+FAIL a share of what is left is slashed, and whoever said PASS. If the result was a trap (`traps`),
+nothing of the provider is slashed, and the treasury pays the verification while the provider keeps
+to its share.
 
 REFUNDED. The requester gets the whole escrow; nobody else is paid or blamed.
 
@@ -18,10 +20,12 @@ A seat earns if its verdict was revealed, in tolerance, and the one that prevail
 ends, a seat that was idle is fined (`collateral`).
 """
 
+from assay.v1 import transactions_pb2 as pb
 from chain.execution import sessions
 from chain.execution.collateral import charge_askers, fine_idle, seat_price, slash_wrong_passes
 from chain.execution.scope import Scope
 from chain.execution.transfers import slash, take_collateral
+from chain.execution.traps import open_trap, pay_from_treasury
 from chain.pairs import judged_by
 from chain.parameters import BASIS_POINTS
 from chain.records import Job, JobReceipt, JobStatus, Payment, VerdictRecord
@@ -82,14 +86,24 @@ def reject(scope: Scope, job_id: bytes, job: Job, with_slash: bool) -> None:
     payments.pay(job.requester, job.escrow)
     # Every seat of every round has worked because of this provider.
     cost = len(job.committee) * seat_price(scope, job)
-    pot = take_collateral(scope, provider, cost)
+    pot, reward = pay_from_treasury(scope, job, provider, cost) if job.trap else (0, 0)
+    pot += take_collateral(scope, provider, cost - pot)
     pay_verifiers(scope, job, pot, Verdict.FAIL, payments)
+    payments.pay(provider, reward)
     if with_slash:
-        payments.note(scope.treasury, slash(scope, provider, job_id))
         payments.note(scope.treasury, slash_wrong_passes(scope, job_id, job))
-    offer = scope.offer(job.model, provider)
-    scope.put_offer(job.model, provider, offer._replace(failed=offer.failed + 1))
+    if with_slash and not job.trap:
+        payments.note(scope.treasury, slash(scope, provider, job_id))
+    if not job.trap:
+        offer = scope.offer(job.model, provider)
+        scope.put_offer(job.model, provider, offer._replace(failed=offer.failed + 1))
     _finish(scope, job_id, job, JobStatus.REJECTED, payments, job.escrow)
+
+
+def end_trap(scope: Scope, sender: bytes, message: pb.OpenTrap) -> None:
+    """Open a trap, and end its job if that leaves nothing to ask."""
+    if open_trap(scope, sender, message):
+        reject(scope, message.job, scope.job(message.job), with_slash=True)
 
 
 def refund(scope: Scope, job_id: bytes, job: Job) -> None:

@@ -13,6 +13,7 @@ from chain.market_simulation.strategies import (
     LAZY_TOGETHER,
     PROVIDERS,
     VERIFIERS,
+    Numbers,
     ProviderStrategy,
     VerifierStrategy,
     Words,
@@ -58,27 +59,21 @@ def cartel(base: Scenario, count: int) -> Scenario:
     return by_provider(by_verifiers(base, ACCOMPLICE, count), FRAUD)
 
 
-def strategies(base: Scenario) -> Iterator[tuple[str, Scenario]]:
+def strategies(base: Scenario, trap_jobs: int) -> Iterator[tuple[str, Scenario]]:
     """Every strategy, alone; those that need company with up to the greatest count below a third,
-    and, to show what a majority can do, below a half and above."""
+    and, to show what more can do, below a half. What only traps find is played for `trap_jobs`."""
+    longer = replace(base, jobs=max(base.jobs, trap_jobs))
     for provider in PROVIDERS:
         yield f"provider: {provider.name}", by_provider(base, provider)
     for verifier in VERIFIERS:
-        yield f"verifier: {verifier.name}", by_verifiers(base, verifier, 1)
+        told = verifier.numbers is Numbers.TRUE and not verifier.works
+        market = longer if told and verifier.words is Words.PASS else base
+        yield f"verifier: {verifier.name}", by_verifiers(market, verifier, 1)
     for count in group_sizes(len(base.verifiers)):
         share = f"{count} of {len(base.verifiers)}"
-        yield f"verifiers: {LAZY_TOGETHER.name}, {share}", by_verifiers(base, LAZY_TOGETHER, count)
+        lazy = by_verifiers(longer, LAZY_TOGETHER, count)
+        yield f"verifiers: {LAZY_TOGETHER.name}, {share}", lazy
         yield f"provider and verifiers: int4 weights passed, {share}", cartel(base, count)
-
-
-def passing(base: Scenario) -> Iterator[tuple[str, Scenario]]:
-    """Verifiers that do no work and say PASS, as traps would find them."""
-    for row in VERIFIERS:
-        if not row.works and row.words is Words.PASS:
-            yield f"verifier: {row.name}", by_verifiers(base, row, 1)
-    for count in group_sizes(len(base.verifiers)):
-        share = f"{count} of {len(base.verifiers)}"
-        yield f"verifiers: {LAZY_TOGETHER.name}, {share}", by_verifiers(base, LAZY_TOGETHER, count)
 
 
 def group_sizes(verifiers: int) -> tuple[int, ...]:

@@ -9,6 +9,8 @@ from google.protobuf.message import Message
 from assay.v1 import inference_pb2 as inference
 from assay.v1 import transactions_pb2 as pb
 from chain.execution import BlockContext, BlockOutcome, LaneBatch, Ledger
+from chain.execution.jobs import request_digest, result_digest
+from chain.execution.traps import commitment
 from chain.market_simulation.assumptions import MILLION, STEERING, Assumptions
 from chain.market_simulation.chance import Chance
 from chain.market_simulation.scenarios import Scenario
@@ -38,7 +40,6 @@ each of them, before it can stake anew."""
 WAVE_BLOCKS_MAX: Final = 1_000
 CAPACITY: Final = 1_024
 ROYALTY_BPS: Final = 500
-TRAP_PRICE_FACTOR: Final = 1_000
 GATEWAY: Final = 0
 """The validator that carries all transactions and operates all providers; it verifies nothing, so
 that its fees are nobody's profit."""
@@ -108,7 +109,10 @@ class Market:
                 for index, strategy in enumerate(scenario.providers)
             )
         }
+        # Traps are asked for by accounts that nobody can connect with the providers that set them.
         self.requester, self.owner, self.trapper = map(_account, ("requester", "owner", "trapper"))
+        self._set: dict[bytes, tuple[bytes, bytes]] = {}
+        """By job meant as a trap: the provider that set it, its salt."""
         people = [self.requester, self.owner, self.trapper, *self.providers]
         people += [member.account for member in members]
         self.ledger = Ledger.from_genesis(
@@ -199,10 +203,6 @@ class Market:
         )
         for account in self.providers:
             self._send(account, offer)
-        if self.scenario.traps_ppm:
-            # So dear that nobody is sent there who does not ask for it.
-            offer.output_price *= TRAP_PRICE_FACTOR
-            self._send(self.trapper, offer)
         self._block()
         for _ in range(self.ledger.parameters.audit_delay_blocks):
             self._block()
@@ -210,8 +210,7 @@ class Market:
     def _stake_up(self) -> None:
         """Everybody holds what it needs and no more: the least there is to slash."""
         parameters = self.ledger.parameters
-        trappers = [self.trapper] if self.scenario.traps_ppm else []
-        needs = dict.fromkeys((*self.providers, *trappers), parameters.stake_min_per_offer)
+        needs = dict.fromkeys(self.providers, parameters.stake_min_per_offer)
         verifiers = [agent.account for agent in self.verifiers.values()]
         needs |= dict.fromkeys(verifiers, parameters.verifier_stake_min)
         for account, needed in needs.items():
@@ -222,12 +221,10 @@ class Market:
     def _wave(self, count: int) -> None:
         """Some requests, and blocks until their jobs are final."""
         self._stake_up()
+        self._request_traps(count)
         self._request(self.requester, count)
         for account, agent in self.providers.items():
             self._request(account, self._drawn(agent.strategy.own_requests_ppm, count), account)
-        traps = self._drawn(self.scenario.traps_ppm, count)
-        self._request(self.trapper, traps, self.trapper, TRAP_PRICE_FACTOR)
-        self._traps += traps
         self._block()
         for _ in range(WAVE_BLOCKS_MAX):
             jobs = list(self.ledger.open_jobs())
@@ -243,28 +240,54 @@ class Market:
         ordinals = range(self._ordinal, self._ordinal + count)
         return sum(self.chance.happens(share_ppm, b"more", _ordinal(n)) for n in ordinals)
 
-    def _request(
-        self, sender: bytes, count: int, pinned: bytes = b"", price_factor: int = 1
-    ) -> None:
+    def _request_traps(self, count: int) -> None:
+        """Honest providers set traps, and somebody asks for them without saying of whom.
+
+        So that nobody can tell them by that, each is asked for as often as there are providers.
+        """
+        share_ppm = min(MILLION, self.scenario.traps_ppm * len(self.providers))
+        setters = list(self.providers)[self.scenario.group_providers :]
+        result = _result(self.scenario).SerializeToString(deterministic=True)
+        for number in range(self._drawn(share_ppm, count)):
+            word = _ordinal(self._ordinal) + _ordinal(number)
+            setter = setters[self.chance.below(len(setters), b"setter", word)]
+            salt = self.chance.digest(b"trap", word)
+            request = self._a_request()
+            asked = request_digest(request.SerializeToString(deterministic=True))
+            said = commitment(asked, result_digest(result), salt)
+            self._send(setter, pb.SetTrap(commitment=said))
+            self._block()
+            (job,) = self._request(self.trapper, 1)
+            self._set[job] = setter, salt
+
+    def _request(self, sender: bytes, count: int, pinned: bytes = b"") -> list[bytes]:
+        """Ask so often; the jobs."""
         if not count:
-            return
+            return []
+        transaction = self._send(sender, *[self._a_request(pinned)] * count)
+        jobs = [job_id(transaction, index) for index in range(count)]
+        for job in jobs:
+            self._ordinal += 1
+            self.fates[job] = Fate(_ordinal(self._ordinal), shows=False)
+        return jobs
+
+    def _a_request(self, pinned: bytes = b"") -> pb.RequestInference:
         work, parameters = self.scenario.work, self.ledger.parameters
         seat = parameters.seat_price(work.input_tokens, work.output_tokens)
-        request = pb.RequestInference(
+        return pb.RequestInference(
             model=MODEL,
             input=inference.InferenceInput(text="Why is the sky blue?"),
             sampling=inference.Sampling(max_output_tokens=work.output_tokens),
-            max_price=work.price * price_factor + seat * parameters.committee_size,
+            max_price=work.price + seat * parameters.committee_size,
             provider=pinned,
         )
-        transaction = self._send(sender, *[request] * count)
-        for index in range(count):
-            self._ordinal += 1
-            fate = Fate(_ordinal(self._ordinal), shows=False)
-            self.fates[job_id(transaction, index)] = fate
 
     def _move(self, key: bytes, job: Job) -> None:
         """Let the agents of an open job do what they will in the next block."""
+        if job.escalated and key in self._set:
+            setter, salt = self._set.pop(key)
+            if setter == job.provider:
+                self._send(self.trapper, pb.OpenTrap(job=key, salt=salt))
         if job.status is JobStatus.ASSIGNED:
             self._answer(key, job)
         elif job.status in (JobStatus.COMMITTING, JobStatus.REVEALING):
@@ -291,9 +314,10 @@ class Market:
             return
         self._answered.add((key, job.attempts))
         result = pb.SubmitResult(job=key, result=_result(self.scenario))
-        if job.provider == self.trapper:
-            self.fates[key] = self.fates[key]._replace(shows=True)
-            self._send(self.trapper, result)
+        if self._set.get(key, (b"",))[0] == job.provider:
+            self.fates[key] = self.fates[key]._replace(shows=True, blatant=True)
+            self._traps += 1
+            self._send(job.provider, result)
             return
         agent = self.providers[job.provider]
         strategy, work = agent.strategy, self.scenario.work

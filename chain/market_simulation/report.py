@@ -1,7 +1,7 @@
 """The report: what was assumed, what every strategy earns, what each rule does to it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from chain.market_simulation.assumptions import Assumptions
@@ -9,7 +9,6 @@ from chain.market_simulation.catalogue import (
     FRAUD,
     by_provider,
     detections,
-    passing,
     strategies,
     sweeps,
     with_detection,
@@ -19,8 +18,6 @@ from chain.market_simulation.scenarios import Scenario
 
 VERSION: Final = 1
 SWEEP_SEEDS: Final = 1
-TRAPS_PPM: Final = 100_000
-"""More than anybody would pay for, so that a short run has some; penalties go with 1 / this."""
 Tell = Callable[[str], None]
 
 
@@ -31,13 +28,15 @@ class Options:
     seeds: Sequence[int]
     sweep_jobs: int
     with_sweeps: bool
+    trap_jobs: int
+    """A run, of strategies that only traps find out: at least so many."""
 
 
 def build(base: Scenario, assumptions: Assumptions, options: Options, tell: Tell) -> dict[str, Any]:
     """Play everything; a JSON object. `base` says rules and sizes, its strategies are replaced."""
     arena = Arena(assumptions, options.seeds)
     rows = []
-    for name, scenario in strategies(base):
+    for name, scenario in strategies(base, options.trap_jobs):
         tell(name)
         rows.append(_row(arena.compare(name, scenario)))
     report: dict[str, Any] = {
@@ -45,6 +44,7 @@ def build(base: Scenario, assumptions: Assumptions, options: Options, tell: Tell
         "units": "grain a part: a provider's job, or a verifier's seat where there is no provider",
         "seeds": list(options.seeds),
         "jobs": base.jobs,
+        "traps_ppm": base.traps_ppm,
         "providers": len(base.providers),
         "verifiers": len(base.verifiers),
         "work": asdict(base.work),
@@ -53,7 +53,6 @@ def build(base: Scenario, assumptions: Assumptions, options: Options, tell: Tell
         "strategies": rows,
         "honesty_does_not_pay_against": [row["name"] for row in rows if not row["honesty_pays"]],
     }
-    report["traps"] = _traps(base, arena, tell)
     if options.with_sweeps:
         report["sweeps"] = _sweeps(base, assumptions, options, tell)
     return report
@@ -79,23 +78,13 @@ def _change(others: dict[str, float]) -> float:
     return others["beside_strategy"] - others["beside_honest"]
 
 
-def _traps(base: Scenario, arena: Arena, tell: Tell) -> dict[str, Any]:
-    """What a verifier without work would have to lose for each wrong PASS, were there traps.
-
-    No rule on chain takes this from it yet: the ledger says how often it would be due.
-    """
-    rows = []
-    for name, scenario in passing(base):
-        tell(f"traps: {name}")
-        comparison = arena.compare(name, replace(scenario, traps_ppm=TRAPS_PPM))
-        gain, wrong = -comparison.margin.mean, comparison.wrong_passes
-        rows.append(
-            {
-                **_row(comparison),
-                "penalty_to_break_even": max(0.0, gain) / wrong if wrong else None,
-            }
-        )
-    return {"traps_ppm": TRAPS_PPM, "strategies": rows}
+def _break_even_slash(comparison: Comparison) -> float | None:
+    """The `wrong_pass_slash` at which the strategy would earn what honesty does; None if it passed
+    nothing false. Far below the rule's own is safe."""
+    if not comparison.wrong_passes:
+        return None
+    slash = comparison.scenario.parameters.wrong_pass_slash
+    return max(0.0, slash - comparison.margin.mean / comparison.wrong_passes)
 
 
 def _sweeps(
@@ -107,6 +96,7 @@ def _sweeps(
         verifiers=base.verifiers,
         group_providers=1,
         jobs=options.sweep_jobs,
+        traps_ppm=base.traps_ppm,
         work=base.work,
         parameters=base.parameters,
     )
@@ -141,6 +131,7 @@ def _row(comparison: Comparison) -> dict[str, Any]:
     verified, rejected, refunded = comparison.statuses
     return {
         "name": comparison.name,
+        "jobs_a_run": comparison.scenario.jobs,
         "strategy": asdict(comparison.strategy),
         "honest": asdict(comparison.honest),
         "margin": asdict(comparison.margin),
@@ -156,6 +147,7 @@ def _row(comparison: Comparison) -> dict[str, Any]:
         "wrong_passes": comparison.wrong_passes,
         "wrong_fails": comparison.wrong_fails,
         "traps": comparison.traps,
+        "break_even_slash": _break_even_slash(comparison),
         "jobs": {"verified": verified, "rejected": rejected, "refunded": refunded},
         "frauds_passed": comparison.frauds_passed,
     }

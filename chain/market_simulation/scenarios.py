@@ -43,7 +43,7 @@ class Scenario:
     group_verifiers: int = 0
     jobs: int = JOBS_DEFAULT
     traps_ppm: int = 0
-    """Traps, known-bad answers that look like others, for each million jobs of others."""
+    """Traps for each million jobs of others."""
     work: Work = Work()
     parameters: Parameters = field(default_factory=Parameters)
 

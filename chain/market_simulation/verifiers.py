@@ -31,6 +31,8 @@ class Fate(NamedTuple):
     """Which of the run's jobs it is, for draws."""
     shows: bool
     """Whether a verification finds the result false."""
+    blatant: bool = False
+    """Whether it shows at so many positions that no noise could have done it."""
 
 
 class Seat(NamedTuple):
@@ -131,12 +133,14 @@ class VerifierAgent:
     def _reveal(self, seat: Seat, strategy: VerifierStrategy) -> JobReveal:
         verdict = self._verdict(seat, strategy)
         spoken = verdict is not Verdict.ABSTAIN
+        # Who makes its FAIL up may as well claim that there is no doubt.
+        blatant = seat.fate.blatant or strategy.words is Words.FAIL
         return JobReveal(
             kind=AttestationKind.REVEAL,
             job=seat.job_id,
             round=seat.job.round,
             verdict=verdict,
-            scores=_scores(seat.job, verdict) if spoken else NO_SCORES,
+            scores=_scores(seat.job, verdict, blatant) if spoken else NO_SCORES,
             fingerprint=self._fingerprint(seat, strategy.numbers) if spoken else (),
             salt=self.chance.digest(b"salt", seat.job_id, self.account),
         )
@@ -173,12 +177,12 @@ def _commit_bytes(seat: Seat, commitment: bytes) -> bytes:
     return encode(JobCommit(AttestationKind.COMMIT, seat.job_id, seat.job.round, commitment))
 
 
-def _scores(job: Job, verdict: Verdict) -> Scores:
+def _scores(job: Job, verdict: Verdict, blatant: bool) -> Scores:
     """Scores that give the verdict, whatever the thresholds."""
     fails = verdict is Verdict.FAIL
     return Scores(
         positions=job.output_tokens,
-        replay_mismatches=job.output_tokens if fails else 0,
+        replay_mismatches=job.output_tokens if fails and blatant else 0,
         margin_max=0,
         margin_sum=0,
         distance_max=0,

@@ -247,6 +247,7 @@ def test_jobs_go_by_stake_free_capacity_price_and_record() -> None:
         open_jobs=0,
         completed=0,
         failed=0,
+        traps=0,
     )
     stake = 10**9 - 1
     state = State()

@@ -1,12 +1,13 @@
 """Who owes what for its word: a committee of any words, and what one honest member can rely on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from consensus.blame import asked_in_vain, idle, wrong_passes
-from consensus.values import Verdict
+from consensus.values import Scores, Verdict
+from consensus.verdicts import NO_SCORES
 
 PASS, FAIL, ABSTAIN = Verdict.PASS, Verdict.FAIL, Verdict.ABSTAIN
 
@@ -18,6 +19,12 @@ class Seat:
     voided: Verdict | None = None
     round: int = 0
     engine_profile: str = "exact"
+    clear: bool = True
+
+    @property
+    def scores(self) -> Scores:
+        """Every token was another, or what noise may do."""
+        return replace(NO_SCORES, positions=16, replay_mismatches=16 if self.clear else 1)
 
 
 absent = Seat(None, commitment=None)
@@ -47,6 +54,10 @@ def test_a_pass_to_what_two_thirds_failed_is_wrong_and_so_is_hiding_it() -> None
 
 def test_a_pass_against_less_than_two_thirds_is_no_crime() -> None:
     assert wrong_passes([failed, failed, failed, passed, passed]) == ()
+
+
+def test_a_pass_is_not_wrong_where_those_who_failed_it_may_have_seen_noise() -> None:
+    assert wrong_passes([Seat(FAIL, clear=False)] * 6 + [passed]) == ()
 
 
 def test_a_pass_is_held_to_those_of_its_own_arithmetic() -> None:

@@ -13,6 +13,7 @@ from chain.market_simulation.catalogue import Sweep, strategies, sweeps
 from chain.market_simulation.scenarios import Scenario
 
 BASE = Scenario(group_providers=1, jobs=2)
+SMALL = ["--jobs", "2", "--seeds", "1", "--no-sweeps", "--verifiers", "4", "--trap-jobs", "2"]
 
 
 def app() -> typer.Typer:
@@ -23,13 +24,13 @@ def app() -> typer.Typer:
 
 def test_a_run_writes_its_report_and_plots_and_says_what_honesty_loses_to(tmp_path: Path) -> None:
     report, plots = tmp_path / "market.json", tmp_path / "plots"
-    options = ["--jobs", "2", "--seeds", "1", "--no-sweeps", "--verifiers", "4"]
+    options = SMALL
     ran = CliRunner().invoke(app(), [*options, "--output", str(report), "--plots", str(plots)])
     assert ran.exit_code == 0, ran.output
     written = json.loads(report.read_text())
     played = {row["name"]: row for row in written["strategies"]}
     assert set(played) == {
-        name for name, _ in strategies(Scenario(verifiers=BASE.verifiers[:4], group_providers=1))
+        name for name, _ in strategies(Scenario(verifiers=BASE.verifiers[:4], group_providers=1), 2)
     }
     losing = written["honesty_does_not_pay_against"]
     assert losing == [name for name, row in played.items() if not row["honesty_pays"]]
@@ -42,7 +43,18 @@ def test_a_run_writes_its_report_and_plots_and_says_what_honesty_loses_to(tmp_pa
 
 def test_with_json_standard_output_is_the_report_and_nothing_else(tmp_path: Path) -> None:
     report = tmp_path / "market.json"
-    options = ["--jobs", "2", "--seeds", "1", "--no-sweeps", "--verifiers", "4", "--json"]
+    options = [
+        "--jobs",
+        "2",
+        "--seeds",
+        "1",
+        "--no-sweeps",
+        "--verifiers",
+        "4",
+        "--trap-jobs",
+        "2",
+        "--json",
+    ]
     ran = CliRunner().invoke(app(), [*options, "--output", str(report)])
     assert ran.exit_code == 0, ran.stderr
     assert json.loads(ran.stdout) == json.loads(report.read_text())
@@ -64,7 +76,18 @@ def test_a_file_that_is_no_report_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_report_that_cannot_be_written_is_refused_by_name(tmp_path: Path) -> None:
-    options = ["--jobs", "2", "--seeds", "1", "--no-sweeps", "--verifiers", "4", "--json"]
+    options = [
+        "--jobs",
+        "2",
+        "--seeds",
+        "1",
+        "--no-sweeps",
+        "--verifiers",
+        "4",
+        "--trap-jobs",
+        "2",
+        "--json",
+    ]
     ran = CliRunner().invoke(app(), [*options, "--output", str(tmp_path / "none" / "market.json")])
     assert ran.exit_code == 2
     refused = json.loads(ran.stderr.splitlines()[-1])

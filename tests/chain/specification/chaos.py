@@ -210,6 +210,7 @@ class Chaos:
             a_registration(),
             pb.GrantSession(key=SESSION_KEYS[0], kinds=[pb.OPERATION_KIND_TRANSFER]),
             pb.ReportFault(evidence=self.source.choice([b"", *EVIDENCE])),
+            pb.SetTrap(commitment=self.source.choice([b"", b"t" * 32, self.source.randbytes(32)])),
         )
         return make_operation(self.source.choice(choices))
 

@@ -12,7 +12,17 @@ from typing import cast
 
 from assay.v1 import transactions_pb2 as pb
 from chain.events import Event, EventKind
-from chain.execution import BlockContext, LaneBatch, faults, jobs, market, sessions, transfers
+from chain.execution import (
+    BlockContext,
+    LaneBatch,
+    faults,
+    jobs,
+    market,
+    sessions,
+    settlement,
+    transfers,
+    traps,
+)
 from chain.execution.lifecycle import advance
 from chain.execution.ruling import attest
 from chain.execution.scope import Scope
@@ -234,6 +244,10 @@ class SpecificationLedger:
             sessions.revoke(scope, sender, operation.revoke_session)
         elif kind == "report_fault":
             faults.report_fault(scope, operation.report_fault)
+        elif kind == "set_trap":
+            traps.set_trap(scope, sender, operation.set_trap)
+        elif kind == "open_trap":
+            settlement.end_trap(scope, sender, operation.open_trap)
         else:
             jobs.submit_result(scope, sender, operation.submit_result, signed)
 

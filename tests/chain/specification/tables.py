@@ -100,6 +100,7 @@ class PlainState:
         self.sessions = PlainTable(TableNumber.SESSIONS)
         self.session_jobs = PlainTable(TableNumber.SESSION_JOBS)
         self.convictions = PlainTable(TableNumber.CONVICTIONS)
+        self.traps = PlainTable(TableNumber.TRAPS)
 
     def tables(self) -> list[PlainTable]:
         return [item for item in vars(self).values() if isinstance(item, PlainTable)]
