@@ -41,7 +41,7 @@ found=$$(grep -v -E 'unused (variable|attribute) ' <<< "$$found" || true); \
 if test -n "$$found"; then echo "$$found"; exit 1; else echo "  none"; fi
 endef
 
-.PHONY: help build web run check format test fuzz soak soak-sim bench clean
+.PHONY: help build web run check format test fuzz soak soak-sim soak-faults bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -112,6 +112,9 @@ soak-sim: build ## Play the ordering core in simulated worlds, and look for plan
 	$(BIN)/assay sim run --seeds $(SEEDS) --validators 4,5,7,10 --profile all
 	$(BIN)/assay sim run --seeds $(SEEDS) --validators 4 --profile sweep
 	$(BIN)/assay sim mutants
+
+soak-faults: build ## Kill, stop and cut off real validators under load (about ten minutes; docs/faults.md)
+	$(BIN)/python -m tests.faults --model .cache/models/smollm2-135m-instruct $(ARGUMENTS)
 
 bench: build ## Measure the hot path (ratios against a baseline of the same run)
 	$(BIN)/pytest bench --benchmark-only $(ARGUMENTS)

@@ -6,6 +6,10 @@ it, so an idle chain is silent and nullifies nothing. After that, everybody expe
 within the leader timeout and the next view within the certificate timeout, so a dead leader
 costs an idle chain `heartbeat_ms` + 2 delta and a busy one 2 delta. Both timeouts grow by half
 with each view nullified in a row, up to eight times, and fall back upon a finalization.
+
+A leader that was given up in its last view is suspected: its proposal is waited for a third as
+long, until a block of its is certified again. So who is down for long costs little each turn. The
+growth holds for that, too: if everybody is suspected, soon everybody is waited for long enough.
 """
 
 from dataclasses import dataclass
@@ -14,6 +18,9 @@ from typing import Final
 from consensus.events import Timing
 
 BACKOFF_MAX: Final = 8
+SUSPECTED_SHARE: Final = 3
+"""A suspected leader is waited for this part of the time. It may not be so short that a leader on
+the other side of the world, which is well again, can't prove it."""
 _BACKOFF_STEPS_MAX: Final = 6
 """1.5 to the sixth is more than BACKOFF_MAX."""
 
@@ -34,6 +41,7 @@ class Pacing:
     """When somebody was seen to have begun the view: its proposal, or f + 1 giving it up."""
     parent_final: bool = True
     nullified_in_row: int = 0
+    leader_suspected: bool = False
 
     def due_ms(self) -> int:
         """When this view's block is due."""
@@ -51,7 +59,10 @@ class Pacing:
 
     def proposal_deadline_ms(self) -> int:
         """When a view without a proposal is given up."""
-        return self.due_ms() + self._backed_off(self.timing.leader_timeout_ms)
+        timeout_ms = self.timing.leader_timeout_ms
+        if self.leader_suspected:
+            timeout_ms = max(1, timeout_ms // SUSPECTED_SHARE)
+        return self.due_ms() + self._backed_off(timeout_ms)
 
     def view_deadline_ms(self) -> int:
         """When a view is given up in any case."""

@@ -83,6 +83,8 @@ class Simplex:
         self.own_votes: dict[int, OwnVotes] = {}
         self.sent_votes: dict[int, list[Vote]] = {}
         self.demand = Demand(False)
+        self._suspected: set[int] = set()
+        """Leaders that were given up in the last view that we saw them in."""
         self.view = root.block.view + 1
         self.pacing = Pacing(context.config.timing, context.now_ms, context.now_ms)
         self._resend_at_ms: int | None = None
@@ -263,6 +265,10 @@ class Simplex:
         if notarization is not None:
             self._vote_to_finalize(notarization)
         gave_up = past in ballots.nullifications and notarization is None
+        if gave_up:
+            self._suspected.add(self.leader(past))
+        else:
+            self._suspected.discard(self.leader(past))
         old = self.pacing
         self.pacing = Pacing(
             timing=old.timing,
@@ -270,6 +276,7 @@ class Simplex:
             block_seen_ms=old.block_seen_ms if gave_up else now_ms,
             work_since_ms=old.work_since_ms if gave_up else None,
             nullified_in_row=old.nullified_in_row + 1 if gave_up else old.nullified_in_row,
+            leader_suspected=self.leader(past + 1) in self._suspected,
         )
         self.view = past + 1
         self._resend_at_ms = None

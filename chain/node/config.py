@@ -103,6 +103,14 @@ class CallSettings(_Section):
     """By address, whatever the port."""
 
 
+def _dialled(values: dict[str, str]) -> dict[str, str]:
+    for index in values:
+        if not index.isdecimal():
+            raise ValueError(f"{index!r} is no index of a validator")
+    _addresses(tuple(values.values()))
+    return values
+
+
 def _address_or_nothing(value: str) -> str:
     return _addresses((value,))[0] if value else value
 
@@ -124,6 +132,9 @@ class NodeConfig(_Section):
     public_listen: str = "127.0.0.1:0"
     peer_listen: str = ""
     """Empty takes this validator's address from genesis."""
+    peer_addresses: Annotated[dict[str, str], AfterValidator(_dialled)] = {}
+    """HOST:PORT to dial instead of genesis' address, by index of the validator: where a peer has
+    moved, or is reached through a tunnel. Who answers there must still hold its TLS key."""
     runtimes: Annotated[
         tuple[str, ...], Field(max_length=RUNTIMES_MAX), AfterValidator(_addresses)
     ] = ()

@@ -111,6 +111,7 @@ class Node:
                 PeerService(genesis, self._receive, self.streams).add_to,
                 SnapshotService(genesis, self.store, self._shelf).add_to,
             ),
+            config.peer_addresses,
         )
         self.meter = Meter(
             config.validator,

@@ -12,8 +12,9 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from types import MappingProxyType
 
 import grpc
 
@@ -170,9 +171,11 @@ class PeerLink:
         genesis: Genesis,
         identity: TlsIdentity,
         on_connected: Callable[[int], None],
+        address: str = "",
     ) -> None:
+        """`address` replaces the one in genesis."""
         self.index = index
-        self._address = genesis.validators[index].address
+        self._address = address or genesis.validators[index].address
         self._credentials, self._target_name = channel_credentials(identity, genesis, index)
         self._on_connected = on_connected
         self._streams = {
@@ -324,13 +327,17 @@ class Peers:
         identity: TlsIdentity,
         on_connected: Callable[[int], None],
         services: Sequence[Callable[[grpc.aio.Server], None]],
+        addresses: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """`services` put what this node serves onto the peers' port."""
+        """`services` put what this node serves onto the peers' port; `addresses` are dialled
+        instead of those in genesis, by index."""
         self._genesis = genesis
         self._identity = identity
         self._services = services
         self.links = {
-            entry.index: PeerLink(entry.index, genesis, identity, on_connected)
+            entry.index: PeerLink(
+                entry.index, genesis, identity, on_connected, addresses.get(str(entry.index), "")
+            )
             for entry in genesis.validators
             if entry.index != own_index
         }

@@ -252,6 +252,29 @@ def test_giving_up_follows_a_third_of_the_stake_and_a_quorum_of_it_moves_on() ->
     assert bench.replica.view == 2
 
 
+@pytest.mark.parametrize(
+    ("kind", "waits_ms"), [(VoteKind.NOTARIZE, 1_000), (VoteKind.NULLIFY, 333 * 3 // 2)]
+)
+def test_who_was_given_up_in_its_last_view_is_waited_for_less(
+    kind: VoteKind, waits_ms: int
+) -> None:
+    bench = Bench(VOTER)
+    assert leader_of(5) == leader_of(1)
+    block = first_proposal().block
+    kinds = [kind, *[VoteKind.NOTARIZE] * 3]
+    items = [
+        certificate(kind, replace(block, view=view), OTHERS, view)
+        for view, kind in enumerate(kinds, start=1)
+    ]
+    for item in items:
+        bench.step(MessageReceived(OTHERS[0], Certificates((item,))))
+    assert bench.replica.view == 5
+    entered_ms = bench.now_ms
+    while VoteKind.NULLIFY not in bench.votes(5):
+        bench.step(Tick(), after_ms=bench.wake_at_ms() - bench.now_ms)
+    assert bench.now_ms - entered_ms == TIMING.heartbeat_ms + waits_ms
+
+
 @pytest.mark.parametrize("index", range(4))
 def test_a_certificate_is_passed_on_by_the_leaders_of_its_view_and_of_the_next(index: int) -> None:
     bench = Bench(index)

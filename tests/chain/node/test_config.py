@@ -74,6 +74,7 @@ def test_an_edit_changes_what_it_names_only(tmp_path: Path) -> None:
         ("validator = 0\n[provider]\ncapacity = 0\n", "provider.capacity: Input should be"),
         ('validator = 0\nruntime = "h:1"\n', "runtime: Extra inputs are not permitted"),
         ('validator = 0\nruntimes = ["h"]\n', "runtimes: Value error, address is 'h'"),
+        ('validator = 0\npeer_addresses = { x = "h:1" }\n', "'x' is no index of a validator"),
         ('validator = 0\nruntimes = ["h:1", "h:1"]\n', "an address is named twice in h:1, h:1"),
         ("validator = \n", "is not valid TOML"),
     ],
