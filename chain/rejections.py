@@ -241,6 +241,10 @@ EXPLANATIONS: Final[dict[RejectionReason, Explanation]] = {
         "What was reported does not show that a validator broke the rules.",
         "Report two things that the same validator signed and no honest one signs.",
     ),
+    RejectionReason.BAD_TRAP: Explanation(
+        "No such trap was set, or it is not yours to open.",
+        "Set it before its request is included, and open it as the requester, with its salt.",
+    ),
     RejectionReason.ALREADY_CONVICTED: Explanation(
         "This validator was convicted before.",
         "Nothing: it counts once.",

@@ -344,6 +344,10 @@ CASES: dict[RejectionReason, Case] = {
         "a report of nothing",
         lambda: asked(ALICE, pb.ReportFault()),
     ),
+    RejectionReason.BAD_TRAP: (
+        "a trap without its commitment",
+        lambda: asked(ALICE, pb.SetTrap()),
+    ),
     RejectionReason.ALREADY_CONVICTED: (
         "a second report",
         lambda: convicted(ALICE, a_report(double_vote(0))),
