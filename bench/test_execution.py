@@ -11,20 +11,16 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from assay.v1 import transactions_pb2 as pb
+from chain.benchmark.jobs import STEPS, JobChain
 from chain.execution import BlockContext, LaneBatch, Ledger
-from chain.transactions import job_id
 from ext.hashing import tagged_hash
 from tests.chain.ledger_world import (
     ALICE,
     CHAIN,
     FUNDS,
-    PROVIDERS,
     START_MS,
     TREASURY,
     World,
-    a_request,
-    a_result,
-    an_offer,
 )
 from tests.chain.specification.ledger import SpecificationLedger
 
@@ -32,7 +28,6 @@ COUNT = 1000
 ROUNDS = 3
 ACCOUNTS = 2_000
 """As many as the specification, which hashes all of them for each block, can bear."""
-OUTPUT_TOKENS = 64
 
 Block = tuple[BlockContext, list[LaneBatch]]
 Execute = Callable[[BlockContext, list[LaneBatch]], object]
@@ -77,53 +72,16 @@ def test_transfers_by_the_ledger(benchmark: BenchmarkFixture) -> None:
     measure(benchmark, prepare)
 
 
-def a_market() -> World:
-    world = World(validators=4)
-    world.open_market(PROVIDERS)
-    for provider in PROVIDERS:
-        world.send(provider, an_offer(capacity=1 << 16))
-    world.block()
-    return world
-
-
-def requested(world: World) -> list[bytes]:
-    """Queue the requests; the jobs they will open."""
-    request = a_request(max_price=4_000_000, max_output_tokens=OUTPUT_TOKENS)
-    return [job_id(world.send(ALICE, request).id, 0) for _ in range(COUNT)]
-
-
 @pytest.mark.benchmark(timer=process_time, group="1000 jobs")
-def test_requests(benchmark: BenchmarkFixture) -> None:
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_of_all_jobs(benchmark: BenchmarkFixture, step: str) -> None:
     def prepare() -> tuple[Execute, Block]:
-        world = a_market()
-        requested(world)
-        return world.ledger.execute, world.next_block()
-
-    measure(benchmark, prepare)
-
-
-@pytest.mark.benchmark(timer=process_time, group="1000 jobs")
-def test_assignments(benchmark: BenchmarkFixture) -> None:
-    def prepare() -> tuple[Execute, Block]:
-        world = a_market()
-        requested(world)
-        world.block()
-        return world.ledger.execute, world.next_block()
-
-    measure(benchmark, prepare)
-
-
-@pytest.mark.benchmark(timer=process_time, group="1000 jobs")
-def test_results(benchmark: BenchmarkFixture) -> None:
-    def prepare() -> tuple[Execute, Block]:
-        world = a_market()
-        jobs = requested(world)
-        world.block()
-        world.block()
-        for job in jobs:
-            provider = world.job(job).provider or b""
-            world.send(provider, pb.SubmitResult(job=job, result=a_result(OUTPUT_TOKENS)))
-        return world.ledger.execute, world.next_block()
+        chain = JobChain()
+        for name, _ in chain.steps(COUNT):
+            if name == step:
+                break
+            chain.execute(*chain.prepare())
+        return chain.execute, chain.prepare()
 
     measure(benchmark, prepare)
 

@@ -15,6 +15,9 @@ cdef extern from "job_operations.h" nogil:
         uint32_t stop_bytes_max
         uint32_t messages_max
         uint32_t text_bytes_max
+        uint32_t tier_max
+        uint32_t role_max
+        uint32_t finish_reason_max
     ctypedef struct assay_job_operation:
         uint32_t subject
         assay_slice message

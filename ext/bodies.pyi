@@ -38,6 +38,9 @@ class JobLimits:
         stop_bytes_max: int,
         messages_max: int,
         text_bytes_max: int,
+        tier_max: int,
+        role_max: int,
+        finish_reason_max: int,
     ) -> None:
         """Raises OverflowError."""
 
@@ -80,9 +83,10 @@ class Bodies:
     def sender(self, index: int) -> bytes:
         """The public key of a body's signer. This and what follows raises IndexError."""
     def transaction_id(self, index: int) -> bytes: ...
-    def job_opened(self, index: int) -> bytes:
-        """The id of the job that a REQUEST opens. This and what follows raises ValueError for a
-        body of another class."""
+    def job_opened(self, index: int, kind: type[Kind]) -> Kind:
+        """The job that a REQUEST opens, as a named tuple of such fields: its id, the transaction's,
+        place of the operation. This and what follows raises ValueError for a body of another
+        class."""
     def request(self, index: int, kind: type[Kind]) -> Kind:
         """A REQUEST as a named tuple of such fields: model, input ids, input bytes, most output
         tokens, max_price, tier, provider or None, answer_within_ms, seed or None, digest, message

@@ -25,7 +25,8 @@ cdef class JobLimits:
     def __init__(self, *, uint32_t temperature_milli_max, uint32_t top_k_max,
                  uint32_t top_p_milli_max, uint32_t logprob_ceiling_milli_max,
                  uint32_t stop_strings_max, uint32_t stop_bytes_max, uint32_t messages_max,
-                 uint32_t text_bytes_max):
+                 uint32_t text_bytes_max, uint32_t tier_max, uint32_t role_max,
+                 uint32_t finish_reason_max):
         self.limits.temperature_milli_max = temperature_milli_max
         self.limits.top_k_max = top_k_max
         self.limits.top_p_milli_max = top_p_milli_max
@@ -34,6 +35,9 @@ cdef class JobLimits:
         self.limits.stop_bytes_max = stop_bytes_max
         self.limits.messages_max = messages_max
         self.limits.text_bytes_max = text_bytes_max
+        self.limits.tier_max = tier_max
+        self.limits.role_max = role_max
+        self.limits.finish_reason_max = finish_reason_max
 
 
 cdef class Bodies:
@@ -64,11 +68,11 @@ cdef class Bodies:
         self.check(index)
         return key_at(self.ids, 32 * index)
 
-    def job_opened(self, Py_ssize_t index):
+    def job_opened(self, Py_ssize_t index, kind):
         cdef uint8_t job[32]
         self.job_operation(index, ASSAY_BODY_REQUEST)
         assay_job_id(self.ids + 32 * index, 0, job)
-        return key_at(job, 0)
+        return make_tuple(kind, (key_at(job, 0), key_at(self.ids, 32 * index), 0))
 
     def request(self, Py_ssize_t index, kind):
         cdef assay_job_operation *found = self.job_operation(index, ASSAY_BODY_REQUEST)

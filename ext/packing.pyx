@@ -3,7 +3,12 @@
 from types import MemberDescriptorType
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringAndSize
-from cpython.long cimport PyLong_AsLongLong, PyLong_AsUnsignedLongLong
+from cpython.long cimport (
+    PyLong_AsLongLong,
+    PyLong_AsLongLongAndOverflow,
+    PyLong_AsUnsignedLongLong,
+    PyLong_Check,
+)
 from cpython.number cimport PyNumber_Index
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_Check, PyTuple_New, PyTuple_SET_ITEM
@@ -205,7 +210,9 @@ cdef class Layout:
 
     cdef int put(self, buffer *out, object value) except -1:
         if self.code == UNSIGNED or self.code == ENUMERATION:
-            self.put_unsigned(out, value)
+            return self.put_unsigned(out, value)
+        if self.code == EXACTLY and PyBytes_Check(value) and len(<bytes>value) == self.size:
+            memcpy(more(out, self.size), PyBytes_AS_STRING(value), self.size)
         elif self.code == SIGNED:
             self.put_signed(out, value)
         elif self.code == FLAG:
@@ -224,7 +231,11 @@ cdef class Layout:
 
     cdef int put_unsigned(self, buffer *out, object value) except -1:
         cdef unsigned long long number
-        cdef int spare = spare_bits(self.size)
+        cdef int spare = spare_bits(self.size), overflow = 0
+        if PyLong_Check(value):  # almost always, and small enough to need no exception
+            number = PyLong_AsLongLongAndOverflow(value, &overflow)
+            if overflow == 0 and number << spare >> spare == number and <long long>number >= 0:
+                return put_number(out, number, self.size)
         try:
             number = PyLong_AsUnsignedLongLong(PyNumber_Index(value))
         except OverflowError as error:

@@ -74,11 +74,9 @@ def measure_jobs(count: int) -> MeasuredJobs:
     market of the benchmark cannot hold, BenchmarkError if one of them is not verified."""
     if not 1 <= count <= JOBS_MAX:
         raise ValueError(f"{count} jobs, allowed are 1 to {JOBS_MAX}")
-    chain = _Chain()
-    chain.open_market()
+    chain = JobChain()
     measured = MeasuredJobs(count)
-
-    def step(name: str, status: JobStatus) -> None:
+    for name, status in chain.steps(count):
         block, lanes = chain.prepare()
         gc.collect()
         started_s = process_time()
@@ -87,31 +85,10 @@ def measure_jobs(count: int) -> MeasuredJobs:
         reached = sum(job.status is status for _, job in outcome.changed_jobs)
         if reached != count:
             raise BenchmarkError(f"{reached} of {count} jobs are {status.name} after: {name}")
-
-    for _ in range(count):
-        chain.send(chain.requester, _request())
-    step("request", JobStatus.REQUESTED)
-    step("assign", JobStatus.ASSIGNED)
-    for key, job in chain.jobs():
-        chain.send(job.provider or b"", pb.SubmitResult(job=key, result=_result()))
-    step("result", JobStatus.ANSWERED)
-    for _ in range(chain.parameters.audit_delay_blocks - 1):
-        chain.execute(*chain.prepare())
-    step("draw", JobStatus.COMMITTING)
-    reveals = [reveal for key, job in chain.jobs() for reveal in chain.reveals(key, job)]
-    for validator, reveal in reveals:
-        account = chain.validators.members[validator].account
-        commitment = reveal.commitment(account)
-        commit = JobCommit(AttestationKind.COMMIT, reveal.job, reveal.round, commitment)
-        chain.attest(validator, encode(commit))
-    step("commits", JobStatus.REVEALING)
-    for validator, reveal in reveals:
-        chain.attest(validator, encode(reveal))
-    step("reveals and settlement", JobStatus.VERIFIED)
     return measured
 
 
-class _Chain:
+class JobChain:
     """A ledger with a market, and what waits for its next block."""
 
     def __init__(self) -> None:
@@ -142,8 +119,9 @@ class _Chain:
         self._salt = 0
         self._waiting: list[pb.SignedTx] = []
         self._said: list[list[bytes]] = [[] for _ in members]
+        self._open_market()
 
-    def open_market(self) -> None:
+    def _open_market(self) -> None:
         """A model, three providers, and every validator verifying for long enough."""
         self.send(self._owner, _registration())
         for member in self.validators.members:
@@ -156,6 +134,30 @@ class _Chain:
             self.send(provider, pb.Stake(amount=self.parameters.stake_min_per_offer), _offer())
         for _ in range(1 + self.parameters.audit_delay_blocks):
             self.execute(*self.prepare())
+
+    def steps(self, count: int) -> Iterator[tuple[str, JobStatus]]:
+        """Each step of so many jobs, and the status it ends with. The caller executes what
+        `prepare` gives before it asks for the next one."""
+        for _ in range(count):
+            self.send(self.requester, _request())
+        yield "request", JobStatus.REQUESTED
+        yield "assign", JobStatus.ASSIGNED
+        for key, job in self.jobs():
+            self.send(job.provider or b"", pb.SubmitResult(job=key, result=_result()))
+        yield "result", JobStatus.ANSWERED
+        for _ in range(self.parameters.audit_delay_blocks - 1):
+            self.execute(*self.prepare())
+        yield "draw", JobStatus.COMMITTING
+        reveals = [reveal for key, job in self.jobs() for reveal in self.reveals(key, job)]
+        for validator, reveal in reveals:
+            account = self.validators.members[validator].account
+            commitment = reveal.commitment(account)
+            commit = JobCommit(AttestationKind.COMMIT, reveal.job, reveal.round, commitment)
+            self.attest(validator, encode(commit))
+        yield "commits", JobStatus.REVEALING
+        for validator, reveal in reveals:
+            self.attest(validator, encode(reveal))
+        yield "reveals and settlement", JobStatus.VERIFIED
 
     def send(self, sender: bytes, *messages: Message) -> None:
         """Queue a transaction of these operations. Nobody signs it: nobody looks."""

@@ -67,9 +67,9 @@ def ledger(  # noqa: PLR0913, PLR0917 - one parameter an option
         if output is not None:
             output.write_text(json.dumps(report, indent=2) + "\n")
     except (ValueError, OSError) as error:
-        fail(as_json, "bad_options", str(error))
+        fail(as_json, "BAD_OPTIONS", str(error))
     except BenchmarkError as error:
-        fail(as_json, "benchmark_failed", str(error))
+        fail(as_json, "BENCHMARK_FAILED", str(error))
     lines = summary(report)
     width = max(map(len, lines))
     emit(as_json, report, "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items()))

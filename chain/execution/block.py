@@ -184,10 +184,10 @@ def include_parsed(
     reason = ""
     try:
         if kind == REQUEST:
-            new_job = bodies.job_opened(place)
+            new_job = bodies.job_opened(place, NewJob)
             request = bodies.request(place, jobs.Request)
-            jobs.open_job(scope, bodies.sender(place), request, new_job)
-            scope.new_jobs.append(NewJob(new_job, bodies.transaction_id(place), 0))
+            jobs.open_job(scope, bodies.sender(place), request, new_job.job)
+            scope.new_jobs.append(new_job)
         else:
             jobs.answer_job(scope, bodies.sender(place), bodies.result(place, jobs.Result))
     except Rejection as rejection:

@@ -18,6 +18,18 @@ from chain.transactions import result_bytes
 from ext.bodies import JobLimits
 from ext.hashing import tagged_hash
 
+_ROLES = (inference.ROLE_SYSTEM, inference.ROLE_USER, inference.ROLE_ASSISTANT)
+_FINISH_REASONS = (
+    inference.FINISH_REASON_STOP,
+    inference.FINISH_REASON_LENGTH,
+    inference.FINISH_REASON_STOP_STRING,
+)
+_TIERS: dict[int, Tier] = {
+    pb.TIER_UNSPECIFIED: Tier.STANDARD,
+    pb.TIER_STANDARD: Tier.STANDARD,
+    pb.TIER_CRITICAL: Tier.CRITICAL,
+}
+
 TEMPERATURE_MILLI_MAX = 5_000
 TOP_K_MAX = 64
 TOP_P_MILLI_MAX = 1_000
@@ -38,19 +50,10 @@ LIMITS = JobLimits(
     stop_bytes_max=STOP_BYTES_MAX,
     messages_max=MESSAGES_MAX,
     text_bytes_max=RESULT_TEXT_BYTES_MAX,
+    tier_max=max(_TIERS),
+    role_max=max(_ROLES),
+    finish_reason_max=max(_FINISH_REASONS),
 )
-
-_ROLES = (inference.ROLE_SYSTEM, inference.ROLE_USER, inference.ROLE_ASSISTANT)
-_FINISH_REASONS = (
-    inference.FINISH_REASON_STOP,
-    inference.FINISH_REASON_LENGTH,
-    inference.FINISH_REASON_STOP_STRING,
-)
-_TIERS: dict[int, Tier] = {
-    pb.TIER_UNSPECIFIED: Tier.STANDARD,
-    pb.TIER_STANDARD: Tier.STANDARD,
-    pb.TIER_CRITICAL: Tier.CRITICAL,
-}
 
 
 def request_digest(request: bytes) -> bytes:

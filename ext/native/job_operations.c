@@ -38,8 +38,6 @@ enum {
     RESULT_TEXT = 0x2a,
     RESULT_ENGINE_PROFILE = 0x32,
 };
-/* Last values of Tier, Role and FinishReason. */
-enum { TIER_MAX = 2, ROLE_MAX = 3, FINISH_REASON_MAX = 3 };
 
 static const uint8_t REQUEST_TAG[] = {'r', 'e', 'q', 'u', 'e', 's', 't'};
 static const uint8_t RESULT_TAG[] = {'r', 'e', 's', 'u', 'l', 't'};
@@ -73,7 +71,7 @@ static int take_messages(assay_reader chat, const assay_job_limits *limits, uint
     for (; chat.at < chat.end; count++) {
         if (count == limits->messages_max || !assay_take_content(&chat, CHAT_MESSAGE, &message))
             return 0;
-        if (!assay_take_bounded(&message, MESSAGE_ROLE, ROLE_MAX, &role) || role == 0) return 0;
+        if (!assay_take_bounded(&message, MESSAGE_ROLE, limits->role_max, &role) || role == 0) return 0;
         if (!assay_take_string(&message, MESSAGE_CONTENT, &content)) return 0;
         if (message.at != message.end || !assay_is_utf8(&content)) return 0;
         *bytes += (uint32_t)(content.end - content.at);
@@ -142,7 +140,7 @@ int assay_read_request(assay_reader message, const assay_job_limits *limits,
         if (!take_sampling(content, limits, out)) return 0;
     }
     if (!assay_take_optional(&message, REQUEST_MAX_PRICE, &out->max_price)) return 0;
-    if (!assay_take_bounded(&message, REQUEST_TIER, TIER_MAX, &out->tier)) return 0;
+    if (!assay_take_bounded(&message, REQUEST_TIER, limits->tier_max, &out->tier)) return 0;
     if (!take_key(&message, REQUEST_PROVIDER, &out->provider)) return 0;
     if (!assay_take_bounded(&message, REQUEST_ANSWER_WITHIN_MS, UINT32_MAX,
                             &out->answer_within_ms))
@@ -176,7 +174,8 @@ int assay_read_result(assay_reader message, const assay_job_limits *limits,
     if (!count_numbers(ids, &out->output_tokens) || out->output_tokens == 0) return 0;
     if (!assay_take_string(&result, RESULT_LOGPROBS, &logprobs)) return 0;
     if (!are_logprobs(logprobs, out->output_tokens)) return 0;
-    if (!assay_take_bounded(&result, RESULT_FINISH_REASON, FINISH_REASON_MAX, &finish_reason) ||
+    if (!assay_take_bounded(&result, RESULT_FINISH_REASON, limits->finish_reason_max,
+                            &finish_reason) ||
         finish_reason == 0)
         return 0;
     if (!assay_take_bounded(&result, RESULT_INPUT_TOKENS, UINT32_MAX, &out->input_tokens) ||

@@ -16,6 +16,7 @@
 typedef struct {
     uint32_t temperature_milli_max, top_k_max, top_p_milli_max, logprob_ceiling_milli_max;
     uint32_t stop_strings_max, stop_bytes_max, messages_max, text_bytes_max;
+    uint32_t tier_max, role_max, finish_reason_max; /* last values of the schema's enumerations */
 } assay_job_limits;
 
 /* Offsets count from the start of the payload; 0 is none. */

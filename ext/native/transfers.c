@@ -131,7 +131,9 @@ static assay_run_status charge(run *run, uint32_t sender, uint64_t fee) {
         run->output->burned = burned_before;
         return ASSAY_RUN_OVERFLOW;
     }
-    return credit(run, run->lane_owner, run->lane_owner_hash, fee - burned);
+    assay_run_status status = credit(run, run->lane_owner, run->lane_owner_hash, fee - burned);
+    if (status != ASSAY_RUN_OK) run->output->burned = burned_before;
+    return status;
 }
 
 /* All operations of a transaction that was not refused. */

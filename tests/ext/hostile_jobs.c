@@ -113,7 +113,7 @@ static size_t put_body(uint8_t *out) {
 
 /* Alone in its batch. */
 static void check_body(assay_accounts *accounts, assay_window *window, assay_run_output *output) {
-    static const assay_job_limits limits = {5000, 64, 1000, 20000, 4, 64, 256, 1u << 16};
+    static const assay_job_limits limits = {5000, 64, 1000, 20000, 4, 64, 256, 1u << 16, 2, 3, 3};
     static const assay_transfer_rules rules = {100, 10, 3, 1, 8, 5000};
     uint8_t scratch[2 * BODY_BYTES_MAX], class, key[32], id[32], owner[32] = {7};
     uint64_t height, max_fee, fee;

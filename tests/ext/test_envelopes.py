@@ -22,6 +22,9 @@ LIMITS = JobLimits(
     stop_bytes_max=1,
     messages_max=1,
     text_bytes_max=1,
+    tier_max=1,
+    role_max=1,
+    finish_reason_max=1,
 )
 RULES = TransferRules(
     height=HEIGHT,
@@ -75,6 +78,15 @@ def test_a_fee_is_taken_first_and_the_receipt_and_the_id_come_last() -> None:
     leaves, _ = block.output.receipt_leaves()
     assert b"UNKNOWN_MODEL" in leaves
     assert block.window.locate(block.bodies.transaction_id(0)) == (HEIGHT, 0)
+
+
+def test_a_fee_that_its_taker_cannot_hold_leaves_nothing_behind() -> None:
+    block = Block(RICH)
+    block.accounts.put(OWNER, (1 << 64) - 1, 0, 0, 0)
+    with pytest.raises(OverflowError, match="transaction 0 brings a sum above 64 bits"):
+        block.envelopes.charge(0)
+    assert (block.balance(RICH), block.balance(OWNER)) == (100, (1 << 64) - 1)
+    assert (block.output.burned, block.output.receipts, len(block.window)) == (0, 0, 0)
 
 
 def test_who_cannot_pay_or_comes_too_late_has_a_receipt_and_no_id() -> None:

@@ -51,4 +51,4 @@ def test_several_processes_report_what_they_did_together() -> None:
 def test_impossible_options_are_named() -> None:
     result = bench("--transactions", "10", "--accounts", "5", "--senders", "9", "--json")
     assert result.exit_code == 1
-    assert json.loads(result.stderr.splitlines()[-1])["reason"] == "bad_options"
+    assert json.loads(result.stderr.splitlines()[-1])["reason"] == "BAD_OPTIONS"

@@ -3,7 +3,7 @@
 from google.protobuf.message import DecodeError
 
 from assay.v1 import transactions_pb2 as pb
-from chain.execution import jobs
+from chain.execution import NewJob, jobs
 from chain.rejections import Rejection
 from chain.transactions import decode_transaction, job_id
 from ext.bodies import OTHER, REQUEST, RESULT, Bodies, parse_bodies
@@ -63,7 +63,8 @@ def assert_parsed_alike(body: bytes) -> int:
     assert (int(parsed.operation_counts[0]), int(parsed.body_bytes[0])) == (1, len(body))
     if kind == REQUEST:
         assert parsed.request(0, jobs.Request) == read
-        assert parsed.job_opened(0) == job_id(parsed.transaction_id(0), 0)
+        opened = parsed.job_opened(0, NewJob)
+        assert opened == NewJob(job_id(opened.transaction, 0), parsed.transaction_id(0), 0)
     else:
         assert parsed.result(0, jobs.Result) == read
     return kind
