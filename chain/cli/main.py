@@ -24,7 +24,7 @@ NOUNS: Final = (
     "wal",
 )
 """Modules of `chain.cli` that export `app`, a typer application mounted under the module's name."""
-VERBS: Final = ("infer", "gateway")
+VERBS: Final = ("infer", "gateway", "mcp")
 """Modules of `chain.cli` that export `command`, a function mounted under the module's name."""
 
 

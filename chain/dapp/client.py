@@ -25,6 +25,8 @@ from chain.dapp.nodes import Nodes
 from chain.genesis import Genesis
 from chain.keys import KeyPair, Role
 from chain.keystore import load_key, read_passphrase
+from chain.receipt_files import from_protobuf
+from chain.receipts import Receipt
 from ext.hashing import tagged_hash
 
 T = TypeVar("T")
@@ -177,6 +179,19 @@ class AsyncClient:
     async def models(self) -> Sequence[node_pb2.ModelView]:
         """Registered models."""
         return await self._nodes.ask(NodeClient.models)
+
+    async def session(self) -> node_pb2.SessionView | None:
+        """What the key may still do for the account; None if it is no session key of it."""
+        views = await self._nodes.ask(lambda client: client.sessions(self.account))
+        return next((view for view in views if view.key == self.key.public_key), None)
+
+    async def job(self, job: bytes) -> node_pb2.JobView:
+        """A job as the ledger has it now."""
+        return await self._nodes.ask(lambda client: client.job(job))
+
+    async def receipt(self, job: bytes) -> Receipt:
+        """The receipt of a settled job, not checked."""
+        return from_protobuf(await self._nodes.ask(lambda client: client.receipt(job)))
 
 
 class Client:
