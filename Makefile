@@ -41,7 +41,7 @@ found=$$(grep -v -E 'unused (variable|attribute) ' <<< "$$found" || true); \
 if test -n "$$found"; then echo "$$found"; exit 1; else echo "  none"; fi
 endef
 
-.PHONY: help build web run check format test fuzz soak soak-sim soak-faults bench clean
+.PHONY: help build web run check format test fuzz soak soak-sim soak-faults bench docs clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,7 +50,7 @@ $(INSTALLED): pyproject.toml
 	@echo "==> environment in $(VENV)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "==> installing dependencies and building (a few minutes the first time)"
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --editable '.[dev]'
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --editable '.[dev,docs]'
 	@touch $@ $(BUILT)
 
 $(BUILT): setup.py $(NATIVE) $(SCHEMAS)
@@ -118,6 +118,9 @@ soak-faults: build ## Kill, stop and cut off real validators under load (fifteen
 
 bench: build ## Measure the hot path (ratios against a baseline of the same run)
 	$(BIN)/pytest bench --benchmark-only $(ARGUMENTS)
+
+docs: build ## Build the documentation site into build/site, strictly
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean: ## Remove everything the build made
 	rm -rf $(VENV) build dist assay/v1 chain/explorer/page web/node_modules web/src/schema.json *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -296,4 +296,4 @@ def _cannot_bind(host: str, port: int) -> str:
         with closing(socket.create_server((host, port))):
             return ""
     except OSError as error:
-        return error.strerror or str(error)
+        return os.strerror(error.errno) if error.errno else str(error)

@@ -12,10 +12,18 @@ import typer
 from assay.v1 import node_pb2
 from chain import genesis as genesis_file
 from chain.cli.calls import NodeOption, call_node
-from chain.cli.output import EXIT_FAILED, JsonOption, emit, errors_reported, fail
+from chain.cli.logs import LogFormat, LogFormatOption, start_logging
+from chain.cli.output import EXIT_FAILED, EXIT_USAGE, JsonOption, emit, errors_reported, fail
 from chain.client import NodeClient
 from chain.genesis import Genesis
-from chain.node.config import ConfigError, NodeConfig, load_config
+from chain.node.config import (
+    CONFIG_FILE_NAME,
+    ConfigError,
+    NodeConfig,
+    load_config,
+    make_config,
+    save_config,
+)
 from chain.pruning import KEEP_BLOCKS_MIN, PruningPolicy
 from chain.rocks import HomeInUseError
 from chain.snapshots import Manifest, SnapshotError, create_snapshot, restore_snapshot
@@ -31,18 +39,55 @@ def start(
     home: HomeOption,
     as_json: JsonOption = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log every step.")] = False,
+    log_format: LogFormatOption = LogFormat.CONSOLE,
 ) -> None:
     """Run a validator in the foreground until SIGTERM or Ctrl-C."""
     from chain.node.server import StartError, run_node
 
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
+    start_logging(log_format, logging.DEBUG if verbose else logging.INFO)
     try:
         run_node(home)
     except StartError as error:
         fail(as_json, "CANNOT_START", str(error))
+
+
+@app.command()
+def init(
+    home: HomeOption,
+    validator: Annotated[int, typer.Option("--validator", min=0, help="Index in the genesis.")],
+    public_listen: Annotated[
+        str, typer.Option("--public-listen", help="HOST:PORT for clients.")
+    ] = "127.0.0.1:7000",
+    peer_listen: Annotated[
+        str, typer.Option("--peer-listen", help="HOST:PORT for peers; default: as in the genesis.")
+    ] = "",
+    http_listen: Annotated[
+        str, typer.Option("--http-listen", help="HOST:PORT for metrics and pages; default: none.")
+    ] = "",
+    runtime: Annotated[
+        list[str] | None, typer.Option("--runtime", help="HOST:PORT of a runtime; repeatable.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the node.toml of a new home; keys and genesis come from 'assay genesis'."""
+    path = home / CONFIG_FILE_NAME
+    if path.exists():
+        fail(as_json, "FILE", f"{path} exists and is not overwritten", EXIT_USAGE)
+    with errors_reported(as_json):
+        try:
+            config = make_config(
+                path,
+                validator=validator,
+                public_listen=public_listen,
+                peer_listen=peer_listen,
+                http={"listen": http_listen},
+                runtimes=tuple(runtime or ()),
+            )
+        except ConfigError as error:
+            fail(as_json, "BAD_CONFIG", str(error))
+        home.mkdir(parents=True, exist_ok=True)
+        save_config(home, config)
+    emit(as_json, {"file": str(path)}, f"{path}; next: assay node doctor --home {home}")
 
 
 @app.command()

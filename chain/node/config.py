@@ -189,12 +189,23 @@ def read_config(path: Path) -> NodeConfig:
     return _validated(path, values)
 
 
+def make_config(path: Path, **values: object) -> NodeConfig:
+    """Settings that are to stand in a file of this name. Raises ConfigError."""
+    return _validated(path, values)
+
+
 def _validated(path: Path, values: dict[str, object]) -> NodeConfig:
     try:
         return NodeConfig.model_validate(values)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+            f"{'.'.join(str(part) for part in item['loc'])}: {_problem(item['type'], item['msg'])}"
             for item in error.errors()
         )
         raise ConfigError(f"{path}: {problems}") from error
+
+
+def _problem(kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return "nobody knows this key; 'assay config show' lists all there are"
+    return message

@@ -12,28 +12,17 @@ from typer.testing import CliRunner
 
 from chain import genesis as genesis_file
 from chain.cli.main import build_app
-from chain.devnet import create_devnet
 from chain.doctor import Diagnosis, Level, examine, worst
 from chain.node.config import NodeConfig, load_config
-from chain.node.worker import open_ledger
-from chain.store import LOCK_FILE_NAME, STORE_NAME, Store
+from chain.store import LOCK_FILE_NAME, STORE_NAME
 from consensus.wal import WAL_NAME, FileDirectory, Wal
+from tests.chain.ran_home import make_home
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A validator that has run: a store at genesis, an empty vote log, nothing running."""
-    create_devnet(tmp_path / "net", 1)
-    home = tmp_path / "net" / "validator-0"
-    config = load_config(home)
-    genesis = genesis_file.load(config.genesis)
-    path = config.data / STORE_NAME
-    with Store(path, genesis.chain_id, genesis.digest(), background=False) as store:
-        open_ledger(genesis, store)
-    directory = FileDirectory(config.data / "votes")
-    Wal.open(directory, genesis.chain_id, genesis.validators[0].signing_key, create=True)
-    directory.close()
-    return home
+    return make_home(tmp_path / "net")
 
 
 def config_of(home: Path) -> NodeConfig:
@@ -61,8 +50,7 @@ def test_a_good_home_has_nothing_to_mend(home: Path) -> None:
 
 
 def test_a_home_that_never_ran_is_good_too(tmp_path: Path) -> None:
-    create_devnet(tmp_path / "net", 1)
-    assert bad(examine(tmp_path / "net" / "validator-0")) == {}
+    assert bad(examine(make_home(tmp_path / "net", runs=False))) == {}
 
 
 def test_a_lost_vote_log_is_an_error_beside_a_store(home: Path) -> None:
@@ -99,11 +87,11 @@ def test_keys_that_others_can_read_are_a_warning(home: Path) -> None:
 
 
 def test_a_store_of_another_chain_is_an_error(home: Path, tmp_path: Path) -> None:
-    create_devnet(tmp_path / "other", 1, name="other")
-    config = config_of(tmp_path / "other" / "validator-0")
+    other = make_home(tmp_path / "other", name="other", runs=False)
+    config = config_of(other)
     config.data.mkdir()
     (config_of(home).data / STORE_NAME).rename(config.data / STORE_NAME)
-    found = bad(examine(tmp_path / "other" / "validator-0"))
+    found = bad(examine(other))
     assert "another chain" in found["BAD_STORE"].detail
 
 
