@@ -32,7 +32,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         ("python", python_page),
         ("cli", cli_page),
         ("config", config_page),
-        ("rejections", rejections_page),
     ):
         files.append(File.generated(config, f"reference/{name}.md", content=make()))
     return files
@@ -216,21 +215,3 @@ def _notes(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
             and isinstance(after.value, ast.Constant)
         ):
             yield field.target.id, _flat(str(after.value.value))
-
-
-def rejections_page() -> str:
-    """The codes that a refusal may carry."""
-    from chain.node.errors import status_of
-    from chain.rejections import Rejection, RejectionReason
-
-    lines = ["# Reasons of refusals", ""]
-    lines += [
-        "Made from `chain/rejections.py`. A refusal is a gRPC status with `ErrorInfo`, whose domain"
-    ]
-    lines += [
-        "is `assay.node` and whose reason is one of these; the message says what was seen, what is"
-    ]
-    lines += ["allowed, and what to do.", "", "| reason | gRPC status |", "|---|---|"]
-    for reason in RejectionReason:
-        lines.append(f"| `{reason.value}` | {status_of(Rejection(reason, '')).code.name} |")
-    return "\n".join(lines) + "\n"

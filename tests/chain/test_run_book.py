@@ -36,7 +36,7 @@ PASSED_OVER = (
     (re.compile(r"/\S*?/(?=home-|net/)"), "/srv/"),
     (re.compile(r"127\.0\.0\.1:\d+"), "127.0.0.1:PORT"),
     (re.compile(r"\b[0-9a-f]{64}\b"), "DIGEST"),
-    (re.compile(r"(?<=devnet-)[0-9a-f]{8,}|(?<=alone-)[0-9a-f]{8,}"), "ID"),
+    (re.compile(r"(?<=devnet-)[0-9a-f]{8,}|(?<=other-)[0-9a-f]{8,}"), "ID"),
     (re.compile(r"\b\d{3,} MiB"), "N MiB"),
     (re.compile(r"\b\d{3,} s\b"), "N s"),
     (re.compile(r"\b\d+ bytes\b"), "N bytes"),
