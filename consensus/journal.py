@@ -1,19 +1,41 @@
 """What a replica writes into its WAL, so that it never contradicts itself after a restart.
 
 Own votes bind; proposals it voted for keep their blocks alive if everybody restarts at once;
-certificates bring it back to its view; headers of own batches are the lane's watermark.
+certificates bring it back to its view; headers of own batches are the lane's watermark. A log that
+replaces a lost one says so (`memory`).
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 from consensus.evidence import SignedHeader
 from consensus.messages import Proposal
 from consensus.values import Certificate, Vote
-from consensus.wire import DecodeError, decode, encode
+from consensus.wire import U64, DecodeError, decode, encode
 
-Record = Vote | Proposal | Certificate | SignedHeader
 
-_KINDS: Final[dict[int, type[Record]]] = {1: Vote, 2: Proposal, 3: Certificate, 4: SignedHeader}
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """This log does not go back to the key's first vote; the newest such record counts."""
+
+    votes_above: U64 | None
+    """Nothing was or will be signed here in views up to this one; None: it is not known yet, and
+    nothing is signed at all."""
+    knows_lane: bool
+    """Whether all own batches that others hold are stored here."""
+
+
+FORGOTTEN: Final = Watermark(None, False)
+"""How a log begins whose key may have been used before."""
+Record = Vote | Proposal | Certificate | SignedHeader | Watermark
+
+_KINDS: Final[dict[int, type[Record]]] = {
+    1: Vote,
+    2: Proposal,
+    3: Certificate,
+    4: SignedHeader,
+    5: Watermark,
+}
 _TAGS: Final = {kind: tag for tag, kind in _KINDS.items()}
 
 
@@ -26,5 +48,7 @@ def decode_record(data: bytes) -> Record:
     """The record whose encoding is `data`. Raises DecodeError for anything else."""
     kind = _KINDS.get(data[0]) if data else None
     if kind is None:
-        raise DecodeError(f"WAL record starts with {data[:1].hex() or 'nothing'}, known are 1 to 4")
+        raise DecodeError(
+            f"WAL record starts with {data[:1].hex() or 'nothing'}, known are 1 to {len(_KINDS)}"
+        )
     return decode(kind, data[1:])

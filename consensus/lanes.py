@@ -18,7 +18,14 @@ from consensus.certificates import assemble_proof, proof_fault, sign_ack
 from consensus.context import Context
 from consensus.events import CheckBatch, LaneFull, LoadBatch, Misbehaviour, StoreBatch
 from consensus.evidence import Fault, SignedHeader, conflict
-from consensus.messages import Ack, AckBody, AvailabilityProof, BatchMessage, BatchRequest
+from consensus.messages import (
+    BATCHES_PER_REQUEST_MAX,
+    Ack,
+    AckBody,
+    AvailabilityProof,
+    BatchMessage,
+    BatchRequest,
+)
 from consensus.values import (
     BATCH_PAYLOAD_BYTES_MAX,
     ZERO_HASH,
@@ -87,6 +94,11 @@ class Lanes:
         """Lanes of which a final batch is still missing: nothing is acked there."""
         self._offered: dict[bytes, Batch] = {}
         """Batches of incomplete lanes that nothing has named yet: answers may come in any order."""
+        self.forgetful = False
+        """Whether own batches may exist that are not held here: nothing is sealed then
+        (`memory`)."""
+        self._lost: dict[int, Batch] = {}
+        """Own batches above the held tip that came back before their predecessors."""
         self._acks: dict[int, dict[int, Ack]] = {}
         self._acked: dict[int, int] = {}
         """Highest own sequence that each peer has acked."""
@@ -115,7 +127,7 @@ class Lanes:
     def room(self) -> int:
         """How many batches may be sealed now."""
         own = self._context.own_index
-        if own is None or own in self.incomplete:
+        if own is None or own in self.incomplete or self.forgetful:
             return 0
         lane = self._lanes[own]
         return max(0, lane.final.sequence + LANE_AHEAD_MAX - lane.tip.sequence)
@@ -251,9 +263,42 @@ class Lanes:
             return None
         if lane.index in self.incomplete and len(self._offered) < OFFERED_BATCHES_MAX:
             self._offered[digest] = batch
-        if peer == header.lane and peer != context.own_index:
+        if header.lane == context.own_index:
+            self._recall(lane, batch)
+        elif peer == header.lane:
             self._buffer(lane, batch, digest)
         return None
+
+    def own_tip(self) -> Tip:
+        """The newest own batch up to which all is held. Only a validator may ask."""
+        return self._lanes[self._context.seat()[0]].tip
+
+    def lost_batches(self, theirs: Tip) -> BatchRequest | None:
+        """What to ask of a peer that holds the own lane up to a tip, so that we do, too."""
+        lane = self._lanes[self._context.seat()[0]]
+        self._lost = {s: batch for s, batch in self._lost.items() if s > lane.tip.sequence}
+        if theirs.sequence <= lane.tip.sequence:
+            return None
+        wanted = theirs
+        while (batch := self._lost.get(wanted.sequence)) is not None:
+            wanted = Tip(lane.index, wanted.sequence - 1, batch.header.parent)
+        missing = wanted.sequence - lane.tip.sequence
+        return BatchRequest(wanted, min(missing, BATCHES_PER_REQUEST_MAX)) if missing > 0 else None
+
+    def _recall(self, lane: Lane, batch: Batch) -> None:
+        """Take back a batch that we sealed and forgot: our signature says that it is ours."""
+        sequence = batch.header.sequence
+        in_window = lane.tip.sequence < sequence <= lane.tip.sequence + OFFERED_BATCHES_MAX
+        if not self.forgetful or not in_window or not self._authentic(batch):
+            return
+        self._lost[sequence] = batch
+        while (found := self._lost.pop(lane.tip.sequence + 1, None)) is not None:
+            if found.header.parent != lane.tip.digest:
+                return
+            digest = found.header.digest()
+            self._store(found, digest)
+            self._append(lane, found.header, digest)
+            self._ack_own(lane)
 
     def take_offered(self, digest: bytes) -> BatchHeader | None:
         """A final batch that came before its descendant made it wanted; it is stored now."""

@@ -27,8 +27,9 @@ from consensus.events import (
     WakeAt,
 )
 from consensus.executions import Executions
-from consensus.journal import decode_record, encode_record
+from consensus.journal import Watermark, decode_record, encode_record
 from consensus.lanes import Lanes
+from consensus.memory import Memory
 from consensus.messages import (
     Ack,
     AvailabilityProof,
@@ -75,6 +76,9 @@ class Replica:
         self._executions = executions
         self._simplex = simplex
         self._catch_up = CatchUp(context, simplex, lanes)
+        self._memory = Memory(context, simplex, lanes)
+        self._deaf_until_ms: dict[int, int] = {}
+        """By peer that sent a certificate that is none: when its next ones are looked at."""
         self._records = 0
         self._wake_at_ms: int | None = None
         self.compact_after_records = COMPACT_AFTER_RECORDS
@@ -121,6 +125,7 @@ class Replica:
         if not (moved or due):
             context.effects = []
             return effects
+        self._memory.advance()
         self._simplex.advance()
         context.effects = []
         self._compact(effects)
@@ -136,6 +141,11 @@ class Replica:
     def leader(self) -> int:
         """Validator index of the current view's leader."""
         return self._simplex.leader(self._simplex.view)
+
+    @property
+    def silence(self) -> str:
+        """Why a validator does not vote, although it could sign; empty if it does."""
+        return self._memory.silence
 
     @property
     def finalized_block(self) -> Block:
@@ -180,6 +190,8 @@ class Replica:
     def _replay(self, recovered: Recovered) -> None:
         own_index = self._context.own_index
         own_tip = recovered.own_tip.sequence if recovered.own_tip is not None else 0
+        if own_index is not None:  # what is final need not be stored: a snapshot has no batches
+            own_tip = max(own_tip, self._lanes.own_tip().sequence)
         for data in recovered.wal_records:
             record = decode_record(data)
             if isinstance(record, Vote):
@@ -192,6 +204,8 @@ class Replica:
                 self._simplex.restore_certificate(record)
             elif isinstance(record, Proposal):
                 self._simplex.restore_proposal(record)
+            elif isinstance(record, Watermark):
+                self._memory.restore(record)
             elif record.header.sequence > own_tip + OWN_BATCHES_IN_FLIGHT_MAX:
                 raise RecoveryConflict(
                     f"the WAL names own batch {record.header.sequence}, the store ends at "
@@ -223,13 +237,14 @@ class Replica:
 
     def _receive(self, peer: int, message: Message) -> bool:
         """As `_handle`, for a message."""
-        if self._serve(peer, message) or not self._context.is_validator(peer):
+        if self._serve(peer, message):
+            return not self._memory.is_whole  # who remembers nothing waits for what statuses say
+        if not self._context.is_validator(peer):
             return False
         if isinstance(message, Vote):
             return self._receive_vote(peer, message)
         if isinstance(message, Certificates):
-            # A list, so that none is left out after the first that is news.
-            return any([self._simplex.receive_certificate(one) for one in message.items])
+            return self._receive_certificates(peer, message)
         if isinstance(message, Ack):
             return self._lanes.receive_ack(peer, message)
         if isinstance(message, AvailabilityProof):
@@ -248,6 +263,8 @@ class Replica:
     def _serve(self, peer: int, message: Message) -> bool:
         """Answer a request; False if the message is none."""
         if isinstance(message, Status):
+            if self._context.is_validator(peer):
+                self._memory.hear(peer, message)
             self._catch_up.receive_status(peer, message)
         elif isinstance(message, BlocksRequest):
             self._catch_up.serve_blocks(peer, message)
@@ -262,6 +279,23 @@ class Replica:
         else:
             return False
         return True
+
+    def _receive_certificates(self, peer: int, message: Certificates) -> bool:
+        """Take them one by one up to the first that is not good. Checking one costs as much as a
+        view's votes, so who sends such is not listened to for a while."""
+        now_ms = self._context.now_ms
+        if now_ms < self._deaf_until_ms.get(peer, now_ms):
+            return False
+        moved = False
+        for certificate in message.items:
+            if not self._simplex.lacks(certificate):
+                continue
+            if not self._simplex.ballots.verified(certificate):
+                self._deaf_until_ms[peer] = now_ms + self._context.resend_ms
+                break
+            self._simplex.take_certificate(certificate)
+            moved = True
+        return moved
 
     def _receive_vote(self, peer: int, vote: Vote) -> bool:
         view = vote.body.view
@@ -282,6 +316,9 @@ class Replica:
         own_header = self._lanes.own_header()
         if own_header is not None:
             records.append(own_header)
+        watermark = self._memory.record()
+        if watermark is not None:
+            records.append(watermark)
         effects.append(Compact(tuple(encode_record(record) for record in records)))
         self._records = 0
 

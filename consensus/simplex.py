@@ -82,6 +82,8 @@ class Simplex:
         self._judge = Judge(context, self.tree, self.ballots, lanes, executions)
         self.own_votes: dict[int, OwnVotes] = {}
         self.sent_votes: dict[int, list[Vote]] = {}
+        self.votes_above: int | None = 0
+        """In views up to this one nothing is signed, and with None in none (`memory`)."""
         self.demand = Demand(False)
         self._suspected: set[int] = set()
         """Leaders that were given up in the last view that we saw them in."""
@@ -111,14 +113,14 @@ class Simplex:
             self._context.broadcast(Certificates((certificate,)))
         return True
 
-    def receive_certificate(self, certificate: Certificate) -> bool:
-        """A certificate from anywhere; whether it is good and news."""
+    def lacks(self, certificate: Certificate) -> bool:
+        """Whether a certificate would be news, if it is good."""
         body = certificate.body
-        stale = body.view <= self.tree.root.block.view
-        if stale or self.ballots.knows(body) or not self.ballots.verified(certificate):
-            return False
+        return body.view > self.tree.root.block.view and not self.ballots.knows(body)
+
+    def take_certificate(self, certificate: Certificate) -> None:
+        """A good certificate from anywhere."""
         self._hold(certificate)
-        return True
 
     def receive_proposal(self, peer: int, proposal: Proposal) -> None:
         """A proposal, from its leader or from somebody we asked."""
@@ -290,7 +292,7 @@ class Simplex:
         view = notarization.body.view
         finalization = self.ballots.finalization
         already_final = finalization is not None and finalization.body.view >= view
-        if self._context.own_index is None or already_final or view in self.proposals.equivocal:
+        if not self._may_sign(view) or already_final or view in self.proposals.equivocal:
             return
         own = self._own(view)
         if own.nullified or own.finalized is not None:
@@ -301,8 +303,12 @@ class Simplex:
         )
         self._send_vote(own.finalized)
 
+    def _may_sign(self, view: int) -> bool:
+        above = self.votes_above
+        return self._context.own_index is not None and above is not None and view > above
+
     def _may_nullify(self) -> bool:
-        if self._context.own_index is None:
+        if not self._may_sign(self.view):
             return False
         own = self.own_votes.get(self.view)
         return own is None or (not own.nullified and own.finalized is None)
@@ -337,7 +343,7 @@ class Simplex:
             return True
         self._ask_for_blocks()
         own = self.own_votes.get(view)
-        if self._context.own_index is None or own is not None:
+        if not self._may_sign(view) or own is not None:
             return False
         refused = 0
         for digest, proposal in candidates:

@@ -168,12 +168,18 @@ class Wal:
 
     @classmethod
     def open(
-        cls, directory: Directory, chain_id: str, signing_key: bytes, create: bool
+        cls,
+        directory: Directory,
+        chain_id: str,
+        signing_key: bytes,
+        create: bool,
+        first: Sequence[bytes] = (),
     ) -> "tuple[Wal, tuple[bytes, ...]]":
         """The log and its records, oldest first.
 
         `create` is for a validator that never voted: without it a missing log is WalMissing, since
-        its promises are lost. Raises WalDamaged or WalForeign as the module says.
+        its promises are lost; or if `first`, what a new log begins with, says so. Raises WalDamaged
+        or WalForeign as the module says.
         """
         header = _group([chain_id.encode(), signing_key])
         data = directory.read(WAL_NAME)
@@ -183,8 +189,9 @@ class Wal:
                     "the vote log is missing: what this key has signed is unknown; restore the "
                     "log, or run as an observer"
                 )
-            directory.replace(WAL_NAME, header)
-            return cls(directory, header, len(header)), ()
+            data = header + (_group(first) if first else b"")
+            directory.replace(WAL_NAME, data)
+            return cls(directory, header, len(data)), tuple(first)
         groups, good_size = _read_groups(data)
         if not groups:
             raise WalDamaged("the vote log's header is broken: run as an observer")

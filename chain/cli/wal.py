@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from chain.cli.output import EXIT_FAILED, JsonOption, emit, errors_reported
-from consensus.journal import decode_record
+from consensus.journal import Watermark, decode_record
 from consensus.messages import Proposal
 from consensus.values import Certificate, Vote
 from consensus.wal import WAL_NAME, Inspection, inspect
@@ -87,6 +87,12 @@ def describe(record: bytes) -> dict[str, Any]:
             "height": block.height,
             "proposer": block.proposer,
             "block": _short(block.digest()),
+        }
+    if isinstance(value, Watermark):
+        return {
+            "record": "watermark",
+            "votes_above_view": value.votes_above,
+            "knows_lane": value.knows_lane,
         }
     header = value.header
     return {

@@ -95,7 +95,7 @@ class NodeMetrics(Collector):
             executing_for_ms=0 if since_ms is None else now_ms - since_ms,
             stake_reached=sum(stakes[index] for index in (*connected, node.config.validator)),
             stake_total=sum(stakes),
-            not_voting=node.voting_detail,
+            not_voting=node.not_voting,
             runtimes_up=sum(runtime.healthy for runtime in runtimes),
             runtimes_down=tuple(
                 f"{runtime.address}: {runtime.detail}"

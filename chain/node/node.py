@@ -100,7 +100,7 @@ class Node:
         self._deliveries: asyncio.Queue[Deliver] = asyncio.Queue()
         self.height = self.store.height or 0
         opened = open_replica(config, genesis, keys, self.store, self._clock_ms())
-        self.voting_detail = opened.detail
+        self._observes = opened.detail
         self._votes_directory = opened.directory
         self.peers = Peers(
             genesis,
@@ -245,6 +245,11 @@ class Node:
         """By the node's own clock."""
         return self._clock_ms()
 
+    @property
+    def not_voting(self) -> str:
+        """Why this validator does not vote; empty if it does."""
+        return self._observes or self.driver.replica.silence
+
     def _is_behind(self) -> bool:
         """Whether a block is known to be final that this node does not have."""
         finalization = self.driver.replica.finalization
@@ -356,8 +361,8 @@ class Node:
             runtimes=[runtime_view(runtime) for runtime in runtimes],
             open_jobs=open_jobs,
             pending_transactions=self.intake.pending,
-            voting=not self.voting_detail,
-            detail=self.voting_detail,
+            voting=not self.not_voting,
+            detail=self.not_voting,
             version=metadata.version("assay-chain"),
         )
 

@@ -1,7 +1,8 @@
 """From what is on disk to a consensus replica that keeps every promise it made.
 
-If the vote log is damaged, missing or another's, this validator can't know what it promised: it
-follows the chain as an observer, signs nothing, and says so in its status.
+If the vote log is missing, a new one says so, and the replica stays silent until it knows from its
+peers that it can contradict nothing (`consensus.memory`). If it is damaged or another's, this
+validator follows the chain as an observer, signs nothing, and says so in its status.
 """
 
 import logging
@@ -12,6 +13,7 @@ from chain.node.config import NodeConfig
 from chain.node.signer import NodeKeys
 from chain.store import Store, StoreError
 from consensus.events import FinalBlock, Recovered, ReplicaConfig, Timing
+from consensus.journal import FORGOTTEN, encode_record
 from consensus.replica import RecoveryConflict, Replica
 from consensus.values import Block
 from consensus.wal import FileDirectory, Wal, WalError, WalLocked
@@ -37,11 +39,12 @@ def open_replica(
 ) -> Opened:
     """The replica as the disk has it. Raises WalLocked if another process votes with this home."""
     directory = FileDirectory(config.data / "votes")
-    fresh = not store.height and not store.final_height
-    fresh = fresh and store.lane_tip(config.validator) is None
     log: Wal | None = None
     try:
-        log, records = Wal.open(directory, genesis.chain_id, keys.signing.public_key, create=fresh)
+        first = (encode_record(FORGOTTEN),)
+        log, records = Wal.open(
+            directory, genesis.chain_id, keys.signing.public_key, create=True, first=first
+        )
         recovered = _recovered(config.validator, genesis, store, records)
         settings = replica_config(genesis, store, config.validator)
         return Opened(Replica.recover(settings, keys, recovered, now_ms), log, directory, "")
