@@ -122,8 +122,8 @@ def _vote_log(config: NodeConfig, genesis: Genesis) -> Iterator[Diagnosis]:
                 "votes",
                 "VOTES_MISSING",
                 f"there is a store and no {path}: what this key has signed is unknown",
-                "put the log back from where it was moved, never an older copy of it; without it the "
-                "node votes only once its peers have shown it past all it can have signed "
+                "put the log back from where it was moved, never an older copy of it; without it "
+                "the node votes only once its peers have shown it past all it can have signed "
                 "(docs/decisions/0023)",
             )
         else:

@@ -96,6 +96,10 @@ class Arrivals:
         rounds = self._bulk if traffic is Traffic.BULK else self._urgent
         rounds.put(peer, Arrived(MessageReceived(peer, message), size_bytes, done))
         self._changed.set()
+        await self.room(peer, traffic)
+
+    async def room(self, peer: int, traffic: Traffic) -> None:
+        """Return when the peer may be read on this stream."""
         await self._backlogs[traffic].room(peer)
 
     def hold(self, peer: int, size_bytes: int) -> Callable[[], None]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from chain.node.arrivals import Arrivals, Rounds
+from chain.node.traffic import Traffic
 from chain.node.worker import check_payloads
 from chain.store import Store
 from consensus.events import (
@@ -171,6 +172,10 @@ class Driver:
         are being checked, stay above their bound.
         """
         await self._arrivals.receive(peer, message, size_bytes)
+
+    async def room(self, peer: int, traffic: Traffic) -> None:
+        """Return when the peer may be read on this stream."""
+        await self._arrivals.room(peer, traffic)
 
     async def in_pipeline(self, function: Callable[..., T], *arguments: object) -> T:
         """Run a function on the pipeline's thread."""

@@ -32,6 +32,7 @@ from chain.node.shelf import SHELF_NAME, Shelf
 from chain.node.signer import NodeKeys
 from chain.node.snapshot_service import SnapshotService
 from chain.node.streams import TokenStreams
+from chain.node.traffic import Traffic
 from chain.node.verifier import VerifierAgent
 from chain.node.views import runtime_view, transaction_receipt
 from chain.node.worker import LedgerWorker
@@ -108,7 +109,7 @@ class Node:
             keys.tls,
             lambda peer: self.driver.post(PeerConnected(peer)),
             (
-                PeerService(genesis, self._receive, self.streams).add_to,
+                PeerService(genesis, self._receive, self._room, self.streams).add_to,
                 SnapshotService(genesis, self.store, self._shelf).add_to,
             ),
             config.peer_addresses,
@@ -267,8 +268,16 @@ class Node:
     ) -> T:
         """Run what a client asks of the store on a thread. However many ask, threads are left for
         this node's own work."""
-        async with self._lookups:
-            return await asyncio.to_thread(function, *args, **kwargs)
+        await self._lookups.acquire()
+        work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+        work.add_done_callback(self._looked_up)
+        # Who asked may go; the thread can't, and counts until it is done.
+        return await asyncio.shield(work)
+
+    def _looked_up(self, work: asyncio.Future[T]) -> None:
+        self._lookups.release()
+        if not work.cancelled():
+            work.exception()  # asked for, so that one nobody waits for is not complained about
 
     async def transaction(self, identity: bytes) -> Outcome | None:
         """Height and receipt of an executed transaction."""
@@ -365,6 +374,9 @@ class Node:
             detail=self.not_voting,
             version=metadata.version("assay-chain"),
         )
+
+    async def _room(self, peer: int, traffic: Traffic) -> None:
+        await self.driver.room(peer, traffic)
 
     def _standing(self, height: int) -> tuple[int, bytes]:
         """Block time (0 for genesis) and execution root of an executed height."""

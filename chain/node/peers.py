@@ -61,6 +61,8 @@ _OPTIONS = [
 
 ReceiveMessage = Callable[[int, Message, int], Awaitable[None]]
 """Takes a peer, its message and the bytes of it; done when the peer may be read again."""
+RoomFor = Callable[[int, Traffic], Awaitable[None]]
+"""Done when a peer may be read on one of its streams."""
 
 
 class Outbox:
@@ -240,9 +242,12 @@ class PeerLink:
 class PeerService(peer_pb2_grpc.PeerServicer):
     """The incoming side: authenticated frames to the consensus driver, tokens to gateways."""
 
-    def __init__(self, genesis: Genesis, receive: ReceiveMessage, streams: TokenStreams) -> None:
+    def __init__(
+        self, genesis: Genesis, receive: ReceiveMessage, room: RoomFor, streams: TokenStreams
+    ) -> None:
         self._genesis = genesis
         self._receive = receive
+        self._room = room
         self._streams = streams
         self._pushing: dict[tuple[int, Traffic], CallContext] = {}
         self._reading = OpenCalls(TOKEN_CALLS_MAX, TOKEN_CALLS_MAX_BY_PEER)
@@ -270,10 +275,11 @@ class PeerService(peer_pb2_grpc.PeerServicer):
     async def _push(
         self, traffic: Traffic, frames: AsyncIterator[peer_pb2.Frame], context: CallContext
     ) -> peer_pb2.PushSummary:
-        # Only the newest call of a peer is listened to, so a peer has one frame here to be worked
-        # off beside its backlog, and no more by calling often.
+        # Only the newest call of a peer is listened to, and none is read before there is room: a
+        # peer has one frame here beside its backlog, and no more by calling often.
         index = await authenticate(context, self._genesis)
         self._pushing[index, traffic] = context
+        await self._room(index, traffic)
         count = 0
         async for frame in frames:
             if self._pushing[index, traffic] is not context:

@@ -18,7 +18,7 @@ from chain.genesis import Genesis
 from chain.node import services
 from chain.node.config import NodeConfig
 from chain.node.driver import TURN_BYTES_MAX, Driver
-from chain.node.node import Node
+from chain.node.node import LOOKUPS_MAX, Node
 from chain.node.signer import NodeKeys
 from chain.store import Store
 from chain.tls import channel_credentials, channel_options
@@ -292,3 +292,29 @@ async def test_a_flood_of_lookups_does_not_hold_up_blocks(
             waiting.cancel()
         held.set()
         assert [view.height for view in await asyncio.gather(*flood)] == [1] * 100
+
+
+async def test_a_lookup_that_nobody_waits_for_any_more_still_counts(tmp_path: Path) -> None:
+    held = threading.Event()
+    begun: list[int] = []
+
+    def look(number: int) -> int:
+        begun.append(number)
+        assert held.wait(SOON_S)
+        return number
+
+    async with (
+        running_node(tmp_path, solitary_genesis("alice")) as (node, _),
+        asyncio.timeout(SOON_S),
+    ):
+        gone = [asyncio.create_task(node.look_up(look, number)) for number in range(LOOKUPS_MAX)]
+        while len(begun) < LOOKUPS_MAX:
+            await asyncio.sleep(0.01)
+        for task in gone:
+            task.cancel()
+        await asyncio.gather(*gone, return_exceptions=True)
+        later = asyncio.create_task(node.look_up(look, LOOKUPS_MAX))
+        await asyncio.sleep(0.1)
+        assert len(begun) == LOOKUPS_MAX
+        held.set()
+        assert await later == LOOKUPS_MAX

@@ -14,6 +14,7 @@ from chain.node.errors import rejection_of
 from chain.node.peers import PeerService
 from chain.node.rate_limit import OPEN_CALL_DELAY_MS, OpenCalls, host_of
 from chain.node.streams import TokenStreams
+from chain.node.traffic import Traffic
 from chain.node.unreadable import REQUEST_BYTES_MAX
 from chain.rejections import Busy, RejectionReason
 from chain.tls import channel_credentials, channel_options, server_credentials
@@ -143,7 +144,9 @@ async def test_a_peer_reads_so_many_token_streams_at_once(
 
     async def receive(*_: int | Message) -> None: ...
 
-    service = PeerService(genesis(), receive, TokenStreams())
+    async def room(_: int, __: Traffic) -> None: ...
+
+    service = PeerService(genesis(), receive, room, TokenStreams())
     server = grpc.aio.server()
     peer_pb2_grpc.add_PeerServicer_to_server(service, server)
     port = server.add_secure_port("127.0.0.1:0", server_credentials(tls_identity(0), genesis()))

@@ -11,6 +11,7 @@ import pytest
 from assay.v1 import peer_pb2, peer_pb2_grpc
 from chain.node.peers import FRAME_BYTES_MAX, PeerService
 from chain.node.streams import TokenStreams
+from chain.node.traffic import Traffic
 from chain.tls import channel_credentials, channel_options, server_credentials
 from consensus.messages import BatchMessage, Message, encode_message
 from consensus.values import Batch, BatchHeader
@@ -28,10 +29,15 @@ class Receiver:
     def __init__(self) -> None:
         self.taken: list[tuple[int, int]] = []
         self.open = asyncio.Event()
+        self.has_room = asyncio.Event()
+        self.has_room.set()
 
     async def __call__(self, peer: int, _: Message, size_bytes: int) -> None:
         self.taken.append((peer, size_bytes))
         await self.open.wait()
+
+    async def room(self, _: int, __: Traffic) -> None:
+        await self.has_room.wait()
 
     async def until(self, count: int) -> None:
         async with asyncio.timeout(SOON_S):
@@ -44,7 +50,7 @@ async def serving(receiver: Receiver) -> AsyncIterator[int]:
     """Validator 0's side of the wires; yields its port."""
     limit = [("grpc.max_receive_message_length", FRAME_BYTES_MAX)]
     server = grpc.aio.server(options=limit)
-    service = PeerService(genesis(), receiver, TokenStreams())
+    service = PeerService(genesis(), receiver, receiver.room, TokenStreams())
     peer_pb2_grpc.add_PeerServicer_to_server(service, server)
     port = server.add_secure_port("127.0.0.1:0", server_credentials(tls_identity(0), genesis()))
     await server.start()
@@ -108,3 +114,18 @@ async def test_the_newest_call_of_a_peer_takes_over_and_others_are_left_alone() 
             await other.write(a_frame())
             await receiver.until(4)
         assert [peer for peer, _ in receiver.taken] == [1, 2, 1, 2]
+
+
+async def test_a_call_that_is_opened_anew_is_not_read_before_there_is_room() -> None:
+    receiver = Receiver()
+    receiver.open.set()
+    receiver.has_room.clear()
+    async with serving(receiver) as port, pushing(port, 1) as first, pushing(port, 1) as second:
+        for call in (first, second):
+            await call.write(a_frame())
+        await asyncio.sleep(0.3)
+        assert receiver.taken == []
+        receiver.has_room.set()
+        await second.done_writing()
+        assert (await second).frames == 1
+        assert len(receiver.taken) == 1

@@ -180,12 +180,14 @@ class Receiver:
             self.batches += 1
             await self.open.wait()
 
+    async def room(self, _: int, __: Traffic) -> None: ...
+
 
 @asynccontextmanager
 async def serving(receiver: Receiver) -> AsyncIterator[tuple[int, Genesis]]:
     """Validator 0's side of the wires; its port, and a genesis that has it there."""
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", peers.FRAME_BYTES_MAX)])
-    service = PeerService(genesis(), receiver, TokenStreams())
+    service = PeerService(genesis(), receiver, receiver.room, TokenStreams())
     peer_pb2_grpc.add_PeerServicer_to_server(service, server)
     port = server.add_secure_port("127.0.0.1:0", server_credentials(tls_identity(0), genesis()))
     await server.start()
