@@ -8,7 +8,9 @@ Restoring copies into a home that has no store and no votes, and moves it into p
 hash is right, the chain is the genesis's, and the state root, computed anew from all rows, is the
 manifest's and that of the execution root. What it does not prove is that the chain ever agreed on
 that root: take a snapshot from whom you trust, or compare its execution root with what other
-validators say. The vote log is not in it: a restored validator follows as an observer.
+validators say. The vote log is not in it: a restored validator is silent until it knows what it
+can sign (`consensus.memory`). Validators that lag fetch another kind, which proves itself
+(`chain.state_snapshots`).
 """
 
 import hashlib

@@ -8,6 +8,8 @@ The parts, and who talks to whom:
 - `peers`: mutual TLS to the other validators; votes never wait for batches (`traffic`). `arrivals`:
   what has come, in fair order; each peer is read no further than its `backlog` allows.
   `streams`: tokens on their way to callers.
+- `shelf`, `snapshot_service`: snapshots for those that are far behind; `joining`: when it is this
+  node that is.
 - `worker`: the ledger's own thread. `recovery`: from what is on disk to a replica.
 - `ingress`: clients' requests, checked as arrays by the thousand. `intake`: what they and the
   agents brought, until it is sealed into the own lane. `rate_limit`: dear calls, by connection.
