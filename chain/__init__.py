@@ -8,8 +8,8 @@ The rooms, from the inside out:
 - `records`, `state`, `leaves`, `execution`: the ledger. Integers only, the same bits on
   every validator.
 - `store`: what a validator keeps on disk, `pruning` what it forgets, `snapshots` how its files are
-  carried elsewhere. `state_snapshots`, `snapshot_anchor`, `snapshot_install`: its state alone, which
-  a stranger can check. `receipts`: what anyone can check offline.
+  carried elsewhere. `state_snapshots`, `snapshot_anchor`, `snapshot_install`: its state alone,
+  which a stranger can check. `receipts`: what anyone can check offline.
 - `runtime_client`, `runtime_replies`: the way to an inference runtime, which is never trusted.
   `runtime_pool`, `runtime_member`: several of them as one.
 - `node`: one validator's process. `client`, `asking`, `dapp`, `gateway`, `cli`, `devnet`: what its
