@@ -316,7 +316,7 @@ def test_a_certificate_from_a_far_view_is_taken_and_a_forged_one_is_not() -> Non
     forged = replace(far, signers=(0, 1, 3))
     bench.step(MessageReceived(OTHERS[0], Certificates((forged,))))
     assert bench.replica.view == 1
-    bench.step(MessageReceived(OTHERS[0], Certificates((far,))))
+    bench.step(MessageReceived(OTHERS[1], Certificates((far,))))
     assert bench.replica.view == 1_001
 
 
