@@ -78,7 +78,7 @@ def _change(others: dict[str, float]) -> float:
     return others["beside_strategy"] - others["beside_honest"]
 
 
-def _break_even_slash(comparison: Comparison) -> float | None:
+def break_even_slash(comparison: Comparison) -> float | None:
     """The `wrong_pass_slash` at which the strategy would earn what honesty does; None if it passed
     nothing false. Far below the rule's own is safe."""
     if not comparison.wrong_passes:
@@ -147,7 +147,7 @@ def _row(comparison: Comparison) -> dict[str, Any]:
         "wrong_passes": comparison.wrong_passes,
         "wrong_fails": comparison.wrong_fails,
         "traps": comparison.traps,
-        "break_even_slash": _break_even_slash(comparison),
+        "break_even_slash": break_even_slash(comparison),
         "jobs": {"verified": verified, "rejected": rejected, "refunded": refunded},
         "frauds_passed": comparison.frauds_passed,
     }

@@ -5,15 +5,20 @@ from dataclasses import replace
 import pytest
 
 from chain.market_simulation.assumptions import MILLION, Assumptions, read_reports
-from chain.market_simulation.catalogue import FRAUD, LAZY, by_provider, by_verifiers
+from chain.market_simulation.catalogue import FRAUD, LAZY, by_provider, by_verifiers, strategies
 from chain.market_simulation.comparison import Arena
 from chain.market_simulation.market import FUNDS, Market
+from chain.market_simulation.report import break_even_slash
 from chain.market_simulation.scenarios import Scenario
 from chain.market_simulation.strategies import PROVIDERS, VERIFIERS, VerifierStrategy
 from chain.parameters import Parameters
 
 BASE = Scenario(group_providers=1, jobs=4)
 SLASH_BPS = Parameters().slash_bps
+TRAPS_PPM = 10_000
+"""What the treasury pays for."""
+MANY_TRAPS_PPM = 300_000
+"""So that a short run has some."""
 
 
 def undisturbed() -> Assumptions:
@@ -95,6 +100,19 @@ def test_who_abstains_earns_nothing() -> None:
 
 def test_who_works_and_never_reveals_has_only_the_cost() -> None:
     assert seat_profit(verifier("works, never reveals")) < 0
+
+
+def test_with_default_parameters_honesty_pays_against_every_strategy() -> None:
+    market = Scenario(group_providers=1, jobs=12, traps_ppm=MANY_TRAPS_PPM)
+    arena = Arena(read_reports(), [1])
+    for name, scenario in strategies(market, trap_jobs=60):
+        compared = arena.compare(name, scenario)
+        assert compared.margin.least > 0, name
+        needed = break_even_slash(compared)
+        if needed is not None:
+            # With fewer traps a penalty has to be so much the greater; twice that is still covered.
+            fewer = MANY_TRAPS_PPM // TRAPS_PPM
+            assert 2 * fewer * needed < Parameters().wrong_pass_slash, name
 
 
 def test_a_provider_that_asks_itself_pays_for_it() -> None:
