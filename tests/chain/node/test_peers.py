@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from assay.v1 import peer_pb2, peer_pb2_grpc
-from chain.node.peers import FRAME_BYTES_MAX, PeerService
+from chain.node.peers import FRAME_BYTES_MAX, PeerLink, PeerService
 from chain.node.streams import TokenStreams
 from chain.node.traffic import Traffic
 from chain.tls import channel_credentials, channel_options, server_credentials
@@ -74,6 +74,40 @@ def a_frame(sequence: int = 1) -> peer_pb2.Frame:
     header = BatchHeader(0, 1, sequence, bytes(32), sha256(PAYLOAD))
     message = BatchMessage(Batch(header, bytes(64), PAYLOAD), None)
     return peer_pb2.Frame(message=encode_message(message))
+
+
+@asynccontextmanager
+async def far_away(port: int, one_way_s: float) -> AsyncIterator[int]:
+    """A port whose bytes take so long to and from another port."""
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        while data := await reader.read(65_536):
+            loop.call_later(one_way_s, writer.write, data)
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
+        ways = (carry(reader, there_writer), carry(there_reader, writer))
+        await asyncio.gather(*ways, return_exceptions=True)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_a_peer_on_the_other_side_of_the_world_is_reached() -> None:
+    connected = asyncio.Event()
+    async with serving(Receiver()) as port, far_away(port, one_way_s=0.4) as far:
+        link = PeerLink(
+            0, genesis(), tls_identity(1), lambda _: connected.set(), f"127.0.0.1:{far}"
+        )
+        running = asyncio.create_task(link.run())
+        try:
+            async with asyncio.timeout(SOON_S):
+                await connected.wait()
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_peer_is_read_no_further_until_what_it_sent_is_worked_off() -> None:
