@@ -3,13 +3,16 @@ cuts and certificates, one after another. Everything follows from the height, so
 are equal."""
 
 import asyncio
+from dataclasses import replace
 
 from assay.v1 import transactions_pb2
 from chain.node.worker import LedgerWorker, open_ledger
 from chain.store import Store
 from chain.transactions import make_operation, sign_transaction
+from consensus.beacon import genesis_beacon, next_beacon
 from consensus.events import Deliver, LaneIncrement
-from consensus.values import Batch, BatchHeader, Tip
+from consensus.values import Batch, BatchHeader, Block, Tip
+from consensus.vrf import VrfKey, output_of, prove
 from ext.hashing import sha256
 from tests.builders import block, certify, genesis, key
 
@@ -41,8 +44,10 @@ def transfers(height: int, chain_id: str) -> list[transactions_pb2.SignedTx]:
 class ExecutedChain:
     """Goes on where the store stands, whatever was pruned."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, proves: bool = False) -> None:
+        """`proves` makes the leaders' VRF proofs, a few milliseconds each."""
         self.store = store
+        self._proves = proves
         self.genesis = genesis()
         self.worker = LedgerWorker(self.genesis, store)
 
@@ -65,22 +70,34 @@ class ExecutedChain:
         self.store.put_batch(batch, sync=False)
         sequence, digest = batch.header.sequence, batch.header.digest()
         tips[lane] = Tip(lane, sequence, digest)
-        executed = max(0, height - 2)
-        root = self.store.execution_root_at(executed)
-        assert root is not None
-        fresh = block(
-            height,
-            self.genesis.digest() if parent is None else parent.digest(),
-            (executed, root),
-            tuple(tips[at] for at in sorted(tips)),
+        fresh, beacon = self.store.final_block(height) or self._block(
+            height, found, tuple(tips[at] for at in sorted(tips))
         )
         deliver = Deliver(
             fresh,
-            sha256(f"beacon-{height}".encode()),
+            beacon,
             certify(self.genesis, fresh),
             (LaneIncrement(lane, sequence, sequence, (digest,)),),
         )
         asyncio.run(self.worker.execute(deliver))
+
+    def _block(
+        self, height: int, below: tuple[Block, bytes] | None, cut: tuple[Tip, ...]
+    ) -> tuple[Block, bytes]:
+        """The next block and its beacon."""
+        genesis_digest = self.genesis.digest()
+        parent = genesis_digest if below is None else below[0].digest()
+        executed = max(0, height - 2)
+        root = self.store.execution_root_at(executed)
+        if root is None:  # a store that began in between: as a proposer does
+            assert below is not None
+            executed, root = below[0].executed_height, below[0].executed_root
+        fresh = block(height, parent, (executed, root), cut)
+        if not self._proves:
+            return fresh, sha256(f"beacon-{height}".encode())
+        alpha = genesis_beacon(genesis_digest) if below is None else below[1]
+        proof = prove(VrfKey.from_secret(key(f"vrf-{fresh.proposer}").seed), alpha)
+        return replace(fresh, vrf_proof=proof), next_beacon(alpha, output_of(proof))
 
     def _batch(self, height: int, lane: int, tip: Tip | None) -> Batch:
         payload = transactions_pb2.BatchPayload(
