@@ -95,7 +95,7 @@ def choose(
     least = final_height + (1 if is_pruned else behind_blocks)
     holders: dict[Offered, list[int]] = {}
     for peer in sorted(offers):
-        for snapshot in offers[peer].snapshots:
+        for snapshot in dict.fromkeys(offers[peer].snapshots):
             if snapshot.height >= least:
                 holders.setdefault(snapshot, []).append(peer)
     if not holders:

@@ -186,9 +186,9 @@ async def clients_of(network: Network) -> AsyncIterator[list[NodeClient]]:
         await asyncio.gather(*(client.__aexit__(None, None, None) for client in clients))
 
 
-async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+async def until(holds: Callable[[], Awaitable[bool]], bound_s: float = COMMAND_BOUND_S) -> None:
     """Return when something holds; a node that does not answer is asked again."""
-    async with asyncio.timeout(COMMAND_BOUND_S):
+    async with asyncio.timeout(bound_s):
         while True:
             try:
                 if await holds():

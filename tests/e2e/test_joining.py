@@ -31,6 +31,7 @@ from chain.state_snapshots import MANIFEST_NAME
 from chain.transactions import sign_transaction
 from tests.conftest import REPOSITORY
 from tests.e2e.network import (
+    COMMAND_BOUND_S,
     Network,
     client_of,
     create_network,
@@ -41,13 +42,16 @@ from tests.e2e.network import (
 )
 from tests.snapshot_cheats import KEEP_BLOCKS
 
-pytestmark = pytest.mark.timeout(900, method="signal")
+pytestmark = pytest.mark.timeout(
+    3_600 if "ASSAY_SOAK_JOINING" in os.environ else 900, method="signal"
+)
 
 SOAK = "ASSAY_SOAK_JOINING" in os.environ
-EVERY_BLOCKS = 400 if SOAK else 40
-JOIN_ABOVE = 1_600 if SOAK else EVERY_BLOCKS
+EVERY_BLOCKS = 200 if SOAK else 40
+JOIN_ABOVE = 800 if SOAK else EVERY_BLOCKS
+CHAIN_WITHIN_S = 3_000.0 if SOAK else COMMAND_BOUND_S
 LATE, CORRUPT = 3, 2
-TRANSFERS = 20
+TRANSFERS = 100 if SOAK else 20
 FAST_S, SLOW_S = 0.1, 0.5
 """Between two calls: slow, a snapshot stays long enough to be fetched on a busy machine."""
 MAX_FEE = 10**9
@@ -170,7 +174,7 @@ async def until_nothing_but_a_snapshot_helps(network: Network) -> None:
                         raise
         return True
 
-    await until(so_far)
+    await until(so_far, CHAIN_WITHIN_S)
 
 
 async def check_joined(network: Network, index: int) -> None:
