@@ -16,6 +16,7 @@ import numpy as np
 from chain import genesis as genesis_file
 from chain import receipt_files
 from chain.events import Event, EventKind
+from chain.execution import Ledger
 from chain.explorer.values import (
     address_value,
     message_value,
@@ -205,28 +206,30 @@ class Readings:
     async def _validators(self) -> dict[str, Any]:
         links = self._node.peers.links
         attendance = self._node.meter.attendance
+        convictions = await self._node.worker.read(Ledger.convictions)
         signed, proposed, counted = await self._node.look_up(
             _participation, self._store, self._node.height
         )
-        return {
-            "blocks": counted,
-            "judged": attendance.judged,
-            "validators": [
+        shown = []
+        for member in self._node.genesis.validators:
+            index, conviction = member.index, convictions.get(member.index)
+            shown.append(
                 {
-                    "index": member.index,
+                    "index": index,
                     "account": address_value(member.account),
                     "signing_key": member.signing_key.hex(),
                     "stake": str(member.stake),
                     "address": member.address,
-                    "this_node": member.index == self._node.config.validator,
-                    "connected": links[member.index].connected if member.index in links else True,
-                    "missed": attendance.missed[member.index],
-                    "certificates": signed.get(member.index, 0),
-                    "proposed": proposed.get(member.index, 0),
+                    "this_node": index == self._node.config.validator,
+                    "connected": links[index].connected if index in links else True,
+                    "fault": "" if conviction is None else conviction.fault.name,
+                    "convicted_height": 0 if conviction is None else conviction.height,
+                    "missed": attendance.missed[index],
+                    "certificates": signed.get(index, 0),
+                    "proposed": proposed.get(index, 0),
                 }
-                for member in self._node.genesis.validators
-            ],
-        }
+            )
+        return {"blocks": counted, "judged": attendance.judged, "validators": shown}
 
     async def _genesis(self) -> bytes:
         shown = genesis_file.to_json(self._node.genesis)

@@ -68,12 +68,18 @@ Handler = Callable[[Request], Awaitable[Response]]
 class Explorer:
     """The handlers over one node. `run` must be running while they serve."""
 
-    def __init__(self, node: Node, clock_ms: Callable[[], int], page: Path = PAGE_FOLDER) -> None:
+    def __init__(
+        self,
+        node: Node,
+        clock_ms: Callable[[], int],
+        page: Path = PAGE_FOLDER,
+        rates: RateLimit | None = None,
+    ) -> None:
         self._node = node
         self._readings = Readings(node)
         self._feed = Feed(node, clock_ms)
         self._files = load_page(page)
-        self._rates = RateLimit(PER_SECOND, BURST)
+        self._rates = rates or RateLimit(PER_SECOND, BURST)
         self._streams = OpenCalls(STREAMS_MAX, STREAMS_MAX_BY_CLIENT)
 
     async def run(self) -> None:

@@ -128,6 +128,7 @@ class Chain:
         payloads: tuple[tuple[bytes, bytes], ...] = (),
         origins: tuple[JobOrigin, ...] = (),
         accounts: bytes = b"",
+        events: tuple[bytes, ...] | None = None,
     ) -> BlockCommit:
         """Execute one more block; its tables count blocks."""
         fresh = self.next_block()
@@ -147,7 +148,7 @@ class Chain:
             link=link,
             execution_root=root,
             receipt_leaves=leaves,
-            events=(b"E" + height.to_bytes(8, "big"),),
+            events=(b"E" + height.to_bytes(8, "big"),) if events is None else events,
             journal=(
                 (1, b"counter", height.to_bytes(8, "big")),
                 (2, height.to_bytes(8, "big"), sha256(height.to_bytes(8, "big"))),

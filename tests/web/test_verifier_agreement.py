@@ -241,6 +241,7 @@ def _genesis_files() -> Iterator[tuple[str, str, str | None]]:
         yield name, text, digest
 
 
+@pytest.mark.timeout(900)
 def test_the_page_and_the_program_judge_each_receipt_alike(
     receipts: dict[str, Receipt], tmp_path: Path
 ) -> None:

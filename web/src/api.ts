@@ -226,6 +226,8 @@ export interface Validators {
     address: string;
     this_node: boolean;
     connected: boolean;
+    fault: string;
+    convicted_height: number;
     missed: number;
     certificates: number;
     proposed: number;

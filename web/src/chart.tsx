@@ -8,11 +8,11 @@ export interface Bar {
   values: (number | null)[];
 }
 
-const WIDTH = 600;
-const HEIGHT = 170;
-const LEFT = 52;
+const WIDTH = 360;
+const HEIGHT = 150;
+const LEFT = 50;
 const TOP = 8;
-const BOTTOM = 150;
+const BOTTOM = 128;
 const GAP = 0.18;
 
 function niceCeiling(value: number): number {
@@ -93,7 +93,7 @@ export function Chart({ title, summary, bars, series, format, empty }: {
           );
         })}
         <text class="axis" x={LEFT} y={HEIGHT - 4}>{bars[0]?.label}</text>
-        <text class="axis" x={WIDTH} y={HEIGHT - 4} text-anchor="end">{bars[last]?.label}</text>
+        {last > 0 && <text class="axis" x={WIDTH} y={HEIGHT - 4} text-anchor="end">{bars[last]?.label}</text>}
       </svg>
       {series.length > 1 && (
         <ul class="legend">

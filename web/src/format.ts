@@ -21,6 +21,15 @@ export function duration(ms: number): string {
   return `${Math.floor(ms / 3_600_000)} h ${Math.round((ms % 3_600_000) / 60_000)} min`;
 }
 
+/** How long ago, in whole units; null for the future and for what is more than a day old. */
+export function since(ms: number): string | null {
+  if (ms < 0 || ms >= 86_400_000) return null;
+  if (ms < 1000) return "just now";
+  if (ms < 60_000) return `${Math.floor(ms / 1000)} s ago`;
+  if (ms < 3_600_000) return `${Math.floor(ms / 60_000)} min ago`;
+  return `${Math.floor(ms / 3_600_000)} h ago`;
+}
+
 export function clockTime(ms: number): string {
   return new Date(ms).toLocaleTimeString("en-GB");
 }
@@ -31,7 +40,7 @@ export function dateTime(ms: number): string {
 
 export function shortId(text: string): string {
   if (text.length <= 20) return text;
-  return text.startsWith("assay1") ? `${text.slice(0, 12)}…${text.slice(-6)}` : `${text.slice(0, 10)}…${text.slice(-6)}`;
+  return `${text.slice(0, text.startsWith("assay1") ? 10 : 8)}…${text.slice(-4)}`;
 }
 
 /** Scores are in 2^-20 nats. */

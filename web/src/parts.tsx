@@ -2,10 +2,10 @@
 import type { ComponentChildren, JSX } from "preact";
 import { useState } from "preact/hooks";
 import type { ApiError } from "./api";
-import { dateTime, duration, shortId, words } from "./format";
+import { dateTime, shortId, since, words } from "./format";
 
-const GOOD = new Set(["VERIFIED", "PASS", "accepted", "connected", "VERIFIED RECEIPT"]);
-const BAD = new Set(["REJECTED", "FAIL", "refused", "not connected", "REFUSED"]);
+const GOOD = new Set(["VERIFIED", "PASS", "accepted", "connected"]);
+const BAD = new Set(["REJECTED", "FAIL", "refused", "not connected", "convicted"]);
 const NEUTRAL = new Set(["REFUNDED", "ABSTAIN"]);
 
 export function Badge({ name }: { name: string }): JSX.Element {
@@ -25,11 +25,13 @@ export function Id({ value, href, whole }: { value: string | null; href?: string
     }, () => undefined);
   };
   return (
-    <span class="id">
+    <span class={whole === true ? "id whole" : "id"}>
       {href === undefined ? text : <a href={href}>{text}</a>}
       {navigator.clipboard && (
         <button type="button" class="copy" onClick={copy} aria-label={copied ? "copied" : `copy ${shortId(value)}`}>
-          {copied ? "✓" : "⧉"}
+          <svg viewBox="0 0 16 16" aria-hidden="true">
+            {copied ? <path d="M3 8.5 6.5 12 13 4.5" /> : <path d="M5.5 5.5h7v8h-7zM3.5 10.5v-8h7" />}
+          </svg>
         </button>
       )}
     </span>
@@ -49,8 +51,7 @@ export const AccountLink = ({ id }: { id: string | null }): JSX.Element =>
 export function Time({ ms }: { ms: number | null | undefined }): JSX.Element {
   if (ms === null || ms === undefined || ms === 0) return <span class="dim">–</span>;
   const ago = Date.now() - ms;
-  const text = ago >= 0 && ago < 86_400_000 ? `${duration(ago < 1000 ? 0 : Math.floor(ago / 1000) * 1000)} ago` : dateTime(ms);
-  return <time dateTime={new Date(ms).toISOString()} title={dateTime(ms)}>{ago < 1000 && ago >= 0 ? "just now" : text}</time>;
+  return <time dateTime={new Date(ms).toISOString()} title={dateTime(ms)}>{since(ago) ?? dateTime(ms)}</time>;
 }
 
 export function Tile({ label, children, note }: { label: string; children: ComponentChildren; note?: ComponentChildren }): JSX.Element {

@@ -97,13 +97,14 @@ function Steps({ job }: { job: JobDetail }): JSX.Element {
     <ol class="steps">
       {reached.map((step, at) => (
         <li key={at} class="done">
-          <Badge name={step.status} />
+          {FINAL.has(step.status) || at === reached.length - 1 ? <Badge name={step.status} />
+            : <span class="badge dim">{step.status.toLowerCase()}</span>}
           <span>{STEP_WORDS[step.status]}</span>
           <span class="when">block <BlockLink height={step.height} />{step.timestamp_ms !== null && `, after ${duration(Math.max(0, step.timestamp_ms - start))}`}</span>
         </li>
       ))}
       {coming.map((step) => (
-        <li key={step} class="coming"><span class="badge dim">{step.toLowerCase()}</span><span>{STEP_WORDS[step]}</span></li>
+        <li key={step} class="coming"><span class="badge outline">{step.toLowerCase()}</span><span>{STEP_WORDS[step]}</span></li>
       ))}
     </ol>
   );
@@ -120,7 +121,7 @@ function Asked({ request }: { request: AskedRequest }): JSX.Element {
       {sampling !== null && (
         <p class="note">
           temperature {sampling.temperature_milli / 1000}, at most {count(sampling.max_output_tokens)} tokens
-          {sampling.top_k > 0 && `, top-k ${sampling.top_k}`}{sampling.top_p_milli > 0 && `, top-p ${sampling.top_p_milli / 1000}`}
+          {sampling.top_k > 0 && `, top-k ${sampling.top_k}`}{sampling.top_p_milli > 0 && sampling.top_p_milli < 1000 && `, top-p ${sampling.top_p_milli / 1000}`}
         </p>
       )}
     </>

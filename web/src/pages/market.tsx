@@ -1,7 +1,7 @@
 /** Who takes part: models, providers, validators, accounts. */
 import type { JSX } from "preact";
 import type { Account, Bound, Model, Provider, Validators } from "../api";
-import { amount, count, dateTime, nats } from "../format";
+import { amount, count, dateTime, nats, words } from "../format";
 import { useData } from "../live";
 import { AccountLink, Badge, Facts, Heading, Id, Section, Table, Trouble, Waiting } from "../parts";
 
@@ -22,7 +22,8 @@ export function Models(): JSX.Element {
           <Section key={model.model} title={model.name}>
             <Facts rows={[
               ["Package", <Id value={model.model} whole />],
-              ["Owner", <><AccountLink id={model.owner} />, royalty {model.royalty_bps / 100}%</>],
+              ["Owner", <AccountLink id={model.owner} />],
+              ["Royalty", `${model.royalty_bps / 100}%`],
               ["Context", `${count(model.context_tokens)} tokens`],
               ["Verified by", model.verifiers.length === 0 ? "nobody" : model.verifiers.map((one) => `validator ${one.validator}`).join(", ")],
             ]} />
@@ -58,7 +59,7 @@ export function Providers(): JSX.Element {
             { title: "Completed", numeric: true, cell: (offer) => count(offer.completed) },
             { title: "Failed", numeric: true, cell: (offer) => count(offer.failed) },
             { title: "Open", numeric: true, cell: (offer) => (offer.capacity === 0 ? "withdrawn" : `${offer.open_jobs} of ${offer.capacity}`) },
-            { title: "Price in, out (grain a token)", numeric: true, cell: (offer) => `${count(offer.input_price)}, ${count(offer.output_price)}` },
+            { title: "Grain a token in, out", numeric: true, cell: (offer) => `${count(offer.input_price)}, ${count(offer.output_price)}` },
             { title: "Stake", numeric: true, cell: (offer) => amount(offer.stake) },
             { title: "Model", cell: (offer) => <Id value={offer.model} href="#/models" /> },
             { title: "Engine", cell: (offer) => <code>{offer.engine_profile}</code> },
@@ -78,15 +79,16 @@ export function ValidatorsPage(): JSX.Element {
         <>
           <p class="lead">
             Missed votes: of {count(data.judged)} final blocks that this node followed, those in whose view it heard nothing from
-            the validator. A certificate is complete with two thirds of the stake, so the slowest honest signer is often absent from it.
+            the validator. Certificates and proposals are of the newest {count(data.blocks)} blocks; a certificate is complete with two
+            thirds of the stake, so the slowest honest signer is often absent from it.
           </p>
           <Table caption="The validator set" rows={data.validators} rowKey={(one) => one.index} empty="none"
             columns={[
               { title: "Validator", cell: (one) => <>{one.index}{one.this_node && " (this node)"}</> },
-              { title: "Link", cell: (one) => <Badge name={one.connected ? "connected" : "not connected"} /> },
+              { title: "Standing", cell: (one) => (one.fault !== "" ? <><Badge name="convicted" /> {words(one.fault)}, block {one.convicted_height}</> : <Badge name={one.connected ? "connected" : "not connected"} />) },
               { title: "Missed votes", numeric: true, cell: (one) => `${count(one.missed)} of ${count(data.judged)}` },
-              { title: `In certificates, last ${data.blocks}`, numeric: true, cell: (one) => count(one.certificates) },
-              { title: "Proposed of them", numeric: true, cell: (one) => count(one.proposed) },
+              { title: "Certificates", numeric: true, cell: (one) => `${count(one.certificates)} of ${data.blocks}` },
+              { title: "Proposed", numeric: true, cell: (one) => count(one.proposed) },
               { title: "Stake", numeric: true, cell: (one) => amount(one.stake) },
               { title: "Account", cell: (one) => <AccountLink id={one.account} /> },
               { title: "Signing key", cell: (one) => <Id value={one.signing_key} /> },

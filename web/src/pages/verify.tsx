@@ -116,7 +116,7 @@ function TrustPart({ trust, setTrust, serve }: { trust: Trust; setTrust: (trust:
     <>
       <p class={`trust ${trust.given ? "good" : "wait"}`} id="trust">
         {trust.given
-          ? <><strong>The genesis you gave.</strong> The verdict below rests on nothing that this node says.</>
+          ? <><strong>The genesis you gave.</strong> The verdict rests on nothing that this node says. The page itself still came from it: <code>assay receipt verify</code> needs neither.</>
           : <><strong>The genesis this node serves.</strong> A dishonest node could serve another one: compare the digest with one from a source of yours, or give your own genesis file.</>}
       </p>
       {trust.error !== null && <p class="trouble" role="alert">No genesis: {trust.error}</p>}
