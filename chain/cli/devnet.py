@@ -89,6 +89,7 @@ def start(  # noqa: PLR0913, PLR0917 (one parameter an option)
         "home": str(home),
         "genesis": str(home / devnet.genesis),
         "nodes": [node.public for node in devnet.nodes],
+        "http": [node.http for node in devnet.nodes],
         "runtimes": [runtime.address for runtime in devnet.runtimes],
         "ready_s": round(time.monotonic() - started_s, 1),
     }
@@ -116,7 +117,9 @@ def _fetch_model(as_json: bool) -> Path:
 
 def _hint(home: Path, devnet: Devnet) -> str:
     nodes = ", ".join(node.public for node in devnet.nodes)
-    return f'{devnet.chain_id}: {nodes}\nask it: assay infer --home {home} "What is gold?"'
+    told = f'{devnet.chain_id}: {nodes}\nask it: assay infer --home {home} "What is gold?"'
+    pages = [node.http for node in devnet.nodes if node.http]
+    return f"{told}\nwatch it: http://{pages[0]}/" if pages else told
 
 
 def _watch(home: Path, devnet: Devnet) -> None:
