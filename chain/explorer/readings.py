@@ -24,6 +24,7 @@ from chain.explorer.values import (
     transaction_value,
 )
 from chain.leaves import PackedLeaves
+from chain.node.inference import FINAL_STATUSES
 from chain.node.node import Node
 from chain.node.views import block_view, job_view, model_view, offer_view, settled_job_view
 from chain.receipts import build_receipt, parse_request
@@ -396,7 +397,7 @@ def _history(store: Store, job: bytes, requested_height: int) -> list[dict[str, 
                         "timestamp_ms": _time_of(store, height),
                     }
                 )
-        if steps and steps[-1]["status"] in ("VERIFIED", "REJECTED", "REFUNDED"):
+        if steps and JobStatus[steps[-1]["status"]] in FINAL_STATUSES:
             break
     return steps
 

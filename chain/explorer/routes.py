@@ -6,6 +6,7 @@ checked before anything is read. The page's policy forbids it every host but its
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
@@ -61,6 +62,8 @@ STATUSES: Final = {
     RejectionReason.NOT_READY: 409,
     RejectionReason.PRUNED: 410,
 }
+
+logger = logging.getLogger(__name__)
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -200,11 +203,18 @@ async def explored(node: Node) -> AsyncIterator[list[BaseRoute]]:
     """The explorer's routes, while the context lasts."""
     explorer = Explorer(node, steady_clock_ms())
     following = asyncio.create_task(explorer.run())
+    following.add_done_callback(_tell_why)
     try:
         yield explorer.routes()
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
+
+
+def _tell_why(following: "asyncio.Task[None]") -> None:
+    """A feed that failed costs the page its news, and not the validator its votes."""
+    if not following.cancelled() and following.exception() is not None:
+        logger.error("the explorer no longer follows the chain", exc_info=following.exception())
 
 
 def load_page(folder: Path) -> dict[str, bytes]:

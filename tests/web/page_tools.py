@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,7 @@ def vitest(name: str, **environment: str) -> str:
         timeout=BOUND_S,
         check=False,
     )
+    sys.stdout.write(done.stdout)  # pytest shows it when a test fails, and with -rP
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]
     return done.stdout
 

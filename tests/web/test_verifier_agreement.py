@@ -22,7 +22,7 @@ from tests.builders import certify, genesis
 from tests.chain.finished_job import JOB, Chain
 from tests.web.page_tools import vitest
 
-BYTE_FLIPS = 150
+BYTE_FLIPS = 50
 # Fields that mean the same written otherwise, unknown ones, and ones that no parser may accept.
 PROTOBUF_TAILS = {
     "an unknown number": "f80701",
