@@ -26,6 +26,7 @@ from runtime.calibration.eprocess import (
 )
 from runtime.calibration.evidence import LENGTHS, Evidence, PrefixScores
 from runtime.calibration.frauds import families
+from runtime.calibration.lengths import at_every_length, strung_together
 from runtime.calibration.thresholds import (
     FALSE_REJECT_BUDGET,
     Judgement,
@@ -307,6 +308,8 @@ def build_report(
         },
         "held_out": {
             "false_rejections": _false_rejections(parts.held_out_honest, thresholds),
+            "at_every_length": at_every_length(parts.held_out_honest, thresholds),
+            "strung_together": strung_together(parts.held_out_honest, thresholds),
             "frauds": frauds,
         },
         "roc_areas_at_128": _areas(parts, 128),
