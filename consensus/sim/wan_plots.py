@@ -57,7 +57,7 @@ def _bytes(axis: Axes, rows: list[dict[str, Any]]) -> None:
         axis.plot(sizes, without, ":", color=line.get_color())
     _validators(axis)
     axis.set_yscale("log")
-    axis.set_ylabel("bytes a validator sends in a second (dotted: without batches)")
+    axis.set_ylabel("bytes a validator sends a second\n(dotted: without batches)")
     axis.legend(fontsize=8)
 
 
@@ -72,7 +72,7 @@ def _kinds(axis: Axes, rows: list[dict[str, Any]]) -> None:
         axis.bar([str(row["validators"]) for row in rows], sent, bottom=below, label=name)
         below = [low + more for low, more in zip(below, sent, strict=True)]
     axis.set_xlabel("validators")
-    axis.set_ylabel("bytes a validator sends in a second, under load")
+    axis.set_ylabel("bytes a validator sends a second, under load")
     axis.set_title("beside batches", fontsize=9)
     axis.legend(fontsize=7)
 
