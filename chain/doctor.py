@@ -24,6 +24,7 @@ from chain import genesis as genesis_file
 from chain.genesis import Genesis, GenesisError, split_address
 from chain.node.config import ConfigError, NodeConfig, load_config
 from chain.node.health import DISK_FREE_BYTES_LEAST, DISK_FREE_BYTES_LOW
+from chain.node.recovery import VOTES_FOLDER
 from chain.node.signer import load_keys
 from chain.store import LOCK_FILE_NAME, STORE_NAME, Store, StoreError
 from consensus.wal import WAL_NAME, inspect
@@ -33,7 +34,6 @@ CLOCK_AHEAD_MS_MAX: Final = 2_000
 CONNECT_S: Final = 2.0
 ANSWER_S: Final = 5.0
 ANSWER_BYTES_MAX: Final = 64 * 1024
-VOTES_FOLDER: Final = "votes"
 
 
 class Level(enum.StrEnum):

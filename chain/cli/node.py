@@ -219,6 +219,24 @@ def prune(
 
 
 @app.command()
+def rollback(
+    home: HomeOption,
+    height: Annotated[int, typer.Option("--to", min=0, help="The height to go back to.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Make a stopped node's ledger anew up to a height; what was agreed on stays.
+
+    For a store that a bad disk or a bug has spoilt. The node executes the rest when it starts.
+    """
+    from chain.rollback import roll_back
+
+    with _stopped_home(home, as_json) as (config, genesis):
+        done = roll_back(config.data, genesis, height)
+    value = {**asdict(done), "kept": str(done.kept)}
+    emit(as_json, value)
+
+
+@app.command()
 def export(
     home: HomeOption,
     output: Annotated[Path, typer.Option("--output", help="A new file, one JSON value a line.")],

@@ -19,6 +19,8 @@ from consensus.values import Block
 from consensus.wal import FileDirectory, Wal, WalError, WalLocked
 
 EXECUTED_ROOTS = 256
+VOTES_FOLDER = "votes"
+"""In a home's data folder."""
 LANE_HEADERS_MAX = 8192
 
 logger = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ def open_replica(
     config: NodeConfig, genesis: Genesis, keys: NodeKeys, store: Store, now_ms: int
 ) -> Opened:
     """The replica as the disk has it. Raises WalLocked if another process votes with this home."""
-    directory = FileDirectory(config.data / "votes")
+    directory = FileDirectory(config.data / VOTES_FOLDER)
     log: Wal | None = None
     try:
         first = (encode_record(FORGOTTEN),)
