@@ -15,12 +15,18 @@ that never had a batch those who must be heard of votes are enough.
 A chain that has no certificate yet is the exception: its validators have nothing to remember.
 """
 
+from dataclasses import replace
+from typing import Final
+
 from consensus.context import Context
 from consensus.journal import Watermark
 from consensus.lanes import Lanes
 from consensus.messages import Status
 from consensus.simplex import Simplex
 from consensus.values import Tip
+
+LATER_VIEWS: Final = 1 << 32
+"""More than anybody can be ahead."""
 
 
 class Memory:
@@ -34,6 +40,7 @@ class Memory:
         self._tips: dict[int, Tip] = {}
         """Own batches that others hold; sequence 0 for none."""
         self._asked_ms = context.now_ms - context.resend_ms
+        self._asked_standing_ms = self._asked_ms
 
     @property
     def is_whole(self) -> bool:
@@ -81,6 +88,7 @@ class Memory:
         """Speak again, as soon as enough is known."""
         if self.is_whole or self._context.own_index is None or not self._simplex.started:
             return
+        self._ask_standing()
         before = self.record()
         if self._simplex.votes_above is None:
             self._simplex.votes_above = self._votes_above()
@@ -124,6 +132,18 @@ class Memory:
         if held.sequence == 0:  # most likely a key that was never used
             return validators.weight(set(self._tips)) >= self._stake_needed()
         return len(self._tips) >= len(validators.members) - 1
+
+    def _ask_standing(self) -> None:
+        """Ask who was not heard: one that is told of a later view says where it stands itself. What
+        it said on connecting may be lost."""
+        context = self._context
+        if context.now_ms < self._asked_standing_ms + context.resend_ms:
+            return
+        self._asked_standing_ms = context.now_ms
+        asking = replace(self._simplex.status(), view=self._simplex.view + LATER_VIEWS)
+        for peer in range(len(context.validators.members)):
+            if peer != context.own_index and peer not in self._views:
+                context.send(peer, asking)
 
     def _ask_batches(self) -> None:
         """Ask who holds more of our lane for the batches below what we have of it."""

@@ -82,16 +82,22 @@ class Shelf:
     def after_block(self, height: int) -> None:
         """A block was committed, and the next one waits: begin a snapshot if it is time for one.
 
-        Raises StoreError, OSError.
+        One that can't be begun is told in the log; the node goes on without it.
         """
         if not self._every_blocks or height % self._every_blocks or self._making is not None:
             return
         linked = self._folder / LINKED_NAME
-        shutil.rmtree(linked, ignore_errors=True)
-        linked.mkdir()
         self._making = height
         self._hold_blocks()
-        self._store.link_to(linked / DATABASE_NAME)
+        try:
+            shutil.rmtree(linked, ignore_errors=True)
+            linked.mkdir()
+            self._store.link_to(linked / DATABASE_NAME)
+        except (StoreError, OSError) as error:
+            logger.error("no snapshot of height %d: %s", height, error)
+            self._making = None
+            self._hold_blocks()
+            return
         self._thread.submit(self._make, height)
 
     def find(self, height: int, content: bytes) -> Published | None:
