@@ -79,6 +79,8 @@ class Memory:
         """A status that a validator sent since our start."""
         if self.is_whole or peer == self._context.own_index:
             return
+        if status.view > LATER_VIEWS:  # it forgot as well, and asks
+            return
         own = self._context.own_index
         self._views[peer] = max(status.view, self._views.get(peer, 0))
         tips = [tip for tip in status.tips if tip.lane == own]
