@@ -222,8 +222,9 @@ def alive(record: ProcessRecord) -> bool:
     """Whether that very process still runs."""
     try:
         process = psutil.Process(record.pid)
+        # Its first thread may be gone while another still ends a write, and holds the locks.
         return process.create_time() == record.started_s and (
-            process.status() != psutil.STATUS_ZOMBIE
+            process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1
         )
     except psutil.NoSuchProcess:
         return False

@@ -120,8 +120,11 @@ def a_pair(
         provider_profile=provider,
         verifier_profile=verifier,
         thresholds=pb.Thresholds(
+            mismatch_bound=pb.Bound(),
+            margin_bound=pb.Bound(),
             distance_max=distance_max,
             distance_bound=pb.Bound(base=50, rate=50),
+            outside_bound=pb.Bound(),
             fingerprint_tolerance=fingerprint_tolerance,
         ),
     )

@@ -48,7 +48,7 @@ def test_a_whole_log_is_told_record_by_record(tmp_path: Path) -> None:
         2,
     )
     assert second["view"] == 2
-    assert (odd["record"], "known are 1 to 4" in odd["why"]) == ("unreadable", True)
+    assert (odd["record"], "known are 1 to 5" in odd["why"]) == ("unreadable", True)
     assert "kind nullify" in inspect(tmp_path).stdout
 
 

@@ -29,6 +29,7 @@ from chain.transactions import (
     make_operation,
     sign_transaction,
 )
+from consensus.messages import Status
 from ext.transactions import signing_digest, transaction_id
 from tests.builders import key
 from tests.chain.node.running_node import RICH, running_node, solitary_genesis
@@ -258,6 +259,8 @@ async def test_without_peers_that_take_its_batches_a_node_keeps_what_clients_sen
     sent = [a_transfer(genesis, salt, operations=100) for salt in range(300)]
     settings = {"pending_bytes_max": SUBMIT_BYTES_MAX, "batch_bytes": 8 * 1024}
     async with running_node(tmp_path, genesis, **settings) as (node, client):
+        for peer in (1, 2, 3):  # nobody has anything of ours: the lane is open
+            await node.driver.receive(peer, Status(1, 0, 0, ()), size_bytes=0)
         outcomes = await client.submit_many(sent, deadline_s=1)
         admitted = sum(not item.reason for item in outcomes)
         assert {item.reason for item in outcomes} == {"", "BUSY"}
