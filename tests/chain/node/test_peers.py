@@ -31,12 +31,14 @@ class Receiver:
         self.open = asyncio.Event()
         self.has_room = asyncio.Event()
         self.has_room.set()
+        self.asked_for_room = 0
 
     async def __call__(self, peer: int, _: Message, size_bytes: int) -> None:
         self.taken.append((peer, size_bytes))
         await self.open.wait()
 
     async def room(self, _: int, __: Traffic) -> None:
+        self.asked_for_room += 1
         await self.has_room.wait()
 
     async def until(self, count: int) -> None:
@@ -157,9 +159,16 @@ async def test_a_call_that_is_opened_anew_is_not_read_before_there_is_room() -> 
     async with serving(receiver) as port, pushing(port, 1) as first, pushing(port, 1) as second:
         for call in (first, second):
             await call.write(a_frame())
+            await call.done_writing()
+        async with asyncio.timeout(SOON_S):
+            while receiver.asked_for_room < 2:
+                await asyncio.sleep(0.005)
         await asyncio.sleep(0.3)
         assert receiver.taken == []
         receiver.has_room.set()
-        await second.done_writing()
-        assert (await second).frames == 1
-        assert len(receiver.taken) == 1
+        # Which of the two came last is the network's choice.
+        ended = await asyncio.gather(first, second, return_exceptions=True)
+    assert [reply.frames for reply in ended if isinstance(reply, peer_pb2.PushSummary)] == [1]
+    (aborted,) = [error for error in ended if isinstance(error, grpc.aio.AioRpcError)]
+    assert aborted.code() is grpc.StatusCode.ABORTED
+    assert len(receiver.taken) == 1
