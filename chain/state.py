@@ -129,7 +129,7 @@ class State:
             TableNumber.SESSION_JOBS, layout_of(SessionJob), ID_BYTES, undo
         )
         self.convictions: RecordTable[Conviction] = RecordTable(
-            TableNumber.CONVICTIONS, layout_of(Conviction), 2, undo
+            TableNumber.CONVICTIONS, layout_of(Conviction), INDEX_BYTES, undo
         )
         self.traps: RecordTable[Trap] = RecordTable(
             TableNumber.TRAPS,

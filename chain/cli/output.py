@@ -2,8 +2,9 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
@@ -65,6 +66,26 @@ def fail(as_json: bool, reason: str, detail: str, code: int = EXIT_FAILED) -> No
     else:
         stderr.print(f"error: {reason}: {detail}", markup=False)
     raise typer.Exit(code)
+
+
+def save_report(
+    as_json: bool,
+    report: Any,
+    output: Path | None,
+    plots: Path | None,
+    draw: Callable[[Any, Path], object],
+) -> None:
+    """Write a report, and what `draw` makes of it, where the options ask for them. `draw` may need
+    the extra `plots`."""
+    try:
+        if output is not None:
+            output.write_text(json.dumps(report, indent=2) + "\n")
+        if plots is not None:
+            draw(report, plots)
+    except ImportError as error:
+        fail(as_json, "NOT_INSTALLED", f"{error}: install the extra `plots`")
+    except OSError as error:
+        fail(as_json, "FILE", str(error), EXIT_USAGE)
 
 
 @contextmanager

@@ -1,12 +1,11 @@
 """`assay sim market`: what each strategy of the market earns against honesty."""
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from chain.cli.output import EXIT_USAGE, JsonOption, emit, fail, stderr
+from chain.cli.output import JsonOption, emit, fail, save_report, stderr
 
 SWEEP_JOBS = 12
 """A run, where a rule is turned: there are many points."""
@@ -66,15 +65,11 @@ def market(  # noqa: PLR0913, PLR0917 - one parameter an option
         trap_jobs=trap_jobs,
     )
     found = report.build(base, assumed, options, tell)
-    try:
-        if output is not None:
-            output.write_text(json.dumps(found, indent=2) + "\n")
-        if plots is not None:
-            from chain.market_simulation.plots import write_plots
-
-            write_plots(found, plots)
-    except ImportError as error:
-        fail(as_json, "NOT_INSTALLED", f"{error}: install the extra `plots`")
-    except OSError as error:
-        fail(as_json, "FILE", str(error), EXIT_USAGE)
+    save_report(as_json, found, output, plots, _draw)
     emit(as_json, found, "\n".join(report.lines(found)))
+
+
+def _draw(report: Any, folder: Path) -> None:
+    from chain.market_simulation.plots import write_plots
+
+    write_plots(report, folder)

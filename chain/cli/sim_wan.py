@@ -1,12 +1,11 @@
 """`assay sim wan`: what finality takes between continents, and which bytes it costs."""
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from chain.cli.output import EXIT_USAGE, JsonOption, emit, fail, stderr
+from chain.cli.output import EXIT_USAGE, JsonOption, emit, fail, save_report, stderr
 
 
 def wan(
@@ -42,15 +41,11 @@ def wan(
             for line in lines([row]):
                 stderr.print(line, markup=False)
     report = {"assumptions": assumptions(), "rows": rows}
-    try:
-        if output is not None:
-            output.write_text(json.dumps(report, indent=2) + "\n")
-        if plots is not None:
-            from consensus.sim.wan_plots import write_plots
-
-            write_plots(report, plots)
-    except ImportError as error:
-        fail(as_json, "NOT_INSTALLED", f"{error}: install the extra `plots`")
-    except OSError as error:
-        fail(as_json, "FILE", str(error), EXIT_USAGE)
+    save_report(as_json, report, output, plots, _draw)
     emit(as_json, report, f"{len(rows)} settings measured")
+
+
+def _draw(report: Any, folder: Path) -> None:
+    from consensus.sim.wan_plots import write_plots
+
+    write_plots(report, folder)

@@ -46,11 +46,9 @@ def convict(scope: Scope, evidence: Evidence) -> None:
     scope.credit(scope.treasury, to_treasury)
     conviction = Conviction(evidence.fault, scope.height, evidence.digest(), taken)
     scope.put_conviction(index, conviction)
-    for model, _ in list(scope.state.models.scan()):
-        key = model + index.to_bytes(INDEX_BYTES, "big")
-        if scope.state.verifiers.get(key) is not None:
-            scope.put_verifier(key, None)
-            scope.emit(EventKind.VERIFIER_SET, model, other=account, code=0)
+    for key, _ in list(scope.state.verifiers.ending(index.to_bytes(INDEX_BYTES, "big"))):
+        scope.put_verifier(key, None)
+        scope.emit(EventKind.VERIFIER_SET, key[:ID_BYTES], other=account, code=0)
     operated = [
         (key, offer)
         for key, offer in scope.state.offers.scan()

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import matplotlib
 from matplotlib.figure import Figure
 
-FORMATS: Final = ("png", "svg")
-DOTS_PER_INCH: Final = 110
+from consensus.sim.figures import save_figures
+
 LINEAR_TO: Final = 1e5
 """Grain below which the axes are linear: margins span six powers of ten, and zero."""
 
@@ -18,17 +17,7 @@ def write_plots(report: Mapping[str, Any], folder: Path) -> list[Path]:
     figures = {"strategies": _strategies(report)}
     for sweep in report.get("sweeps", ()):
         figures[sweep["name"].replace("_", "-")] = _sweep(sweep)
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    # No date, and ids of parts that follow from a fixed word: the same bytes for the same report.
-    with matplotlib.rc_context({"svg.hashsalt": "assay"}):
-        for name, figure in figures.items():
-            for form in FORMATS:
-                path = folder / f"{name}.{form}"
-                metadata = {"Date": None} if form == "svg" else {"Software": None}
-                figure.savefig(path, dpi=DOTS_PER_INCH, metadata=metadata)
-                written.append(path)
-    return written
+    return save_figures(figures, folder)
 
 
 def _strategies(report: Mapping[str, Any]) -> Figure:

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-FORMATS: Final = ("png", "svg")
-DOTS_PER_INCH: Final = 110
+from consensus.sim.figures import save_figures
+
 KINDS_SHOWN: Final = 6
 
 
@@ -21,16 +20,7 @@ def write_plots(report: Mapping[str, Any], folder: Path) -> list[Path]:
     _finality(finality, rows)
     _bytes(bytes_sent, rows)
     _kinds(kinds, [row for row in rows if row["workload"] == "load"])
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    # No date, and ids of parts that follow from a fixed word: the same bytes for the same report.
-    with matplotlib.rc_context({"svg.hashsalt": "assay"}):
-        for form in FORMATS:
-            path = folder / f"wan.{form}"
-            metadata = {"Date": None} if form == "svg" else {"Software": None}
-            figure.savefig(path, dpi=DOTS_PER_INCH, metadata=metadata)
-            written.append(path)
-    return written
+    return save_figures({"wan": figure}, folder)
 
 
 def _finality(axis: Axes, rows: list[dict[str, Any]]) -> None:
