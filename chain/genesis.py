@@ -131,11 +131,6 @@ class Genesis:
         """Grain by public key, in rising order of key."""
         return {account.key: account.balance for account in self.accounts}
 
-    @cached_property
-    def index_by_certificate(self) -> Mapping[bytes, int]:
-        """Validator index by TLS certificate (DER)."""
-        return {member.certificate: member.index for member in self.validators}
-
 
 def _check(genesis: Genesis) -> None:
     if genesis.version != VERSION:

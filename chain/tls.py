@@ -1,13 +1,15 @@
-"""Mutual TLS between validators, pinned to the certificates that genesis binds to signing keys.
+"""Mutual TLS between validators, pinned to the certificates that are bound to their signing keys.
 
-Each validator makes its own certificate (ECDSA P-256, self-signed, not an authority) for the name
-`validator-N.assay`. There is no certificate authority to trust or to lose: a server accepts exactly
-the certificates in genesis, a client trusts exactly the one of the validator it dials, and
-`peer_index` says which validator is at the other end by comparing whole certificates.
+Each validator makes its own certificate (ECDSA P-256, self-signed, not an authority), for the name
+`validator-N.assay` if it knows its number. There is no certificate authority to trust or to lose: a
+server accepts exactly the certificates of its contacts, a client trusts exactly the one of the
+validator it dials, whatever name is in it, and `peer_index` says which validator is at the other
+end by comparing whole certificates.
 """
 
 import datetime
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from chain.genesis import Genesis
+from chain.contacts import Contact, Contacts
 
 NAME_SUFFIX: Final = ".assay"
 NOT_BEFORE: Final = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
@@ -37,6 +39,9 @@ _SIGNS_HANDSHAKES_ONLY: Final = x509.KeyUsage(
     encipher_only=False,
     decipher_only=False,
 )
+
+
+logger = logging.getLogger(__name__)
 
 
 class TlsError(ValueError):
@@ -121,42 +126,77 @@ def load_identity(private_key: bytes, certificate: bytes) -> TlsIdentity:
     return TlsIdentity(private_key, certificate)
 
 
-def server_credentials(identity: TlsIdentity, genesis: Genesis) -> grpc.ServerCredentials:
-    """For a server that talks to the validators of genesis and to nobody else."""
-    roots = b"".join(certificate_pem(member.certificate) for member in genesis.validators)
-    return grpc.ssl_server_credentials(
-        [(identity.private_key, identity.certificate)],
-        root_certificates=roots,
-        require_client_auth=True,
+def server_credentials(identity: TlsIdentity, contacts: Contacts) -> grpc.ServerCredentials:
+    """For a server that talks to its contacts, as they are at each handshake, and to no others."""
+    seen = contacts.all
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        roots = b"".join(_roots(seen.values()))
+        return grpc.ssl_server_certificate_configuration(
+            [(identity.private_key, identity.certificate)], root_certificates=roots
+        )
+
+    def newer() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal seen
+        if contacts.all is seen:
+            return None
+        seen = contacts.all
+        return configuration()
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(),
+        newer,  # type: ignore[arg-type]  # the stubs do not know that None says "as before"
+        require_client_authentication=True,
     )
+
+
+def _roots(contacts: Iterable[Contact]) -> Iterator[bytes]:
+    """Their certificates, PEM, without those that are none."""
+    for contact in contacts:
+        try:
+            yield certificate_pem(contact.certificate)
+        except TlsError as error:
+            logger.warning("validator %d cannot call: %s", contact.index, error)
 
 
 def channel_credentials(
-    identity: TlsIdentity, genesis: Genesis, index: int
+    identity: TlsIdentity, contact: Contact
 ) -> tuple[grpc.ChannelCredentials, str]:
-    """For dialling validator `index`: credentials that trust it alone, and its TLS name.
+    """For dialling a validator: credentials that trust it alone, and its TLS name.
 
     Pass the name as the channel option `grpc.ssl_target_name_override`; `channel_options` does.
+    Raises TlsError.
     """
     credentials = grpc.ssl_channel_credentials(
-        root_certificates=certificate_pem(genesis.validators[index].certificate),
+        root_certificates=certificate_pem(contact.certificate),
         private_key=identity.private_key,
         certificate_chain=identity.certificate,
     )
-    return credentials, server_name(index)
+    return credentials, certificate_name(contact.certificate)
 
 
-def channel_options(index: int) -> tuple[tuple[str, str], ...]:
-    """Channel options for dialling validator `index` at whatever address it has."""
-    return (("grpc.ssl_target_name_override", server_name(index)),)
+def channel_options(contact: Contact) -> tuple[tuple[str, str], ...]:
+    """Channel options for dialling a validator at whatever address it has. Raises TlsError."""
+    return (("grpc.ssl_target_name_override", certificate_name(contact.certificate)),)
 
 
-def peer_index(auth_context: Mapping[str, Iterable[bytes]], genesis: Genesis) -> int | None:
+def certificate_name(der: bytes) -> str:
+    """The first DNS name in a DER certificate. Raises TlsError if it has none."""
+    try:
+        names = x509.load_der_x509_certificate(der).extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        )
+        return names.value.get_values_for_type(x509.DNSName)[0]
+    except (ValueError, x509.ExtensionNotFound, IndexError) as error:
+        raise TlsError(f"a certificate without a DNS name: {error}") from error
+
+
+def peer_index(auth_context: Mapping[str, Iterable[bytes]], contacts: Contacts) -> int | None:
     """Which validator, by its exact certificate, is at the other end; None for a stranger."""
     certificates = tuple(auth_context.get("x509_pem_cert", ()))
     if len(certificates) != 1:
         return None
     try:
-        return genesis.index_by_certificate.get(certificate_der(certificates[0]))
+        return contacts.index_of(certificate_der(certificates[0]))
     except TlsError:
         return None

@@ -2,6 +2,7 @@
 
 from functools import cache
 
+from chain.contacts import Contact, Contacts
 from chain.genesis import Genesis, GenesisValidator, binding_message, make_genesis
 from chain.keys import KeyPair
 from chain.parameters import GRAIN_PER_ASY, Parameters
@@ -47,6 +48,16 @@ def genesis(name: str = "test", stakes: tuple[int, ...] = (100, 100, 100, 100)) 
         balances={key("alice").public_key: 1_000 * GRAIN_PER_ASY},
         treasury=key("treasury").public_key,
     )
+
+
+def contacts() -> Contacts:
+    """Of the validators of `genesis()`."""
+    return Contacts.of_genesis(genesis())
+
+
+def contact(index: int) -> Contact:
+    """Of one of them."""
+    return contacts().all[index]
 
 
 def block(

@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import ParamSpec, TypeVar
 
 from assay.v1 import node_pb2, receipts_pb2, transactions_pb2
+from chain.contacts import Contacts
 from chain.fees import fee_ceiling
 from chain.genesis import Genesis
 from chain.keys import KeyPair
@@ -103,14 +104,15 @@ class Node:
         opened = open_replica(config, genesis, keys, self.store, self._clock_ms())
         self._observes = opened.detail
         self._votes_directory = opened.directory
+        self.contacts = Contacts.of_genesis(genesis)
         self.peers = Peers(
-            genesis,
+            self.contacts,
             config.validator,
             keys.tls,
             lambda peer: self.driver.post(PeerConnected(peer)),
             (
-                PeerService(genesis, self._receive, self._room, self.streams).add_to,
-                SnapshotService(genesis, self.store, self._shelf).add_to,
+                PeerService(self.contacts, self._receive, self._room, self.streams).add_to,
+                SnapshotService(self.contacts, self.store, self._shelf).add_to,
             ),
             config.peer_addresses,
         )

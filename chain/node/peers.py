@@ -1,11 +1,11 @@
 """The wires between validators: two outgoing streams to each peer, over mutual TLS.
 
-A peer is whoever holds the TLS key whose certificate genesis pins to a validator; nobody else gets
-past the handshake. Urgent and bulk traffic (see `traffic`) go over connections of their own, each
-with a bounded queue. Of urgent frames the oldest is dropped when a peer is too slow, of bulk the
-newest, since batches are of use in order only: consensus sends again what matters, and one slow
-peer must not cost memory. Answers to what a peer asked for wait until it has taken most of the
-others.
+A peer is whoever holds the TLS key whose certificate is pinned to a validator, by genesis or by the
+ledger; nobody else gets past the handshake. Links come and go with the contacts. Urgent and bulk
+traffic (see `traffic`) go over connections of their own, each with a bounded queue. Of urgent
+frames the oldest is dropped when a peer is too slow, of bulk the newest, since batches are of use
+in order only: consensus sends again what matters, and one slow peer must not cost memory. Answers
+to what a peer asked for wait until it has taken most of the others.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ from types import MappingProxyType
 import grpc
 
 from assay.v1 import node_pb2, peer_pb2, peer_pb2_grpc
-from chain.genesis import Genesis
+from chain.contacts import Contact, Contacts
 from chain.node.errors import CallContext, refuse
 from chain.node.rate_limit import OpenCalls
 from chain.node.streams import TokenStreams
 from chain.node.traffic import Traffic, traffic_of
 from chain.rejections import Busy
-from chain.tls import TlsIdentity, channel_credentials, peer_index, server_credentials
+from chain.tls import TlsError, TlsIdentity, channel_credentials, peer_index, server_credentials
 from consensus.messages import Message, decode_message, encode_message
 from consensus.wire import DecodeError
 
@@ -170,16 +170,16 @@ class PeerLink:
 
     def __init__(
         self,
-        index: int,
-        genesis: Genesis,
+        contact: Contact,
         identity: TlsIdentity,
         on_connected: Callable[[int], None],
         address: str = "",
     ) -> None:
-        """`address` replaces the one in genesis."""
-        self.index = index
-        self._address = address or genesis.validators[index].address
-        self._credentials, self._target_name = channel_credentials(identity, genesis, index)
+        """`address` replaces the contact's. Raises TlsError."""
+        index = self.index = contact.index
+        self.contact = contact
+        self._address = address or contact.address
+        self._credentials, self._target_name = channel_credentials(identity, contact)
         self._on_connected = on_connected
         self._streams = {
             traffic: _Stream(index, traffic, self._stream_connected) for traffic in Traffic
@@ -244,9 +244,9 @@ class PeerService(peer_pb2_grpc.PeerServicer):
     """The incoming side: authenticated frames to the consensus driver, tokens to gateways."""
 
     def __init__(
-        self, genesis: Genesis, receive: ReceiveMessage, room: RoomFor, streams: TokenStreams
+        self, contacts: Contacts, receive: ReceiveMessage, room: RoomFor, streams: TokenStreams
     ) -> None:
-        self._genesis = genesis
+        self._contacts = contacts
         self._receive = receive
         self._room = room
         self._streams = streams
@@ -278,13 +278,17 @@ class PeerService(peer_pb2_grpc.PeerServicer):
     ) -> peer_pb2.PushSummary:
         # Only the newest call of a peer is listened to, and none is read before there is room: a
         # peer has one frame here beside its backlog, and no more by calling often.
-        index = await authenticate(context, self._genesis)
+        index = await authenticate(context, self._contacts)
         self._pushing[index, traffic] = context
+        known = self._contacts.all
         await self._room(index, traffic)
         count = 0
         async for frame in frames:
             if self._pushing[index, traffic] is not context:
                 await context.abort(grpc.StatusCode.ABORTED, "a newer call of yours took over")
+            if self._contacts.all is not known:
+                await authenticate(context, self._contacts)
+                known = self._contacts.all
             try:
                 message = decode_message(frame.message)
             except DecodeError as error:
@@ -302,7 +306,7 @@ class PeerService(peer_pb2_grpc.PeerServicer):
         self, request: peer_pb2.TokensRequest, context: CallContext
     ) -> AsyncIterator[node_pb2.TokenChunk]:
         """Stream an attempt's chunks from its first."""
-        index = await authenticate(context, self._genesis)
+        index = await authenticate(context, self._contacts)
         try:
             with self._reading.open(str(index)):
                 async with aclosing(self._streams.read(request.job, request.attempt)) as chunks:
@@ -312,13 +316,13 @@ class PeerService(peer_pb2_grpc.PeerServicer):
             await refuse(context, busy)
 
 
-async def authenticate(context: CallContext, genesis: Genesis) -> int:
+async def authenticate(context: CallContext, contacts: Contacts) -> int:
     """Whose call it is; a stranger's ends here."""
-    index = peer_index(context.auth_context(), genesis)
+    index = peer_index(context.auth_context(), contacts)
     if index is None:
         await context.abort(
             grpc.StatusCode.UNAUTHENTICATED,
-            "the client certificate is not one that genesis pins to a validator",
+            "the client certificate is not one that the chain pins to a validator",
         )
         raise PermissionError  # abort never returns; this tells the type checker
     return index
@@ -329,7 +333,7 @@ class Peers:
 
     def __init__(
         self,
-        genesis: Genesis,
+        contacts: Contacts,
         own_index: int | None,
         identity: TlsIdentity,
         on_connected: Callable[[int], None],
@@ -337,19 +341,48 @@ class Peers:
         addresses: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """`services` put what this node serves onto the peers' port; `addresses` are dialled
-        instead of those in genesis, by index."""
-        self._genesis = genesis
+        instead of the contacts', by index. Raises TlsError."""
+        self._contacts = contacts
+        self._own_index = own_index
         self._identity = identity
+        self._on_connected = on_connected
         self._services = services
-        self.links = {
-            entry.index: PeerLink(
-                entry.index, genesis, identity, on_connected, addresses.get(str(entry.index), "")
-            )
-            for entry in genesis.validators
-            if entry.index != own_index
-        }
+        self._addresses = addresses
+        self.links: dict[int, PeerLink] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
         self._server: grpc.aio.Server | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        for contact in contacts.all.values():
+            if contact.index != own_index:
+                self._add(contact)
+
+    def _add(self, contact: Contact) -> None:
+        address = self._addresses.get(str(contact.index), "")
+        link = PeerLink(contact, self._identity, self._on_connected, address)
+        self.links[contact.index] = link
+        if self._server is not None:
+            self._tasks[contact.index] = asyncio.create_task(link.run())
+
+    def follow_contacts(self) -> None:
+        """Dial who is new, or has moved; hang up on who is gone."""
+        wanted = {
+            index: contact
+            for index, contact in self._contacts.all.items()
+            if index != self._own_index
+        }
+        for index, link in list(self.links.items()):
+            if link.contact == wanted.get(index):
+                continue
+            del self.links[index]
+            task = self._tasks.pop(index, None)
+            if task is not None:
+                task.cancel()
+        for index, contact in wanted.items():
+            if index in self.links:
+                continue
+            try:
+                self._add(contact)
+            except TlsError as error:
+                logger.warning("validator %d cannot be dialled: %s", index, error)
 
     async def start(self, listen: str) -> None:
         """Listen and dial. Raises OSError if the address is taken."""
@@ -357,14 +390,16 @@ class Peers:
         for add_service in self._services:
             add_service(server)
         try:
-            port = server.add_secure_port(listen, server_credentials(self._identity, self._genesis))
+            port = server.add_secure_port(
+                listen, server_credentials(self._identity, self._contacts)
+            )
         except RuntimeError as error:
             raise OSError(f"cannot listen on {listen} for peers: address in use?") from error
         if port == 0:
             raise OSError(f"cannot listen on {listen} for peers: address in use?")
         await server.start()
         self._server = server
-        self._tasks = [asyncio.create_task(link.run()) for link in self.links.values()]
+        self._tasks = {index: asyncio.create_task(link.run()) for index, link in self.links.items()}
 
     def send(self, peer: int, message: Message) -> None:
         """Queue a message for one peer."""
@@ -392,8 +427,8 @@ class Peers:
 
     async def stop(self) -> None:
         """Hang up."""
-        for task in self._tasks:
+        for task in self._tasks.values():
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         if self._server is not None:
             await self._server.stop(grace=0.5)

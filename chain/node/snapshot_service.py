@@ -8,7 +8,7 @@ from typing import Final
 import grpc
 
 from assay.v1 import peer_pb2, peer_pb2_grpc
-from chain.genesis import Genesis
+from chain.contacts import Contacts
 from chain.node.errors import CallContext, refuse
 from chain.node.peers import authenticate
 from chain.node.rate_limit import OpenCalls
@@ -24,8 +24,8 @@ CALLS_MAX_BY_PEER: Final = 8
 class SnapshotService(peer_pb2_grpc.SnapshotsServicer):
     """The shelf, as peers see it."""
 
-    def __init__(self, genesis: Genesis, store: Store, shelf: Shelf) -> None:
-        self._genesis = genesis
+    def __init__(self, contacts: Contacts, store: Store, shelf: Shelf) -> None:
+        self._contacts = contacts
         self._store = store
         self._shelf = shelf
         self._reading = OpenCalls(CALLS_MAX, CALLS_MAX_BY_PEER)
@@ -39,7 +39,7 @@ class SnapshotService(peer_pb2_grpc.SnapshotsServicer):
     ) -> peer_pb2.OffersReply:
         """Where this node stands, how far back it goes, and its snapshots."""
         del request
-        await authenticate(context, self._genesis)
+        await authenticate(context, self._contacts)
         return peer_pb2.OffersReply(
             final_height=self._store.final_height,
             kept_from=self._store.pruned_through + 1,
@@ -70,7 +70,7 @@ class SnapshotService(peer_pb2_grpc.SnapshotsServicer):
         )
 
     async def _read(self, context: CallContext, read: Callable[[], bytes]) -> peer_pb2.SnapshotData:
-        peer = await authenticate(context, self._genesis)
+        peer = await authenticate(context, self._contacts)
         try:
             with self._reading.open(str(peer)):
                 return peer_pb2.SnapshotData(data=await asyncio.to_thread(read))

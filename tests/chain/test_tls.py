@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from chain.contacts import Contact, Contacts
 from chain.tls import (
     TlsError,
     TlsIdentity,
@@ -24,26 +25,27 @@ from chain.tls import (
     server_credentials,
     server_name,
 )
-from tests.builders import genesis, tls_identity
+from tests.builders import contact, contacts, genesis, tls_identity
 
 METHOD = "/test.Peer/WhoAmI"
 DEADLINE_S = 60
 
 
-async def who_am_i(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-    index = peer_index(context.auth_context(), genesis())
-    return b"stranger" if index is None else str(index).encode()
-
-
 @asynccontextmanager
-async def served_by(identity: TlsIdentity) -> AsyncIterator[int]:
+async def served_by(identity: TlsIdentity, known: Contacts | None = None) -> AsyncIterator[int]:
     """A server with this identity on loopback; yields its port."""
+    pinned = known or contacts()
+
+    async def who_am_i(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        index = peer_index(context.auth_context(), pinned)
+        return b"stranger" if index is None else str(index).encode()
+
     server = grpc.aio.server()
     handler: Any = grpc.unary_unary_rpc_method_handler(who_am_i)
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler("test.Peer", {"WhoAmI": handler}),)
     )
-    port = server.add_secure_port("127.0.0.1:0", server_credentials(identity, genesis()))
+    port = server.add_secure_port("127.0.0.1:0", server_credentials(identity, pinned))
     await server.start()
     try:
         yield port
@@ -53,7 +55,7 @@ async def served_by(identity: TlsIdentity) -> AsyncIterator[int]:
 
 async def ask(port: int, credentials: grpc.ChannelCredentials, index: int) -> bytes:
     async with grpc.aio.secure_channel(
-        f"127.0.0.1:{port}", credentials, options=channel_options(index)
+        f"127.0.0.1:{port}", credentials, options=channel_options(contact(index))
     ) as channel:
         call: Any = channel.unary_unary(METHOD)
         reply: bytes = await call(b"", timeout=DEADLINE_S)
@@ -69,14 +71,14 @@ async def refusal(port: int, credentials: grpc.ChannelCredentials, index: int) -
 async def test_each_validator_is_recognised_by_its_certificate() -> None:
     async with served_by(tls_identity(0)) as port:
         for index in (1, 2, 3):
-            credentials, name = channel_credentials(tls_identity(index), genesis(), 0)
+            credentials, name = channel_credentials(tls_identity(index), contact(0))
             assert name == "validator-0.assay"
             assert await ask(port, credentials, 0) == str(index).encode()
 
 
 async def test_a_stranger_is_refused() -> None:
     async with served_by(tls_identity(0)) as port:
-        credentials, _ = channel_credentials(new_identity(1), genesis(), 0)
+        credentials, _ = channel_credentials(new_identity(1), contact(0))
         assert await refusal(port, credentials, 0) is grpc.StatusCode.UNAVAILABLE
 
 
@@ -106,7 +108,7 @@ async def test_a_validator_cannot_issue_certificates_for_others() -> None:
         certificate=issued.public_bytes(serialization.Encoding.PEM) + tls_identity(3).certificate,
     )
     async with served_by(tls_identity(0)) as port:
-        credentials, _ = channel_credentials(forged, genesis(), 0)
+        credentials, _ = channel_credentials(forged, contact(0))
         assert await refusal(port, credentials, 0) is grpc.StatusCode.UNAVAILABLE
 
 
@@ -130,35 +132,67 @@ async def test_a_client_without_tls_is_refused() -> None:
 
 async def test_a_server_that_is_another_validator_is_refused() -> None:
     async with served_by(tls_identity(2)) as port:
-        credentials, _ = channel_credentials(tls_identity(1), genesis(), 0)
+        credentials, _ = channel_credentials(tls_identity(1), contact(0))
         assert await refusal(port, credentials, 0) is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_a_server_that_pretends_to_be_a_validator_is_refused() -> None:
     async with served_by(new_identity(0)) as port:
-        credentials, _ = channel_credentials(tls_identity(1), genesis(), 0)
+        credentials, _ = channel_credentials(tls_identity(1), contact(0))
         assert await refusal(port, credentials, 0) is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_many_calls_share_a_channel() -> None:
     async with served_by(tls_identity(0)) as port:
-        credentials, _ = channel_credentials(tls_identity(3), genesis(), 0)
+        credentials, _ = channel_credentials(tls_identity(3), contact(0))
         async with grpc.aio.secure_channel(
-            f"127.0.0.1:{port}", credentials, options=channel_options(0)
+            f"127.0.0.1:{port}", credentials, options=channel_options(contact(0))
         ) as channel:
             call: Any = channel.unary_unary(METHOD)
             replies = await asyncio.gather(*(call(b"", timeout=DEADLINE_S) for _ in range(50)))
     assert set(replies) == {b"3"}
 
 
+async def test_who_becomes_a_contact_is_let_in_and_who_is_one_no_more_is_not() -> None:
+    known = contacts()
+    newcomer = new_identity(7)
+    credentials, _ = channel_credentials(newcomer, contact(0))
+    old, _ = channel_credentials(tls_identity(3), contact(0))
+    async with served_by(tls_identity(0), known) as port:
+        assert await refusal(port, credentials, 0) is grpc.StatusCode.UNAVAILABLE
+        remaining = [known.all[index] for index in (0, 1, 2)]
+        known.replace([*remaining, Contact(7, "127.0.0.1:1", newcomer.certificate_der)])
+        assert await ask(port, credentials, 0) == b"7"
+        assert await refusal(port, old, 0) is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_nobody_shuts_a_validator_out_by_taking_its_name() -> None:
+    known = contacts()
+    double = new_identity(1)
+    known.replace([Contact(9, "127.0.0.1:1", double.certificate_der), *known.all.values()])
+    credentials, _ = channel_credentials(tls_identity(1), contact(0))
+    of_double, _ = channel_credentials(double, contact(0))
+    async with served_by(tls_identity(0), known) as port:
+        assert await ask(port, credentials, 0) == b"1"
+        assert await ask(port, of_double, 0) == b"9"
+
+
+async def test_a_contact_with_a_broken_certificate_shuts_nobody_out() -> None:
+    known = contacts()
+    known.replace([*known.all.values(), Contact(9, "127.0.0.1:1", b"nonsense")])
+    credentials, _ = channel_credentials(tls_identity(1), contact(0))
+    async with served_by(tls_identity(0), known) as port:
+        assert await ask(port, credentials, 0) == b"1"
+
+
 def test_a_call_without_exactly_one_certificate_is_a_strangers() -> None:
     pem = tls_identity(1).certificate
-    assert peer_index({"x509_pem_cert": [pem]}, genesis()) == 1
-    assert peer_index({}, genesis()) is None
-    assert peer_index({"x509_pem_cert": []}, genesis()) is None
-    assert peer_index({"x509_pem_cert": [pem, pem]}, genesis()) is None
-    assert peer_index({"x509_pem_cert": [b"nonsense"]}, genesis()) is None
-    assert peer_index({"x509_pem_cert": [new_identity(1).certificate]}, genesis()) is None
+    assert peer_index({"x509_pem_cert": [pem]}, contacts()) == 1
+    assert peer_index({}, contacts()) is None
+    assert peer_index({"x509_pem_cert": []}, contacts()) is None
+    assert peer_index({"x509_pem_cert": [pem, pem]}, contacts()) is None
+    assert peer_index({"x509_pem_cert": [b"nonsense"]}, contacts()) is None
+    assert peer_index({"x509_pem_cert": [new_identity(1).certificate]}, contacts()) is None
 
 
 def test_a_key_must_belong_to_its_certificate() -> None:

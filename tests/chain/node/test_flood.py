@@ -14,6 +14,7 @@ import pytest
 
 from assay.v1 import node_pb2, peer_pb2, peer_pb2_grpc, transactions_pb2
 from chain.client import NodeClient
+from chain.contacts import Contacts
 from chain.genesis import Genesis
 from chain.node import services
 from chain.node.config import NodeConfig
@@ -212,9 +213,9 @@ class Flood:
 
     @asynccontextmanager
     async def against(self, index: int) -> AsyncIterator[None]:
-        credentials, name = channel_credentials(tls_identity(FLOODER), self._genesis, index)
-        options = [*channel_options(index), ("grpc.ssl_target_name_override", name)]
-        address = self._genesis.validators[index].address
+        contact = Contacts.of_genesis(self._genesis).all[index]
+        credentials, _ = channel_credentials(tls_identity(FLOODER), contact)
+        address, options = contact.address, channel_options(contact)
         async with grpc.aio.secure_channel(address, credentials, options=options) as channel:
             stub = peer_pb2_grpc.PeerStub(channel)
             pushing: list[Coroutine[Any, Any, None]] = [

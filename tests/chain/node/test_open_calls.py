@@ -19,7 +19,7 @@ from chain.node.unreadable import REQUEST_BYTES_MAX
 from chain.rejections import Busy, RejectionReason
 from chain.tls import channel_credentials, channel_options, server_credentials
 from consensus.messages import Message
-from tests.builders import genesis, tls_identity
+from tests.builders import contact, contacts, tls_identity
 from tests.chain.node.running_node import running_node, solitary_genesis
 
 SOON_S = 60.0
@@ -146,14 +146,14 @@ async def test_a_peer_reads_so_many_token_streams_at_once(
 
     async def room(_: int, __: Traffic) -> None: ...
 
-    service = PeerService(genesis(), receive, room, TokenStreams())
+    service = PeerService(contacts(), receive, room, TokenStreams())
     server = grpc.aio.server()
     peer_pb2_grpc.add_PeerServicer_to_server(service, server)
-    port = server.add_secure_port("127.0.0.1:0", server_credentials(tls_identity(0), genesis()))
+    port = server.add_secure_port("127.0.0.1:0", server_credentials(tls_identity(0), contacts()))
     await server.start()
-    credentials, _ = channel_credentials(tls_identity(1), genesis(), 0)
+    credentials, _ = channel_credentials(tls_identity(1), contact(0))
     async with grpc.aio.secure_channel(
-        f"127.0.0.1:{port}", credentials, options=channel_options(0)
+        f"127.0.0.1:{port}", credentials, options=channel_options(contact(0))
     ) as channel:
         stub = peer_pb2_grpc.PeerStub(channel)
         request = peer_pb2.TokensRequest(job=JOB, attempt=1)

@@ -9,14 +9,21 @@ import grpc
 import pytest
 
 from assay.v1 import peer_pb2, peer_pb2_grpc
-from chain.node.peers import FRAME_BYTES_MAX, PeerLink, PeerService
+from chain.contacts import Contact, Contacts
+from chain.node.peers import FRAME_BYTES_MAX, PeerLink, Peers, PeerService
 from chain.node.streams import TokenStreams
 from chain.node.traffic import Traffic
-from chain.tls import channel_credentials, channel_options, server_credentials
+from chain.tls import (
+    TlsIdentity,
+    channel_credentials,
+    channel_options,
+    new_identity,
+    server_credentials,
+)
 from consensus.messages import BatchMessage, Message, encode_message
 from consensus.values import Batch, BatchHeader
 from ext.hashing import sha256
-from tests.builders import genesis, tls_identity
+from tests.builders import contact, contacts, tls_identity
 
 SOON_S = 60.0
 PAYLOAD = bytes(1024 * 1024)
@@ -48,13 +55,18 @@ class Receiver:
 
 
 @asynccontextmanager
-async def serving(receiver: Receiver) -> AsyncIterator[int]:
-    """Validator 0's side of the wires; yields its port."""
+async def serving(
+    receiver: Receiver, identity: TlsIdentity | None = None, known: Contacts | None = None
+) -> AsyncIterator[int]:
+    """A validator's side of the wires, by default 0's; yields its port."""
+    known = known or contacts()
     limit = [("grpc.max_receive_message_length", FRAME_BYTES_MAX)]
     server = grpc.aio.server(options=limit)
-    service = PeerService(genesis(), receiver, receiver.room, TokenStreams())
+    service = PeerService(known, receiver, receiver.room, TokenStreams())
     peer_pb2_grpc.add_PeerServicer_to_server(service, server)
-    port = server.add_secure_port("127.0.0.1:0", server_credentials(tls_identity(0), genesis()))
+    port = server.add_secure_port(
+        "127.0.0.1:0", server_credentials(identity or tls_identity(0), known)
+    )
     await server.start()
     try:
         yield port
@@ -66,16 +78,19 @@ async def serving(receiver: Receiver) -> AsyncIterator[int]:
 @asynccontextmanager
 async def pushing(port: int, index: int) -> AsyncIterator[Any]:
     """A call of validator `index`."""
-    credentials, _ = channel_credentials(tls_identity(index), genesis(), 0)
-    options = channel_options(0)
+    credentials, _ = channel_credentials(tls_identity(index), contact(0))
+    options = channel_options(contact(0))
     async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options) as channel:
         yield peer_pb2_grpc.PeerStub(channel).Push(timeout=SOON_S)
 
 
-def a_frame(sequence: int = 1) -> peer_pb2.Frame:
+def a_message(sequence: int = 1) -> BatchMessage:
     header = BatchHeader(0, 1, sequence, bytes(32), sha256(PAYLOAD))
-    message = BatchMessage(Batch(header, bytes(64), PAYLOAD), None)
-    return peer_pb2.Frame(message=encode_message(message))
+    return BatchMessage(Batch(header, bytes(64), PAYLOAD), None)
+
+
+def a_frame(sequence: int = 1) -> peer_pb2.Frame:
+    return peer_pb2.Frame(message=encode_message(a_message(sequence)))
 
 
 @asynccontextmanager
@@ -100,9 +115,7 @@ async def far_away(port: int, one_way_s: float) -> AsyncIterator[int]:
 async def test_a_peer_on_the_other_side_of_the_world_is_reached() -> None:
     connected = asyncio.Event()
     async with serving(Receiver()) as port, far_away(port, one_way_s=0.4) as far:
-        link = PeerLink(
-            0, genesis(), tls_identity(1), lambda _: connected.set(), f"127.0.0.1:{far}"
-        )
+        link = PeerLink(contact(0), tls_identity(1), lambda _: connected.set(), f"127.0.0.1:{far}")
         running = asyncio.create_task(link.run())
         try:
             async with asyncio.timeout(SOON_S):
@@ -171,4 +184,49 @@ async def test_a_call_that_is_opened_anew_is_not_read_before_there_is_room() -> 
     assert [reply.frames for reply in ended if isinstance(reply, peer_pb2.PushSummary)] == [1]
     (aborted,) = [error for error in ended if isinstance(error, grpc.aio.AioRpcError)]
     assert aborted.code() is grpc.StatusCode.ABORTED
+    assert len(receiver.taken) == 1
+
+
+async def test_links_come_and_go_with_the_contacts() -> None:
+    receiver = Receiver()
+    receiver.open.set()
+    reached: asyncio.Queue[int] = asyncio.Queue()
+    newcomer = new_identity(7)
+    known = contacts()
+    only_self = Contact(1, "127.0.0.1:1", tls_identity(1).certificate_der)
+    known.replace([only_self])
+    async with serving(receiver) as port, serving(receiver, newcomer) as new_port:
+        node = Peers(known, 1, tls_identity(1), reached.put_nowait, ())
+        await node.start("127.0.0.1:0")
+        try:
+            assert not node.links
+            first = Contact(0, f"127.0.0.1:{port}", tls_identity(0).certificate_der)
+            known.replace([only_self, first])
+            node.follow_contacts()
+            async with asyncio.timeout(SOON_S):
+                assert await reached.get() == 0
+            seventh = Contact(7, f"127.0.0.1:{new_port}", newcomer.certificate_der)
+            known.replace([only_self, seventh])
+            node.follow_contacts()
+            async with asyncio.timeout(SOON_S):
+                assert await reached.get() == 7
+            assert list(node.links) == [7]
+            node.broadcast(a_message())
+            await receiver.until(1)
+        finally:
+            await node.stop()
+
+
+async def test_a_peer_that_is_a_contact_no_more_is_not_heard_on_its_open_call() -> None:
+    receiver = Receiver()
+    receiver.open.set()
+    known = contacts()
+    async with serving(receiver, known=known) as port, pushing(port, 1) as call:
+        await call.write(a_frame())
+        await receiver.until(1)
+        known.replace([known.all[0]])
+        await call.write(a_frame(2))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
     assert len(receiver.taken) == 1

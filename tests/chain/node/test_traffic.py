@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from assay.v1 import peer_pb2, peer_pb2_grpc
+from chain.contacts import Contacts
 from chain.genesis import Genesis
 from chain.node import peers
 from chain.node.arrivals import URGENT_BACKLOG_BYTES_MAX, URGENT_RUN_MAX, Arrivals, Arrived
@@ -29,7 +30,7 @@ from consensus.messages import (
 )
 from consensus.values import Batch, BatchHeader, Tip, Vote, VoteBody, VoteKind
 from ext.hashing import sha256
-from tests.builders import genesis, tls_identity
+from tests.builders import contact, contacts, genesis, tls_identity
 
 SOON_S = 60.0
 PAYLOAD = bytes(1 << 20)
@@ -187,9 +188,9 @@ class Receiver:
 async def serving(receiver: Receiver) -> AsyncIterator[tuple[int, Genesis]]:
     """Validator 0's side of the wires; its port, and a genesis that has it there."""
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", peers.FRAME_BYTES_MAX)])
-    service = PeerService(genesis(), receiver, receiver.room, TokenStreams())
+    service = PeerService(contacts(), receiver, receiver.room, TokenStreams())
     peer_pb2_grpc.add_PeerServicer_to_server(service, server)
-    port = server.add_secure_port("127.0.0.1:0", server_credentials(tls_identity(0), genesis()))
+    port = server.add_secure_port("127.0.0.1:0", server_credentials(tls_identity(0), contacts()))
     await server.start()
     chain = genesis()
     first = replace(chain.validators[0], address=f"127.0.0.1:{port}")
@@ -204,7 +205,9 @@ async def test_a_peer_whose_queue_of_batches_is_full_still_gets_votes() -> None:
     receiver = Receiver()
     connected = asyncio.Event()
     async with serving(receiver) as (_, chain):
-        link = PeerLink(0, chain, tls_identity(1), lambda _: connected.set())
+        link = PeerLink(
+            Contacts.of_genesis(chain).all[0], tls_identity(1), lambda _: connected.set()
+        )
         running = asyncio.create_task(link.run())
         async with asyncio.timeout(SOON_S):
             await connected.wait()
@@ -238,11 +241,11 @@ async def test_a_message_on_the_wrong_stream_ends_the_call(
     traffic: Traffic, message: Message
 ) -> None:
     receiver = Receiver()
-    credentials, _ = channel_credentials(tls_identity(1), genesis(), 0)
+    credentials, _ = channel_credentials(tls_identity(1), contact(0))
     async with (
         serving(receiver) as (port, _),
         grpc.aio.secure_channel(
-            f"127.0.0.1:{port}", credentials, options=channel_options(0)
+            f"127.0.0.1:{port}", credentials, options=channel_options(contact(0))
         ) as channel,
     ):
         stub = peer_pb2_grpc.PeerStub(channel)
