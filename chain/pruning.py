@@ -3,8 +3,8 @@
 What is kept whatever the policy says: the last KEEP_BLOCKS_MIN blocks, which hold the replay window
 and what a restart reads; everything since the oldest open job was requested, since its payload is
 needed; what follows the snapshots that this node offers; what no checkpoint has taken in yet; the
-newest batch of each lane. What is kept is whole: a peer that asks for anything above the pruned
-height gets all of it.
+newest batch of each lane of the newest forgotten block's epoch; the boundaries of all epochs. What
+is kept is whole: a peer that asks for anything above the pruned height gets all of it.
 
 One step writes its deletions and the new pruned height in one batch, so it happens or does not. In
 memory the height is raised first: a reader that looks at it after its rows, and finds its block
@@ -41,7 +41,7 @@ from chain.store_rows import (
     read_row,
 )
 from chain.transactions import WINDOW_BLOCKS
-from consensus.values import Block, Tip
+from consensus.values import Block
 from consensus.wire import encode
 
 KEEP_BLOCKS_MIN: Final = 2 * WINDOW_BLOCKS
@@ -118,8 +118,10 @@ class Pruner:
         block = self._block(through)
         writer = SteppedWriter(self._rocks)
         size = self._stored_bytes(through)
+        size += self._drop_batches(writer, b"", number(block.epoch))
         for tip in block.cut:
-            size += self._drop_batches(writer, tip)
+            lane = number(block.epoch) + tip.lane.to_bytes(4, "big")
+            size += self._drop_batches(writer, lane, lane + number(tip.sequence))
         for kind in BY_HEIGHT:  # height 0 stays: it is where the chain of roots begins
             writer.changes.delete_range(kind + number(1), kind + number(through + 1))
         row = self._checkpoints.drop_pruned(writer, through)
@@ -148,9 +150,13 @@ class Pruner:
         for kind in BY_HEIGHT:
             yield kind + number(self._compacted), kind + number(self.through + 1)
         self._compacted = self.through
-        for tip in self._block(self.through + 1).cut:
-            for kind in (BATCH, LANE):
-                yield lane_key(kind, tip.lane), lane_key(kind, tip.lane, tip.sequence)
+        block = self._block(self.through + 1)
+        for kind in (BATCH, LANE):
+            if block.epoch > 0:
+                yield kind, kind + number(block.epoch)
+            for tip in block.cut:
+                start = lane_key(kind, block.epoch, tip.lane)
+                yield start, lane_key(kind, block.epoch, tip.lane, tip.sequence)
         width = 256 // PLACE_SLICES
         for first in range(0, 256, width):
             last = bytes((first + width - 1,)) + b"\xff" * (DIGEST_BYTES - 1)
@@ -166,9 +172,9 @@ class Pruner:
             - 1
         )
 
-    def _drop_batches(self, writer: SteppedWriter, tip: Tip) -> int:
-        """Delete a lane's batches before its tip; their bytes."""
-        start, end = lane_key(LANE, tip.lane), lane_key(LANE, tip.lane, tip.sequence)
+    def _drop_batches(self, writer: SteppedWriter, first: bytes, past: bytes) -> int:
+        """Delete the batches from one place, or all, up to another; their bytes."""
+        start, end = LANE + first, LANE + past
         size = 0
         for key, value in self._rocks.all_rows(start):
             if key >= end:
@@ -177,8 +183,7 @@ class Pruner:
             size += decode_row(LaneRow, value).batch_bytes
         if size:
             writer.changes.delete_range(start, end)
-            batches = lane_key(BATCH, tip.lane)
-            writer.changes.delete_range(batches, lane_key(BATCH, tip.lane, tip.sequence))
+            writer.changes.delete_range(BATCH + first, BATCH + past)
         return size
 
     def _stored_bytes(self, through: int) -> int:

@@ -24,7 +24,6 @@ from consensus.events import Deliver, LaneIncrement
 from consensus.values import Block, Tip
 from consensus.wal import FileDirectory, WalLocked
 
-HEADERS_AT_ONCE: Final = 1024
 KEPT_NAME: Final = "store.before-rollback"
 """The old store's folder, beside the new one: for study, or to be deleted."""
 
@@ -63,7 +62,7 @@ def roll_back(data: Path, genesis: Genesis, height: int) -> RolledBack:
             _check(source, height)
             with Store(unfinished, genesis.chain_id, genesis.digest(), background=False) as target:
                 ledger = open_ledger(genesis, target)
-                _copy(source, target, len(genesis.validators))
+                _copy(source, target)
                 differs_at = _replay(source, target, ledger, height)
                 final_height = target.final_height
         path.rename(kept)
@@ -84,17 +83,10 @@ def _check(source: Store, height: int) -> None:
         raise StoreError(f"the store is at height {source.height}; give one that is not above it")
 
 
-def _copy(source: Store, target: Store, lanes: int) -> None:
+def _copy(source: Store, target: Store) -> None:
     """Batches and final blocks, as ordering left them."""
-    for lane in range(lanes):
-        sequence = 1
-        while headers := source.batch_headers(lane, sequence, HEADERS_AT_ONCE):
-            for header in headers:
-                batch = source.batch_by_digest(header.digest())
-                if batch is None:
-                    raise StoreError(f"batch {header.sequence} of lane {lane} is missing")
-                target.put_batch(batch, sync=False)
-            sequence = headers[-1].sequence + 1
+    for batch in source.batches():
+        target.put_batch(batch, sync=False)
     for at in range(1, source.final_height + 1):
         found, certified = source.final_block(at), source.certificate_at(at)
         if found is None:
@@ -106,7 +98,7 @@ def _copy(source: Store, target: Store, lanes: int) -> None:
 def _replay(source: Store, target: Store, ledger: Ledger, height: int) -> int | None:
     """Execute up to a height; the first one where the old store had another root."""
     differs_at: int | None = None
-    cut: tuple[Tip, ...] = ()
+    epoch, cut = 0, tuple[Tip, ...]()
     for at in range(1, height + 1):
         found = source.final_block(at)
         if found is None:
@@ -114,6 +106,8 @@ def _replay(source: Store, target: Store, ledger: Ledger, height: int) -> int | 
         block, beacon = found
         certified = source.certificate_at(at)
         own = certified[1] if certified is not None and certified[0] == at else None
+        if block.epoch != epoch:  # whose lanes begin anew
+            epoch, cut = block.epoch, ()
         deliver = Deliver(block, beacon, own, tuple(_increments(target, block, cut)))
         outcome = ledger.execute(block_context(deliver), read_lanes(target, deliver))
         commit_outcome(target, ledger, deliver, outcome)

@@ -92,9 +92,10 @@ def _carry(old_path: Path, new_path: Path, genesis: Genesis, own_index: int) -> 
         if old.final_height >= new.final_height:
             return False
         found = new.final_block(new.height or 0)
+        epoch = 0 if found is None else found[0].epoch
         cut = {} if found is None else {tip.lane: tip.sequence for tip in found[0].cut}
         sequence = cut.get(own_index, 0) + 1
-        while headers := old.batch_headers(own_index, sequence, 1):
+        while headers := old.batch_headers(own_index, sequence, 1, epoch):
             batch = old.batch_by_digest(headers[0].digest())
             if batch is None:
                 raise StoreError(f"own batch {sequence} is missing from {old_path}")

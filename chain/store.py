@@ -79,7 +79,7 @@ __all__ = [
     "StoredBlock",
 ]
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 STORE_NAME: Final = "store"
 """The store's folder in a home's data folder."""
 LOCK_FILE_NAME: Final = "lock"
@@ -165,11 +165,12 @@ class Store(StoreReads):
         """Keep a batch; with `sync` it is durable on return, and all before it."""
         header, data = batch.header, encode(batch)
         digest = header.digest()
+        place = PlaceRow(header.epoch, header.lane, header.sequence)
         changes = WriteBatch(raw_mode=True)
-        changes.put(lane_key(BATCH, header.lane, header.sequence, digest), data)
+        changes.put(lane_key(BATCH, header.epoch, header.lane, header.sequence, digest), data)
         row = encode(LaneRow(header, len(data)))
-        changes.put(lane_key(LANE, header.lane, header.sequence, digest), row)
-        changes.put(PLACE + digest, encode(PlaceRow(header.lane, header.sequence)))
+        changes.put(lane_key(LANE, header.epoch, header.lane, header.sequence, digest), row)
+        changes.put(PLACE + digest, encode(place))
         with self._writing:
             self._rocks.write(changes, sync)
 

@@ -101,9 +101,9 @@ class StoreReads:
 
     # --- batches ------------------------------------------------------------------------------
 
-    def batch(self, lane: int, sequence: int) -> Batch | None:
+    def batch(self, lane: int, sequence: int, epoch: int = 0) -> Batch | None:
         """A batch at a place of a lane; of two forked ones, that with the lower digest."""
-        place = lane_key(BATCH, lane, sequence)
+        place = lane_key(BATCH, epoch, lane, sequence)
         rows = self._rocks.rows(place, place, limit=1)
         return decode_row(Batch, rows[0][1]) if rows else None
 
@@ -112,17 +112,26 @@ class StoreReads:
         place = read_row(self._rocks, PlaceRow, PLACE + digest)
         if place is None:
             return None
-        return read_row(self._rocks, Batch, lane_key(BATCH, place.lane, place.sequence, digest))
+        key = lane_key(BATCH, place.epoch, place.lane, place.sequence, digest)
+        return read_row(self._rocks, Batch, key)
 
-    def batch_headers(self, lane: int, from_sequence: int, limit: int) -> list[BatchHeader]:
+    def batches(self) -> Iterator[Batch]:
+        """All stored batches in order of epoch, lane and sequence."""
+        for _, value in self._rocks.all_rows(BATCH):
+            yield decode_row(Batch, value)
+
+    def batch_headers(
+        self, lane: int, from_sequence: int, limit: int, epoch: int = 0
+    ) -> list[BatchHeader]:
         """Headers of stored batches of a lane, rising in sequence; of a fork, each."""
-        start = lane_key(LANE, lane, from_sequence)
-        rows = self._rocks.rows(lane_key(LANE, lane), start, limit)
+        start = lane_key(LANE, epoch, lane, from_sequence)
+        rows = self._rocks.rows(lane_key(LANE, epoch, lane), start, limit)
         return [decode_row(LaneRow, value).header for _, value in rows]
 
-    def lane_tip(self, lane: int) -> BatchHeader | None:
-        """Header of the stored batch with the highest sequence; pruning keeps it."""
-        last = self._rocks.last(lane_key(LANE, lane))
+    def lane_tip(self, lane: int, epoch: int = 0) -> BatchHeader | None:
+        """Header of the stored batch with the highest sequence; pruning keeps it, in the newest
+        epoch."""
+        last = self._rocks.last(lane_key(LANE, epoch, lane))
         return None if last is None else decode_row(LaneRow, last[1]).header
 
     # --- final blocks -------------------------------------------------------------------------

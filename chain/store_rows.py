@@ -2,7 +2,7 @@
 
 By the first byte of the key (integers in keys are big-endian, so they sort rightly):
 
-    B lane sequence digest   batch            L lane sequence digest   its header and size
+    B epoch lane sequence digest  batch       L epoch lane sequence digest  its header and size
     D digest                 its place        F height                 final block and its beacon
     C height                 certificate      X height                 what execution made of it
     R height  E height       receipt and event leaves, packed          J height    journal
@@ -71,9 +71,11 @@ def number(height: int) -> bytes:
     return height.to_bytes(8, "big")
 
 
-def lane_key(kind: bytes, lane: int, sequence: int | None = None, digest: bytes = b"") -> bytes:
-    """The key, or the beginning of the keys, of a lane's rows."""
-    prefix = kind + lane.to_bytes(4, "big")
+def lane_key(
+    kind: bytes, epoch: int, lane: int, sequence: int | None = None, digest: bytes = b""
+) -> bytes:
+    """The key, or the beginning of the keys, of an epoch's lane's rows."""
+    prefix = kind + number(epoch) + lane.to_bytes(4, "big")
     return prefix if sequence is None else prefix + number(sequence) + digest
 
 
@@ -215,6 +217,7 @@ class LaneRow:
 class PlaceRow:
     """Where the batch of a digest stands."""
 
+    epoch: U64
     lane: U32
     sequence: U64
 

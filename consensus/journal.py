@@ -5,6 +5,7 @@ certificates bring it back to its view; headers of own batches are the lane's wa
 replaces a lost one says so (`memory`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,6 +38,15 @@ _KINDS: Final[dict[int, type[Record]]] = {
     5: Watermark,
 }
 _TAGS: Final = {kind: tag for tag, kind in _KINDS.items()}
+
+
+def carried(records: Sequence[bytes]) -> tuple[bytes, ...]:
+    """What the log of an epoch begins with after one with these records: nothing, unless it was not
+    known at the end of that epoch what was signed in it, and so neither what was signed since."""
+    marks = [record for record in map(decode_record, records) if isinstance(record, Watermark)]
+    if not marks or (marks[-1].votes_above is not None and marks[-1].knows_lane):
+        return ()
+    return (encode_record(FORGOTTEN),)
 
 
 def encode_record(record: Record) -> bytes:

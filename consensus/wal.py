@@ -5,8 +5,9 @@ two, CRC-32 of the body, body; the body is the records, each behind its length. 
 append and one fdatasync, so a crash can only tear the last group: that is cut off, nothing in it
 was ever sent. A bad group with a good one behind it is damage, and so is a bad header: then
 nobody knows what was promised, and the validator must not vote. The header names chain and
-signing key: one key's promises are no other's. Compaction writes a new file and renames it over
-the old.
+signing key: one key's promises are no other's; and the epoch, since what was promised in one binds
+nobody in the next, which begins a new log. Beginning and compaction write a new file and rename it
+over the old.
 
 The directory is injected; `FileDirectory` is the real one and holds an exclusive lock.
 """
@@ -14,7 +15,7 @@ The directory is injected; `FileDirectory` is the real one and holds an exclusiv
 import fcntl
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -26,8 +27,9 @@ WAL_BYTES_MAX: Final = 1 << 30
 """A log that was compacted now and then stays far below."""
 _MAGIC: Final = b"AWG1"
 _HEAD_BYTES: Final = 16
-_HEADER_RECORDS: Final = 2
-"""Chain id and signing key."""
+_HEADER_RECORDS: Final = 3
+"""Chain id, signing key, epoch."""
+_EPOCH_BYTES: Final = 8
 
 
 class WalError(Exception):
@@ -40,6 +42,10 @@ class WalDamaged(WalError):
 
 class WalForeign(WalError):
     """The log belongs to another chain or key."""
+
+
+class WalAhead(WalError):
+    """The log is of a later epoch than the one that is to be voted in."""
 
 
 class WalMissing(WalError):
@@ -174,14 +180,19 @@ class Wal:
         signing_key: bytes,
         create: bool,
         first: Sequence[bytes] = (),
+        epoch: int = 0,
+        carry: Callable[[Sequence[bytes]], Sequence[bytes]] = lambda records: (),
     ) -> "tuple[Wal, tuple[bytes, ...]]":
-        """The log and its records, oldest first.
+        """The log of an epoch and its records, oldest first.
 
         `create` is for a validator that never voted: without it a missing log is WalMissing, since
-        its promises are lost; or if `first`, what a new log begins with, says so. Raises WalDamaged
-        or WalForeign as the module says.
+        its promises are lost; or if `first`, what a new log begins with, says so. The log of an
+        earlier epoch, of whatever key, gives way to a new one that begins with what `carry` makes
+        of its records. One of a later epoch is left alone: WalAhead. Raises WalDamaged or
+        WalForeign as the module says.
         """
-        header = _group([chain_id.encode(), signing_key])
+        names = [chain_id.encode(), signing_key, epoch.to_bytes(_EPOCH_BYTES, "little")]
+        header = _group(names)
         data = directory.read(WAL_NAME)
         if not data:
             if not create:
@@ -193,16 +204,27 @@ class Wal:
             directory.replace(WAL_NAME, data)
             return cls(directory, header, len(data)), tuple(first)
         groups, good_size = _read_groups(data)
-        if not groups:
+        if not groups or len(groups[0]) != _HEADER_RECORDS:
             raise WalDamaged("the vote log's header is broken: run as an observer")
-        if groups[0] != [chain_id.encode(), signing_key]:
+        records = tuple(record for group in groups[1:] for record in group)
+        logged_epoch = int.from_bytes(groups[0][2], "little")
+        if groups[0][0] == names[0] and logged_epoch > epoch:
+            raise WalAhead(
+                f"the vote log is of epoch {logged_epoch}, the ledger here stands in epoch {epoch}:"
+                " this validator observes until it has caught up"
+            )
+        if groups[0][0] == names[0] and logged_epoch < epoch:
+            first = carry(records)
+            data = header + (_group(first) if first else b"")
+            directory.replace(WAL_NAME, data)
+            return cls(directory, header, len(data)), tuple(first)
+        if groups[0] != names:
             raise WalForeign(
                 f"the vote log belongs to chain {groups[0][0].decode(errors='replace')!r} and key "
-                f"{groups[0][-1].hex()}, this is chain {chain_id!r} and key {signing_key.hex()}"
+                f"{groups[0][1].hex()}, this is chain {chain_id!r} and key {signing_key.hex()}"
             )
         if good_size < len(data):
             directory.truncate(WAL_NAME, good_size)
-        records = tuple(record for group in groups[1:] for record in group)
         return cls(directory, header, good_size), records
 
     def append(self, record: bytes) -> None:
@@ -258,6 +280,7 @@ class Inspection:
     chain_id: str | None
     """None if the header is broken."""
     signing_key: bytes | None
+    epoch: int | None
     groups: tuple[InspectedGroup, ...]
     """Good ones from the start, the header's not among them."""
     torn_bytes: int
@@ -291,6 +314,7 @@ def inspect(data: bytes) -> Inspection:
         size=len(data),
         chain_id=header[0].decode(errors="replace") if named else None,
         signing_key=header[1] if named else None,
+        epoch=int.from_bytes(header[2], "little") if named else None,
         groups=tuple(groups[1:]),
         torn_bytes=len(data) - offset if damage is None else 0,
         damage=damage,

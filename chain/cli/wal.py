@@ -51,6 +51,7 @@ def _report(inspection: Inspection) -> dict[str, Any]:
     return {
         "chain_id": inspection.chain_id,
         "signing_key": None if inspection.signing_key is None else inspection.signing_key.hex(),
+        "epoch": inspection.epoch,
         "bytes": inspection.size,
         "groups": groups,
         "records": sum(len(group.records) for group in inspection.groups),
@@ -110,7 +111,7 @@ def _short(digest: bytes) -> str:
 
 def _text(report: dict[str, Any]) -> str:
     lines = [
-        f"chain {report['chain_id']}, key {report['signing_key']}",
+        f"chain {report['chain_id']}, key {report['signing_key']}, epoch {report['epoch']}",
         f"{report['bytes']} bytes, {len(report['groups'])} groups, {report['records']} records",
     ]
     for group in report["groups"]:

@@ -4,7 +4,7 @@ Everything of a block follows from a seed and its height, so a process that was 
 compared with a model that was not.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from rocksdict import WriteBatch
@@ -85,6 +85,8 @@ class TableChain:
     blocks: list[Block] = field(default_factory=list)
     oldest_open_height: int | None = None
     genesis: Genesis = field(default_factory=genesis)
+    epoch_blocks: int = 0
+    """0 for one epoch for ever."""
 
     def __post_init__(self) -> None:
         self.tables = Tables(self.seed)
@@ -102,9 +104,14 @@ class TableChain:
         """Put a batch and commit a block, so many times."""
         for _ in range(count):
             commit = self._commit_of(self.height + 1)
-            self.store.put_batch(batch(self.height + 1), sync=False)
+            self.store.put_batch(batch(*self.place(self.height + 1)), sync=False)
             self.store.commit_block(commit)
             self._append(commit)
+
+    def place(self, height: int) -> tuple[int, int]:
+        """Sequence and epoch of the batch that a block makes final."""
+        epoch = (height - 1) // self.epoch_blocks if self.epoch_blocks else 0
+        return height - epoch * self.epoch_blocks, epoch
 
     def _append(self, commit: BlockCommit) -> None:
         self.blocks.append(commit.block)
@@ -113,9 +120,10 @@ class TableChain:
     def _commit_of(self, height: int) -> BlockCommit:
         parent = self.blocks[-1].digest() if self.blocks else self.genesis.digest()
         executed = max(0, height - 2)
-        header = batch(height).header
+        header = batch(*self.place(height)).header
         cut = (Tip(0, header.sequence, header.digest()),)
         fresh = block(height, parent, (executed, self.roots[executed]), cut)
+        fresh = replace(fresh, epoch=header.epoch)
         leaves = tuple(transaction_leaf(height, index) for index in range(3))
         link = self._link(height, leaves)
         journal, accounts = self.tables.turn(height)
@@ -140,10 +148,10 @@ class TableChain:
         return ExecutionLink(height, sha256(f"state-{height}".encode()), root, merkle.root([]))
 
 
-def batch(sequence: int) -> Batch:
-    """The batch that the block of the same height makes final."""
+def batch(sequence: int, epoch: int = 0) -> Batch:
+    """The batch that the block makes final which is the `sequence`th of its epoch."""
     data = f"batch {sequence}".encode() * 100
-    header = BatchHeader(0, 0, sequence, sha256(f"parent {sequence}".encode()), sha256(data))
+    header = BatchHeader(epoch, 0, sequence, sha256(f"parent {sequence}".encode()), sha256(data))
     return Batch(header, bytes(64), data)
 
 

@@ -69,7 +69,7 @@ def test_a_step_of_upkeep_compacts_one_slice_and_all_together_everything(
     assert len(compacted) == SLICES
     deleted = [kind + height.to_bytes(8, "big") for kind in BY_HEIGHT for height in (1, through)]
     deleted += [PLACE + bytes((first,)) * 32 for first in range(256)]
-    deleted += [kind + bytes(8) for kind in (BATCH, LANE)]
+    deleted += [kind + bytes(8 + 4 + 8) for kind in (BATCH, LANE)]
     for key in deleted:
         assert any(start <= key <= end for start, end in compacted), key
 

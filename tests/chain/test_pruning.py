@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from chain import pruning
 from chain.pruning import KEEP_BLOCKS_MIN, STEP_BLOCKS_MAX, PruningPolicy
 from chain.receipts import build_receipt
 from chain.rejections import Rejection, RejectionReason
@@ -165,6 +166,35 @@ def test_a_lanes_newest_batch_stays_however_old(store: Store) -> None:
     assert store.batch(0, 1) is None
     assert store.batch_by_digest(idle.header.digest()) is None
     assert [header.sequence for header in store.batch_headers(0, 0, 2)] == [OLDEST, OLDEST + 1]
+
+
+def test_lanes_of_epochs_that_are_forgotten_go_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "KEEP_BLOCKS_MIN", 4)
+    with open_store(tmp_path / "store") as store:
+        chain = TableChain(store, epoch_blocks=5)
+        chain.commit(18)
+        assert store.prune(PruningPolicy(keep_blocks=5)) == 13
+        kept = [(batch.header.epoch, batch.header.sequence) for batch in store.batches()]
+        assert kept == [(2, 3), (2, 4), (2, 5), (3, 1), (3, 2), (3, 3)]
+        for kind in (LANE, PLACE):
+            assert len(list(store._rocks.all_rows(kind))) == len(kept)
+        for height in range(14, 19):
+            held = store.batch_by_digest(chain.blocks[height - 1].cut[0].digest)
+            assert held == table_chain.batch(*chain.place(height))
+
+
+def test_lanes_of_two_epochs_are_kept_apart(tmp_path: Path) -> None:
+    with open_store(tmp_path / "store") as store:
+        batches = {epoch: table_chain.batch(1, epoch) for epoch in (0, 1)}
+        for batch in batches.values():
+            store.put_batch(batch)
+        for epoch, batch in batches.items():
+            assert store.batch(0, 1, epoch) == batch
+            assert store.lane_tip(0, epoch) == batch.header
+            assert store.batch_headers(0, 1, 9, epoch) == [batch.header]
+            assert store.batch_by_digest(batch.header.digest()) == batch
 
 
 def test_no_row_of_a_pruned_height_is_left(store: Store) -> None:

@@ -5,11 +5,13 @@ from random import Random
 
 import pytest
 
+from consensus.journal import FORGOTTEN, Watermark, carried, encode_record
 from consensus.sim.disk import Disk, PowerLost
 from consensus.wal import (
     WAL_NAME,
     FileDirectory,
     Wal,
+    WalAhead,
     WalDamaged,
     WalError,
     WalForeign,
@@ -175,3 +177,58 @@ def test_flushing_nothing_writes_nothing() -> None:
     disk.writes_until_power_loss = 1
     wal.flush()
     assert disk.writes_until_power_loss == 1
+
+
+def test_a_new_epoch_begins_a_new_log_whatever_key_the_old_one_was_of() -> None:
+    disk = Disk(Random(5))
+    written(disk)
+    wal, records = Wal.open(disk, "chain", b"n" * 32, create=True, epoch=1)
+    assert records == ()
+    wal.append(b"of the new epoch")
+    wal.flush()
+    assert Wal.open(disk, "chain", b"n" * 32, create=False, epoch=1)[1] == (b"of the new epoch",)
+
+
+def test_what_an_ended_epoch_hands_on_is_in_the_new_log_from_its_first_byte() -> None:
+    disk = Disk(Random(5))
+    expected = written(disk)
+    _, records = Wal.open(
+        disk, "chain", KEY, create=True, epoch=3, carry=lambda old: (b"carried", old[-1])
+    )
+    assert records == (b"carried", expected[-1])
+    disk.lose_power()
+    assert Wal.open(disk, "chain", KEY, create=False, epoch=3)[1] == records
+
+
+def test_the_log_of_a_later_epoch_is_left_alone_until_that_epoch_comes() -> None:
+    disk = Disk(Random(5))
+    wal, _ = Wal.open(disk, "chain", KEY, create=True, epoch=2)
+    wal.append(b"kept")
+    wal.flush()
+    with pytest.raises(WalAhead, match="of epoch 2, the ledger here stands in epoch 1"):
+        Wal.open(disk, "chain", KEY, create=True, epoch=1)
+    assert Wal.open(disk, "chain", KEY, create=True, epoch=2)[1] == (b"kept",)
+
+
+def test_a_new_epoch_does_not_make_another_chains_log_ours() -> None:
+    disk = Disk(Random(5))
+    written(disk)
+    with pytest.raises(WalForeign):
+        Wal.open(disk, "other", KEY, create=True, epoch=1)
+
+
+@pytest.mark.parametrize(
+    ("records", "handed_on"),
+    [
+        ([], ()),
+        ([FORGOTTEN], (FORGOTTEN,)),
+        ([FORGOTTEN, Watermark(7, False)], (FORGOTTEN,)),
+        ([FORGOTTEN, Watermark(7, True)], ()),
+    ],
+)
+def test_who_still_knows_not_what_it_signed_goes_on_so(
+    records: list[Watermark], handed_on: tuple[Watermark, ...]
+) -> None:
+    assert carried([encode_record(record) for record in records]) == tuple(
+        encode_record(record) for record in handed_on
+    )
