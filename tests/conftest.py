@@ -6,17 +6,20 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from runtime.fetch import DEFAULT_DIRECTORY, fetch
 from runtime.packages import ModelPackage
+from tests import reaper
 
 # Time says nothing about a property: a busy machine must not fail a test.
 settings.register_profile("assay", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("assay")
 
+REAPER = pytest.StashKey[Popen[bytes]]()
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -44,7 +47,9 @@ KERNELS = ("runtime.reference.engine", "runtime.vllm_engine.replay")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Of several workers one compiles the kernels, and the others find them compiled."""
+    """What tests start ends with this process, even one killed for a timeout. Of several
+    workers one compiles the kernels, and the others find them compiled."""
+    config.stash[REAPER] = reaper.watch()
     if hasattr(config, "workerinput"):
         with _locked("kernels.lock"):
             for name in KERNELS:

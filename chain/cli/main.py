@@ -2,12 +2,10 @@
 
 import importlib
 import importlib.util
+import sys
 from typing import Final
 
 import typer
-
-from chain.cli import bench
-from chain.cli.plugins import add_plugins
 
 PLUGIN_GROUP: Final = "assay.commands"
 NOUNS: Final = (
@@ -28,8 +26,9 @@ VERBS: Final = ("infer", "gateway", "mcp")
 """Modules of `chain.cli` that export `command`, a function mounted under the module's name."""
 
 
-def build_app() -> typer.Typer:
-    """The whole command line: our nouns, then what other packages plug in."""
+def build_app(only: str | None = None) -> typer.Typer:
+    """The whole command line, our nouns and then what other packages plug in; or `only` the one of
+    our nouns and verbs of that name, so that a command imports no more than it needs."""
     app = typer.Typer(
         name="assay",
         help="An AI chain that validates each inference result inside consensus.",
@@ -37,7 +36,8 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         add_completion=True,
     )
-    for name in NOUNS + VERBS:
+    app.callback()(_assay)
+    for name in NOUNS + VERBS if only is None else (only,):
         if importlib.util.find_spec(f"chain.cli.{name}") is None:
             continue
         module = importlib.import_module(f"chain.cli.{name}")
@@ -45,11 +45,24 @@ def build_app() -> typer.Typer:
             app.command(name)(module.command)
         else:
             app.add_typer(module.app, name=name)
+    if only is None:
+        _add_others(app)
+    return app
+
+
+def _assay() -> None:
+    """Without a callback an application of one verb would be that verb."""
+
+
+def _add_others(app: typer.Typer) -> None:
+    from chain.cli import bench
+    from chain.cli.plugins import add_plugins
+
     app.add_typer(bench.build_app(), name="bench")
     add_plugins(app, PLUGIN_GROUP, "assay")
-    return app
 
 
 def main() -> None:
     """Entry point of the command `assay`."""
-    build_app()()
+    asked = sys.argv[1] if len(sys.argv) > 1 else ""
+    build_app(asked if asked in NOUNS + VERBS else None)()

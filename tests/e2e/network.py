@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner
+
 from assay.v1 import inference_pb2, node_pb2, transactions_pb2
 from chain import genesis as genesis_file
 from chain.asking import pick_model, price_ceiling
+from chain.cli.main import build_app
 from chain.client import NodeClient, NodeUnavailableError
 from chain.devnet import (
     Devnet,
@@ -72,6 +75,14 @@ def command(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProc
         check=False,
         env={**os.environ, "COLUMNS": "200"},
     )
+
+
+def in_process(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """What `assay …` says and how it ends, without a process of its own, which takes a second of
+    CPU: for verbs of which other tests run the command."""
+    words = ["assay", *(str(item) for item in arguments)]
+    done = CliRunner().invoke(build_app(), words[1:], catch_exceptions=False)
+    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
 
 
 def output_of(done: subprocess.CompletedProcess[str]) -> Any:

@@ -22,6 +22,7 @@ from tests.e2e.network import (
     check_equal_roots,
     client_of,
     command,
+    in_process,
     refusal_of,
     request_for,
 )
@@ -334,7 +335,7 @@ async def test_a_message_beyond_the_transport_bound(network: Network) -> None:
 def test_the_command_tells_the_nodes_reason(
     network: Network, options: tuple[str, ...], reason: str
 ) -> None:
-    done = command("infer", "--home", network.home, "Hello", *options, "--json")
+    done = in_process("infer", "--home", network.home, "Hello", *options, "--json")
     assert refusal_of(done)["reason"] == reason
 
 
@@ -356,14 +357,14 @@ def test_the_command_tells_the_nodes_reason(
 def test_numbers_that_no_request_can_hold_are_refused_before_anything_is_asked(
     network: Network, options: tuple[str, ...]
 ) -> None:
-    done = command("infer", "--home", network.home, "Hello", *options, "--json")
+    done = in_process("infer", "--home", network.home, "Hello", *options, "--json")
     refusal = refusal_of(done, code=2)
     assert refusal["reason"] == "USAGE"
     assert options[0] in refusal["detail"]
 
 
 def test_a_transfer_of_more_grain_than_a_transfer_can_hold(network: Network) -> None:
-    done = command(
+    done = in_process(
         *("tx", "transfer", "00" * 32, str(OVER_U64), "--home", network.home, "--json"),
     )
     assert refusal_of(done, code=2)["reason"] == "USAGE"

@@ -25,6 +25,7 @@ from tests.e2e.network import (
     check_equal_roots,
     client_of,
     command,
+    in_process,
     output_of,
     refusal_of,
     request_for,
@@ -191,7 +192,9 @@ def test_the_command_says_no_to_a_changed_receipt(
     tmp_path: Path,
     change: Callable[[dict[str, Any]], None],
 ) -> None:
-    refusal = refusal_of(verify(network, changed_file(answered[1], change, tmp_path)))
+    path = changed_file(answered[1], change, tmp_path)
+    genesis = network.home / "genesis.json"
+    refusal = refusal_of(in_process("receipt", "verify", path, "--genesis", genesis, "--json"))
     assert refusal["reason"] == CHANGES[change].value
     assert refusal["detail"]
 
@@ -218,7 +221,7 @@ def test_an_answer_at_temperature_is_verified_and_tokens_stream_as_text(
     )
     assert done.returncode == 0, done.stderr
     streamed, _, told = done.stdout.partition("\nVERIFIED by 3 validators")
-    job = output_of(command("query", "job", "latest", "--home", network.home, "--json"))
+    job = output_of(in_process("query", "job", "latest", "--home", network.home, "--json"))
     assert told
     assert job["status"] == "VERIFIED"
     assert job["text"].rstrip("\n") == streamed.rstrip("\n")
@@ -282,7 +285,7 @@ def test_a_transfer_arrives(network: Network) -> None:
     assert sent["fee"] > 0
     for node in network.nodes[:2]:
         account = output_of(
-            command("query", "account", receiver.hex(), "--node", node.public, "--json")
+            in_process("query", "account", receiver.hex(), "--node", node.public, "--json")
         )
         assert account["balance"] == 12_345
 
@@ -291,7 +294,7 @@ def test_the_chain_tells_what_it_knows(
     network: Network, answered: tuple[dict[str, Any], Path]
 ) -> None:
     def query(*arguments: str) -> Any:
-        return output_of(command("query", *arguments, "--home", network.home, "--json"))
+        return output_of(in_process("query", *arguments, "--home", network.home, "--json"))
 
     job = query("job", answered[0]["job"])
     assert (job["status"], job["text"]) == ("VERIFIED", answered[0]["text"])

@@ -15,7 +15,8 @@ from tests.fuzz.harness import Target
 from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 10.0
+SECONDS = 3.0
+"""Seed 1 draws the same first cases each time; `make fuzz` draws on."""
 SAMPLE = 40
 
 
