@@ -8,6 +8,7 @@ old one's place by renames, so that a process killed anywhere finds one or the o
 import logging
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -20,13 +21,14 @@ from chain.node.worker import genesis_ledger
 from chain.records import ExecutionLink
 from chain.rocks import StoreError
 from chain.snapshot_anchor import Anchored, SnapshotInvalid
-from chain.state import StateError
+from chain.state import State, StateError
 from chain.state_snapshots import Frame, FrameKind, needed_payloads, read_frames
 from chain.store import STORE_NAME, Store
 from chain.store_rows import BlockCommit, JobOrigin, StateBase, leaves_of_row
 from chain.transactions import job_id
 from consensus.beacon import genesis_beacon
 from consensus.wire import DecodeError, decode
+from ext.tables import ROW_NUMBER_BYTES
 
 INCOMING_NAME: Final = "incoming"
 """Where a snapshot is gathered: a folder in it, named by the content it holds a part of."""
@@ -34,6 +36,10 @@ READY_NAME: Final = "store.incoming"
 """A checked store that takes the old one's place at the next start."""
 UNFINISHED_NAME: Final = "store.unfinished"
 REPLACED_NAME: Final = "store.replaced"
+FREE_NUMBERS_MAX: Final = 1 << 22
+"""Row numbers without a row, over all tables: each takes a table some 160 bytes, so a few rows
+with high numbers would fill the memory of whoever loads them, before the roots tell what they are.
+"""
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +51,7 @@ def install_snapshot(folder: Path, data: Path, genesis: Genesis, anchored: Ancho
     if the disk does not do its part. What is left of an attempt goes with the next one.
     """
     unfinished, ready = data / UNFINISHED_NAME, data / READY_NAME
-    for leftover in (unfinished, ready):
-        shutil.rmtree(leftover, ignore_errors=True)
+    _drop_ready(data)
     with Store(unfinished, genesis.chain_id, genesis.digest(), background=False) as store:
         try:
             _fill(store, folder, genesis, anchored)
@@ -77,9 +82,19 @@ def take_place(data: Path, genesis: Genesis, own_index: int) -> bool:
             logger.info("the fetched snapshot is older than the store by now and is dropped")
     elif replaced.exists() and not store.exists():
         replaced.rename(store)
-    for leftover in (ready, replaced, data / UNFINISHED_NAME):
-        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)
+    _drop_ready(data)
     return taken
+
+
+def _drop_ready(data: Path) -> None:
+    """Away with a ready store, in one step, as half of one would be taken for a whole one; and with
+    what was not finished."""
+    ready, unfinished = data / READY_NAME, data / UNFINISHED_NAME
+    shutil.rmtree(unfinished, ignore_errors=True)
+    if ready.exists():
+        ready.rename(unfinished)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _carry(old_path: Path, new_path: Path, genesis: Genesis, own_index: int) -> bool:
@@ -118,14 +133,13 @@ def _fill(store: Store, folder: Path, genesis: Genesis, anchored: Anchored) -> N
     store.begin_base(base, frames.records(), frames.accounts())
     block, beacon = anchored.finalized[0]
     meta = LedgerMeta(link.height, block.timestamp_ms, anchored.execution_root)
-    ledger = Ledger.from_records(
-        genesis.chain_id, meta, store.load_records(), store.load_accounts()
-    )
-    if ledger.state_root() != link.state_root:
+    state = State.from_rows(store.load_records(), store.load_accounts())
+    if state.root() != link.state_root:  # before anything is concluded from its rows
         raise SnapshotInvalid(
-            f"the state hashes to {ledger.state_root().hex()}, the chain's at height "
+            f"the state hashes to {state.root().hex()}, the chain's at height "
             f"{link.height} is {link.state_root.hex()}"
         )
+    ledger = Ledger(genesis.chain_id, state, meta)
     opened = dict(ledger.open_jobs())
     payloads = dict(frames.payloads())
     if sorted(payloads) != needed_payloads(opened.values()):
@@ -165,8 +179,22 @@ class _Frames:
             self._next = next(self._frames, None)
 
     def records(self) -> Iterator[tuple[int, bytes, bytes]]:
+        ends: Counter[int] = Counter()
+        rows = 0
+        before = (0, b"")
         for frame in self._of(FrameKind.RECORD):
+            if (frame.table, frame.key) <= before:
+                raise SnapshotInvalid(f"row {frame.key.hex()} of table {frame.table} is misplaced")
+            before = frame.table, frame.key
+            number = int.from_bytes(frame.value[:ROW_NUMBER_BYTES], "little")
+            ends[frame.table] = max(ends[frame.table], number + 1)
+            rows += 1
             yield frame.table, frame.key, frame.value
+        if ends.total() - rows > FREE_NUMBERS_MAX:
+            raise SnapshotInvalid(
+                f"{rows} rows of the tables stand among {ends.total()} numbers, at most "
+                f"{FREE_NUMBERS_MAX} may be free"
+            )
 
     def accounts(self) -> Iterator[bytes]:
         for frame in self._of(FrameKind.ACCOUNTS):

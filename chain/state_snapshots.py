@@ -55,6 +55,9 @@ class FrameKind(enum.IntEnum):
     EVENTS = 6
 
 
+KEYED: Final = (FrameKind.RECORD, FrameKind.PAYLOAD, FrameKind.ORIGIN)
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One piece of a state."""
@@ -131,10 +134,12 @@ def read_chunk(folder: Path, index: int) -> bytes:
 
 
 def write_chunk(folder: Path, index: int, data: bytes) -> None:
-    """Put a chunk into its place in a snapshot's state, which exists."""
+    """Put a chunk into its place in a snapshot's state, which exists. Raises OSError."""
     descriptor = os.open(folder / STATE_FILE_NAME, os.O_WRONLY)
+    written = 0
     try:
-        os.pwrite(descriptor, data, index * CHUNK_BYTES)
+        while written < len(data):  # a disk that is nearly full takes a part and says so
+            written += os.pwrite(descriptor, data[written:], index * CHUNK_BYTES + written)
     finally:
         os.close(descriptor)
 
@@ -233,4 +238,7 @@ def _read_frame(file: BinaryIO, left: int) -> Frame:
         kind = FrameKind(head[0])
     except ValueError as error:
         raise SnapshotInvalid(f"a frame of kind {head[0]} is not known") from error
+    has_table, has_key = kind is FrameKind.RECORD, kind in KEYED
+    if (head[1] and not has_table) or (key_bytes and not has_key):
+        raise SnapshotInvalid(f"a frame of {kind.name} names a table or a key, and has none")
     return Frame(kind, head[1], file.read(key_bytes), file.read(value_bytes))

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -83,12 +83,14 @@ def choose(
     validators: ValidatorSet,
     behind_blocks: int,
     begun: bytes | None = None,
+    given_up: Collection[bytes] = (),
 ) -> tuple[Offered, list[int]] | None:
     """The snapshot to fetch for a node at `final_height`, and who has it; None if blocks will do.
 
     One that is worth it lies far enough ahead; or anywhere ahead, when more than a third of the
-    stake says that it has forgotten the next block. Of these the one that was `begun`; else those
-    that more than a third of the stake has, one of whom is honest; else the highest.
+    stake says that it has forgotten the next block. First those that more than a third of the
+    stake has, one of whom is honest; of the others last what was `given_up`, as whoever offered it
+    did not give it. Of these the one that was `begun`, else the highest.
     """
     pruned = {peer for peer, offer in offers.items() if offer.kept_from > final_height + 1}
     is_pruned = validators.weight(pruned) >= validators.honest_stake
@@ -101,11 +103,12 @@ def choose(
     if not holders:
         return None
 
-    def worth(snapshot: Offered) -> tuple[bool, bool, int, int, bytes]:
+    def worth(snapshot: Offered) -> tuple[bool, bool, bool, int, int, bytes]:
         stake = validators.weight(set(holders[snapshot]))
         is_backed = stake >= validators.honest_stake
         content = snapshot.content
-        return content == begun, is_backed, snapshot.height, stake, content
+        is_hoped_for = is_backed or content not in given_up
+        return is_backed, is_hoped_for, content == begun, snapshot.height, stake, content
 
     best = max(holders, key=worth)
     return best, holders[best]
@@ -134,6 +137,8 @@ class Joiner:
         """Peers that gave what was provably wrong."""
         self._refused: set[bytes] = set()
         """Contents that turned out to be no state of this chain."""
+        self._given_up: set[bytes] = set()
+        """Contents that could not be had, or not be kept."""
 
     async def run(self) -> None:
         """Look now and then, until cancelled. Raises SnapshotReady when the node must give way."""
@@ -148,6 +153,7 @@ class Joiner:
                     self._genesis.validator_set(),
                     self._settings.use_when_behind_blocks,
                     self._begun(),
+                    self._given_up,
                 )
                 if chosen is not None:
                     await self._take(*chosen)
@@ -207,6 +213,9 @@ class Joiner:
             self._banned.update(peers)
             await asyncio.to_thread(shutil.rmtree, folder, True)
             return
+        except _NothingLeft:
+            self._given_up.add(offered.content)
+            raise
         finally:
             self._banned |= download.liars
         raise SnapshotReady(f"snapshot of height {offered.height}")
@@ -225,6 +234,7 @@ class Joiner:
         needed = SPACE_FACTOR * offered.state_bytes - present
         free = shutil.disk_usage(folder).free
         if free < needed:
+            self._given_up.add(offered.content)  # it may be a lie that it has so many bytes
             raise OSError(f"{needed} bytes are needed in {self._data}, {free} are free")
         return folder
 
@@ -247,7 +257,9 @@ class _Download:
             peer: peer_pb2_grpc.SnapshotsStub(channels[peer]) for peer in peers if peer in channels
         }
         self._failures: Counter[int] = Counter()
-        self._calls = 0
+        self._answers: Counter[int] = Counter()
+        self._waiting: Counter[int] = Counter()
+        """Calls of a peer that it has not answered yet."""
         self.liars: set[int] = set()
         """Who gave bytes that are provably not the snapshot's."""
 
@@ -306,8 +318,10 @@ class _Download:
         """What `check` makes of the first answer that it takes, from one peer after the other."""
         while True:
             peer = self._next_peer(what)
+            self._waiting[peer] += 1
             try:
                 answer = await call(self._stubs[peer])
+                self._answers[peer] += 1
                 return await asyncio.to_thread(check, answer.data)
             except grpc.aio.AioRpcError as error:
                 self._failures[peer] += 1
@@ -315,8 +329,12 @@ class _Download:
             except SnapshotInvalid as error:
                 self.liars.add(peer)
                 logger.error("peer %d is asked no more: %s", peer, error)
+            finally:
+                self._waiting[peer] -= 1
 
     def _next_peer(self, what: str) -> int:
+        """Of those that have least to answer the one that has answered most, so that who is slow
+        holds up one call and not all of them."""
         able = [
             peer
             for peer in sorted(self._stubs)
@@ -324,8 +342,7 @@ class _Download:
         ]
         if not able:
             raise _NothingLeft(f"{what}: nobody is left of {sorted(self._stubs)}")
-        self._calls += 1
-        return able[self._calls % len(able)]
+        return min(able, key=lambda peer: (self._waiting[peer], -self._answers[peer]))
 
     def _request(self, chunk: int) -> peer_pb2.SnapshotRequest:
         offered = self._offered

@@ -1,5 +1,6 @@
 """A state in chunks is written alike by all, proves itself, and is refused if anything differs."""
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,16 +16,22 @@ from chain.rejections import Rejection, RejectionReason
 from chain.snapshot_anchor import Anchor, SnapshotInvalid, build_anchor, verify_anchor
 from chain.snapshot_install import READY_NAME, REPLACED_NAME, install_snapshot, take_place
 from chain.state_snapshots import (
+    HEAD_BYTES,
     STATE_FILE_NAME,
     VERSION,
+    Frame,
+    FrameKind,
     Manifest,
     decode_manifest,
+    read_chunk,
     read_frames,
+    write_chunk,
     write_state,
 )
 from chain.store import STORE_NAME, Store
 from consensus.values import VoteKind
 from consensus.wire import encode
+from ext.tables import ROWS_MAX
 from tests.builders import certify, genesis
 from tests.chain.executed_chain import ExecutedChain, state_root
 
@@ -117,6 +124,22 @@ def test_a_joined_store_prunes_on(home: Path, anchor: Anchor, tmp_path: Path) ->
         assert store._pruner.target(store._pruning, far) == HEIGHT - 1
 
 
+def test_there_is_one_way_to_write_a_state(home: Path, anchor: Anchor, tmp_path: Path) -> None:
+    state = (home / "state" / STATE_FILE_NAME).read_bytes()
+    place, kinds = 0, set()
+    for frame in read_frames(home / "state"):
+        if frame.kind is not FrameKind.RECORD and frame.kind not in kinds:
+            kinds.add(frame.kind)
+            folder = tmp_path / frame.kind.name
+            (folder / "state").mkdir(parents=True)
+            changed = state[: place + 1] + bytes((frame.table + 1,)) + state[place + 2 :]
+            (folder / "state" / STATE_FILE_NAME).write_bytes(changed)
+            with pytest.raises(SnapshotInvalid, match="names a table or a key"):
+                installed(folder, anchor, folder / "data")
+        place += HEAD_BYTES + len(frame.key) + len(frame.value)
+    assert len(kinds) >= 3
+
+
 @given(data=st.data())
 @settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -146,6 +169,50 @@ def test_a_state_that_ends_early_is_refused(home: Path, anchor: Anchor, tmp_path
         (folder / "state" / STATE_FILE_NAME).write_bytes(state[:end])
         with pytest.raises(SnapshotInvalid):
             installed(folder, anchor, folder / "data")
+
+
+def with_records(home: Path, folder: Path, records: list[tuple[int, bytes, bytes]]) -> None:
+    """Write the home's state with other records in it."""
+    folder.mkdir(parents=True)
+    others = [frame for frame in read_frames(home / "state") if frame.kind is not FrameKind.RECORD]
+    frames = [Frame(FrameKind.RECORD, *record) for record in records] + others
+    with (folder / STATE_FILE_NAME).open("wb") as file:
+        for frame in frames:
+            sizes = len(frame.key).to_bytes(2, "little") + len(frame.value).to_bytes(4, "little")
+            file.write(bytes((frame.kind, frame.table)) + sizes + frame.key + frame.value)
+
+
+def records_of(home: Path) -> list[tuple[int, bytes, bytes]]:
+    frames = read_frames(home / "state")
+    return [(f.table, f.key, f.value) for f in frames if f.kind is FrameKind.RECORD]
+
+
+def test_a_few_rows_with_high_numbers_are_refused_before_they_fill_the_memory(
+    home: Path, anchor: Anchor, tmp_path: Path
+) -> None:
+    top = (ROWS_MAX - 1).to_bytes(4, "little")
+    high = [(table, key, top + value[4:]) for table, key, value in records_of(home)]
+    with_records(home, tmp_path / "state", high)
+    with pytest.raises(SnapshotInvalid, match="may be free"):
+        installed(tmp_path, anchor, tmp_path / "data")
+
+
+def test_rows_out_of_order_or_twice_are_refused(home: Path, anchor: Anchor, tmp_path: Path) -> None:
+    good = records_of(home)
+    for name, records in (("turned", good[::-1]), ("twice", [good[0], *good])):
+        with_records(home, tmp_path / name / "state", records)
+        with pytest.raises(SnapshotInvalid, match="misplaced"):
+            installed(tmp_path / name, anchor, tmp_path / name / "data")
+
+
+def test_a_disk_that_takes_a_part_of_a_chunk_gets_the_rest_or_says_why_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / STATE_FILE_NAME).touch()
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, at: real(file, data[:1000], at))
+    write_chunk(tmp_path, 1, bytes(range(256)) * 16)
+    assert read_chunk(tmp_path, 1) == bytes(range(256)) * 16
 
 
 # --- the anchor ---------------------------------------------------------------------------------
@@ -251,6 +318,30 @@ def test_own_batches_above_the_cut_come_along_and_an_older_snapshot_does_not(
     with open_store(tmp_path / STORE_NAME) as joined:
         assert joined.height == height
     assert not (tmp_path / READY_NAME).exists()
+
+
+def test_a_process_killed_while_it_drops_an_old_snapshot_starts_again(
+    home: Path, anchor: Anchor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(home / STORE_NAME, tmp_path / STORE_NAME)
+    installed(home, anchor, tmp_path)
+
+    def killed(path: Path, ignore_errors: bool = False) -> None:
+        """Dies with half of the files removed."""
+        files = sorted(found for found in path.rglob("*") if found.is_file())
+        for file in files:
+            if file.name == "CURRENT":
+                file.unlink()
+        if files:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(shutil, "rmtree", killed)
+        take_place(tmp_path, genesis(), 0)
+    assert not take_place(tmp_path, genesis(), 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [STORE_NAME]
+    with open_store(tmp_path / STORE_NAME) as store:
+        assert store.height == HEIGHT + ABOVE
 
 
 @pytest.mark.parametrize("killed_after", ["first rename", "second rename"])

@@ -1,10 +1,19 @@
 """Which snapshot a node takes, and from whom: never one that blocks can replace."""
 
+import asyncio
+from pathlib import Path
+from typing import Any, cast
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.node.joining import Offered, Offers, choose
+from assay.v1 import peer_pb2
+from chain.node.joining import CHUNK_CALLS, Offered, Offers, _Download, choose
+from chain.snapshot_anchor import Anchor
+from chain.state_snapshots import CHUNK_BYTES, STATE_FILE_NAME, Manifest
+from consensus.values import Certificate
+from ext.hashing import sha256
 from tests.builders import genesis
 
 VALIDATORS = genesis().validator_set()
@@ -42,6 +51,68 @@ def test_what_was_begun_is_gone_on_with() -> None:
     assert choose(offers, 0, VALIDATORS, BEHIND) == (new, [0, 1, 2])
     assert choose(offers, 0, VALIDATORS, BEHIND, old.content) == (old, [0, 1, 2])
     assert choose(offers, 150, VALIDATORS, BEHIND, old.content) == (new, [0, 1, 2])
+
+
+def test_one_validator_that_offers_what_it_does_not_give_is_not_asked_for_ever() -> None:
+    lie, honest = offered(900, 1), offered(200, 2)
+    alone = {0: Offers(1, (lie,)), 1: Offers(1, (honest,)), 2: KEPT}
+    assert choose(alone, 0, VALIDATORS, BEHIND) == (lie, [0])
+    assert choose(alone, 0, VALIDATORS, BEHIND, lie.content) == (lie, [0])
+    assert choose(alone, 0, VALIDATORS, BEHIND, lie.content, {lie.content}) == (honest, [1])
+    backed = {**alone, 2: Offers(1, (honest,))}
+    assert choose(backed, 0, VALIDATORS, BEHIND, lie.content) == (honest, [1, 2])
+    only = {0: Offers(1, (lie,))}
+    assert choose(only, 0, VALIDATORS, BEHIND, None, {lie.content}) == (lie, [0])
+
+
+def test_what_a_third_offers_is_gone_on_with_although_it_could_not_be_had_once() -> None:
+    old, new = offered(200, 1), offered(300, 2)
+    offers = {peer: Offers(1, (old, new)) for peer in (0, 1, 2)}
+    chosen = choose(offers, 0, VALIDATORS, BEHIND, old.content, {old.content})
+    assert chosen == (old, [0, 1, 2])
+
+
+class Giver:
+    """Gives chunks of a state of zeros, at once or not at all."""
+
+    def __init__(self, gives: bool) -> None:
+        self.gives = gives
+        self.asked = 0
+
+    async def Chunk(  # noqa: N802
+        self, request: peer_pb2.SnapshotRequest, timeout: float
+    ) -> peer_pb2.SnapshotData:
+        self.asked += 1
+        if not self.gives:
+            await asyncio.Event().wait()
+        return peer_pb2.SnapshotData(data=bytes(CHUNK_BYTES))
+
+
+async def test_a_peer_that_is_slow_holds_up_one_call_and_not_all(tmp_path: Path) -> None:
+    chunks = 40
+    digest = sha256(bytes(CHUNK_BYTES))
+    size = chunks * CHUNK_BYTES
+    anchor = Anchor(bytes(32), bytes(32), (), (), Certificate.__new__(Certificate))
+    manifest = Manifest(1, "", bytes(32), 1, size, (digest,) * chunks, anchor)
+    download = _Download(genesis(), tmp_path, Offered(1, bytes(32), size), {}, ())
+    givers = {0: Giver(gives=False), 1: Giver(gives=True), 2: Giver(gives=True)}
+    download._stubs = cast(Any, givers)
+    (tmp_path / STATE_FILE_NAME).touch()
+    left = list(range(chunks))
+
+    async def work() -> None:
+        while left:
+            await download._chunk(manifest, left.pop())
+
+    workers = [asyncio.create_task(work()) for _ in range(CHUNK_CALLS)]
+    async with asyncio.timeout(60):
+        while left or sum(not worker.done() for worker in workers) > 1:
+            await asyncio.sleep(0.01)
+    for worker in workers:
+        worker.cancel()
+    await asyncio.gather(*workers, return_exceptions=True)
+    assert givers[0].asked == 1
+    assert givers[1].asked + givers[2].asked == chunks - 1
 
 
 @pytest.mark.parametrize("offers", [{}, {0: KEPT, 1: KEPT}])
