@@ -16,6 +16,7 @@ from chain.gateway.app import Gateway, GatewaySettings
 from chain.gateway.book import Book
 from chain.gateway.purchases import PurchaseLimits, Purchases
 from chain.genesis import Genesis
+from chain.http_connections import BoundedConnection
 
 CONNECTIONS_A_JOB: Final = 4
 """Connections for each purchase that may be under way: retries, receipts, health."""
@@ -71,7 +72,7 @@ async def serve(
             gateway = Gateway(nodes, purchases, plan.access, plan.settings)
             config = uvicorn.Config(
                 gateway.app(),
-                http="h11",
+                http=BoundedConnection,
                 ws="none",
                 lifespan="on",
                 access_log=False,

@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from chain.genesis import split_address
+from chain.http_connections import BoundedConnection
 from chain.node.health import Finding, judge
 from chain.node.metrics import NodeMetrics
 from chain.node.node import Node
@@ -92,7 +93,7 @@ async def serving(
     metrics = NodeMetrics(node)
     config = uvicorn.Config(
         build_app(metrics, pages),
-        http="h11",
+        http=BoundedConnection,
         ws="none",
         lifespan="off",
         access_log=False,
