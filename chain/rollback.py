@@ -49,7 +49,7 @@ def roll_back(data: Path, genesis: Genesis, height: int) -> RolledBack:
     that high, or if an earlier rollback's old store is still there.
     """
     path, kept, unfinished = data / STORE_NAME, data / KEPT_NAME, data / f"{STORE_NAME}.unfinished"
-    if kept.exists():
+    if kept.exists() and path.exists():
         raise StoreError(f"{kept} is there from an earlier rollback; move it away or delete it")
     try:
         votes = FileDirectory(data / VOTES_FOLDER)  # without it no node starts here meanwhile
@@ -57,6 +57,7 @@ def roll_back(data: Path, genesis: Genesis, height: int) -> RolledBack:
         raise HomeInUseError(f"{data} is in use by another process: stop that node") from error
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
+        put_back(data)
         with Store(path, genesis.chain_id, genesis.digest(), background=False) as source:
             from_height = source.height or 0
             _check(source, height)
@@ -68,9 +69,18 @@ def roll_back(data: Path, genesis: Genesis, height: int) -> RolledBack:
         path.rename(kept)
         unfinished.rename(path)
     finally:
+        put_back(data)
         shutil.rmtree(unfinished, ignore_errors=True)
         votes.close()
     return RolledBack(from_height, height, final_height, differs_at, kept)
+
+
+def put_back(data: Path) -> None:
+    """Give a data folder its store again, if a rollback ended between taking it away and putting
+    the new one there. For a stopped node."""
+    path, kept = data / STORE_NAME, data / KEPT_NAME
+    if kept.exists() and not path.exists():
+        kept.rename(path)
 
 
 def _check(source: Store, height: int) -> None:

@@ -139,8 +139,9 @@ def event(value: dict[str, Any]) -> bytes:
 
 
 def comment(text: str) -> bytes:
-    """A server-sent line that clients pass over, and that keeps a connection in use."""
-    return f": {text}\n\n".encode()
+    """A server-sent line that clients pass over, and that keeps a connection in use. One line,
+    whatever the text: a node that is not trusted may have written it."""
+    return f": {' '.join(text.split())}\n\n".encode()
 
 
 def _base(heading: Heading) -> dict[str, Any]:

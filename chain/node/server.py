@@ -19,12 +19,14 @@ from chain.genesis import Genesis, GenesisError
 from chain.node.config import ConfigError, NodeConfig, load_config
 from chain.node.http import open_socket, serving
 from chain.node.node import Node
+from chain.node.recovery import VOTES_FOLDER
 from chain.node.services import add_services
 from chain.node.signer import NodeKeys, load_keys
 from chain.node.unreadable import RefuseUnreadable
+from chain.rollback import put_back
 from chain.snapshot_install import take_place
 from chain.store import StoreError
-from consensus.wal import WalLocked
+from consensus.wal import FileDirectory, WalLocked
 
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 STOP_GRACE_S = 2.0
@@ -54,11 +56,22 @@ def run_node(home: Path) -> None:
         logger.info("a snapshot takes the place of the store")
 
 
+def _put_store_in_place(config: NodeConfig, genesis: Genesis) -> None:
+    """What a fetched snapshot or a rollback left to do. Raises StoreError, OSError, and WalLocked
+    if a process is at work in this home: what looks like a leftover is then its own."""
+    config.data.mkdir(parents=True, exist_ok=True)
+    votes = FileDirectory(config.data / VOTES_FOLDER)
+    try:
+        put_back(config.data)
+        take_place(config.data, genesis, config.validator)
+    finally:
+        votes.close()
+
+
 async def _serve(config: NodeConfig, genesis: Genesis, keys: NodeKeys) -> bool:
     """Run the node until it ends; whether it must be started anew, on a store that was fetched."""
     try:
-        config.data.mkdir(parents=True, exist_ok=True)
-        take_place(config.data, genesis, config.validator)
+        _put_store_in_place(config, genesis)
         node = Node(config, genesis, keys)
     except (StoreError, WalLocked, OSError) as error:
         raise StartError(str(error)) from error

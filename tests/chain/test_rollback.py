@@ -8,7 +8,7 @@ import pytest
 from assay.v1 import transactions_pb2
 from chain.client import NodeClient
 from chain.genesis import Genesis
-from chain.rollback import KEPT_NAME, roll_back
+from chain.rollback import KEPT_NAME, put_back, roll_back
 from chain.store import STORE_NAME, Store, StoreError
 from tests.builders import key
 from tests.chain.node.running_node import running_node, solitary_genesis
@@ -74,6 +74,30 @@ async def test_a_store_is_left_as_it_was_when_it_cannot_be_taken_back(tmp_path: 
     with pytest.raises(StoreError, match="earlier rollback"):
         roll_back(tmp_path, genesis, 1)
     assert roots(tmp_path, genesis) == before
+
+
+@pytest.mark.timeout(300)
+async def test_a_rollback_that_ends_between_the_renames_leaves_the_store_and_can_be_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genesis = await run_chain(tmp_path)
+    before = roots(tmp_path, genesis)
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path.name.endswith("unfinished"):
+            raise OSError("no space left")
+        return rename(path, target)
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="no space"):
+        patched.setattr(Path, "rename", refuse)
+        roll_back(tmp_path, genesis, 1)
+    assert roots(tmp_path, genesis) == before
+    (tmp_path / STORE_NAME).rename(tmp_path / KEPT_NAME)  # as if it had been killed there
+    put_back(tmp_path)
+    assert roots(tmp_path, genesis) == before
+    (tmp_path / STORE_NAME).rename(tmp_path / KEPT_NAME)
+    assert roll_back(tmp_path, genesis, 1).from_height == max(before)
 
 
 @pytest.mark.timeout(300)

@@ -5,6 +5,7 @@ from typing import cast
 
 from chain.dapp.events import Accepted, Event, Restarted, Tokens
 from chain.dapp.following import Following
+from chain.gateway import replies
 from chain.gateway.purchases import Purchase
 from tests.chain.gateway.test_book import entry
 
@@ -29,3 +30,9 @@ def test_who_comes_after_an_answer_was_replaced_hears_the_new_one_only() -> None
     early, late = asyncio.run(run())
     assert early == [Accepted("node"), OLD, Restarted(), NEW]
     assert late == [NEW]
+
+
+def test_a_line_that_keeps_a_stream_alive_cannot_be_made_an_answer() -> None:
+    for ending in ("\n", "\r", "\r\n", "\n\n"):
+        line = replies.comment(f"VERIFIED{ending}data: {{}}{ending}{ending}")
+        assert line == b": VERIFIED data: {}\n\n"
