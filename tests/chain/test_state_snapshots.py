@@ -326,8 +326,8 @@ def test_a_process_killed_while_it_drops_an_old_snapshot_starts_again(
     shutil.copytree(home / STORE_NAME, tmp_path / STORE_NAME)
     installed(home, anchor, tmp_path)
 
-    def killed(path: Path, ignore_errors: bool = False) -> None:
-        """Dies with half of the files removed."""
+    def killed(path: Path, **_: bool) -> None:
+        """Dies with a part of the files removed."""
         files = sorted(found for found in path.rglob("*") if found.is_file())
         for file in files:
             if file.name == "CURRENT":
