@@ -59,9 +59,8 @@ class Delivery:
         """Height of the newest delivered block."""
 
     def add(self, node: Node, certificate: Certificate | None) -> None:
-        """Queue a final block; heights rise by one."""
+        """Queue a final block; heights rise by one. `advance` follows the last of them."""
         self._queue.append(_Pending(node, certificate))
-        self.advance()
 
     def stored(self, digest: bytes) -> None:
         """A wanted batch has arrived."""
@@ -79,6 +78,7 @@ class Delivery:
             self._deliver(self._queue.popleft())
             self._begin_walks()
         lacking = {walk.lane for walks in self._waiting.values() for walk in walks}
+        lacking |= self._unseen()
         healed = sorted(self._lanes.incomplete - lacking)
         self._lanes.incomplete |= lacking
         for lane in healed:
@@ -113,6 +113,14 @@ class Delivery:
                 self._last_cut = cut
                 for walk in pending.walks:
                     self._follow(walk, walk.tip)
+
+    def _unseen(self) -> set[int]:
+        """Lanes that blocks move whose walks have not begun: what they lack is not known yet."""
+        if not self._queue or self._queue[-1].walks is not None:
+            return set()
+        seen = {tip.lane: tip.sequence for tip in self._last_cut}
+        newest = self._queue[-1].node.block.cut
+        return {tip.lane for tip in newest if tip.sequence > seen.get(tip.lane, 0)}
 
     def _continue(self, walk: _Walk) -> None:
         if walk.missing is not None:

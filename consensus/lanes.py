@@ -503,6 +503,7 @@ class Lanes:
                 lane.chain = {}
                 lane.tip = tip
                 lane.refused = False
+                self.incomplete.add(tip.lane)  # until delivery finds that nothing lacks
             lane.buffered = {s: b for s, b in lane.buffered.items() if s > tip.sequence}
             if not lane.buffered:
                 lane.checked.clear()

@@ -112,6 +112,7 @@ class Replica:
         for node in nodes:
             executions.finalize(node.block)
             delivery.add(node, recovered.certificate if node is root else None)
+        delivery.advance()
         return replica
 
     def step(self, event: Event, now_ms: int) -> list[Effect]:

@@ -205,6 +205,7 @@ class Simplex:
         for node in nodes:
             self._executions.finalize(node.block)
             self._delivery.add(node, certificate if node is last else None)
+        self._delivery.advance()
         self.pacing.nullified_in_row = 0
 
     def take_final(self, nodes: list[Node], certificate: Certificate) -> None:
