@@ -19,7 +19,9 @@ class Timing:
     """The clockwork of one chain; every validator uses the same."""
 
     leader_timeout_ms: int = 1_000
-    """2 delta: how long a due proposal may take to arrive. Resends happen at this pace, too."""
+    """2 delta: how long a due proposal may take to arrive. Half of it is the pace of resends."""
+    leader_timeout_least_ms: int = 300
+    """A leader that is always quick is waited for this long at least (`punctuality`)."""
     certificate_timeout_ms: int = 1_500
     """3 delta: how long a due view may last in all."""
     block_interval_ms: int = 100
@@ -32,6 +34,10 @@ class Timing:
             raise ValueError(
                 f"leader_timeout_ms {self.leader_timeout_ms} must be at least 1 and at most "
                 f"certificate_timeout_ms {self.certificate_timeout_ms}"
+            )
+        if self.leader_timeout_least_ms < 1:
+            raise ValueError(
+                f"leader_timeout_least_ms {self.leader_timeout_least_ms} must be at least 1"
             )
         if not 0 <= self.block_interval_ms <= self.heartbeat_ms or self.heartbeat_ms < 1:
             raise ValueError(

@@ -4,12 +4,9 @@
 soon as there is work. `heartbeat_ms` paces an idle one. Before a block is due nobody waits for
 it, so an idle chain is silent and nullifies nothing. After that, everybody expects the proposal
 within the leader timeout and the next view within the certificate timeout, so a dead leader
-costs an idle chain `heartbeat_ms` + 2 delta and a busy one 2 delta. Both timeouts grow by half
-with each view nullified in a row, up to eight times, and fall back upon a finalization.
-
-A leader that was given up in its last view is suspected: its proposal is waited for a third as
-long, until a block of its is certified again. So who is down for long costs little each turn. The
-growth holds for that, too: if everybody is suspected, soon everybody is waited for long enough.
+costs an idle chain `heartbeat_ms` and the wait for a proposal, and a busy one the latter. How long
+that is depends on the leader (`punctuality`), at most 2 delta. It and the certificate timeout grow
+by half with each view nullified in a row, up to eight times, and fall back upon a finalization.
 """
 
 from dataclasses import dataclass
@@ -18,9 +15,6 @@ from typing import Final
 from consensus.events import Timing
 
 BACKOFF_MAX: Final = 8
-SUSPECTED_SHARE: Final = 3
-"""A suspected leader is waited for this part of the time. It may not be so short that a leader on
-the other side of the world, which is well again, can't prove it."""
 _BACKOFF_STEPS_MAX: Final = 6
 """1.5 to the sixth is more than BACKOFF_MAX."""
 
@@ -41,7 +35,6 @@ class Pacing:
     """When somebody was seen to have begun the view: its proposal, or f + 1 giving it up."""
     parent_final: bool = True
     nullified_in_row: int = 0
-    leader_suspected: bool = False
 
     def due_ms(self) -> int:
         """When this view's block is due."""
@@ -57,11 +50,8 @@ class Pacing:
             due = min(due, self.awaited_since_ms)
         return max(due, self.entered_ms)
 
-    def proposal_deadline_ms(self) -> int:
-        """When a view without a proposal is given up."""
-        timeout_ms = self.timing.leader_timeout_ms
-        if self.leader_suspected:
-            timeout_ms = max(1, timeout_ms // SUSPECTED_SHARE)
+    def proposal_deadline_ms(self, timeout_ms: int) -> int:
+        """When a view without a proposal is given up whose leader is waited for so long."""
         return self.due_ms() + self._backed_off(timeout_ms)
 
     def view_deadline_ms(self) -> int:

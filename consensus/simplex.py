@@ -40,6 +40,7 @@ from consensus.messages import (
 )
 from consensus.pacing import Pacing
 from consensus.proposals import Judge, Opinion, Proposals
+from consensus.punctuality import Punctuality
 from consensus.values import Block, Certificate, Tip, Vote, VoteBody, VoteKind
 
 VIEWS_AHEAD_MAX: Final = 64
@@ -85,8 +86,7 @@ class Simplex:
         self.votes_above: int | None = 0
         """In views up to this one nothing is signed, and with None in none (`memory`)."""
         self.demand = Demand(False)
-        self._suspected: set[int] = set()
-        """Leaders that were given up in the last view that we saw them in."""
+        self._punctuality = Punctuality(context.config.timing)
         self.view = root.block.view + 1
         self.pacing = Pacing(context.config.timing, context.now_ms, context.now_ms)
         self._resend_at_ms: int | None = None
@@ -102,6 +102,7 @@ class Simplex:
     def receive_vote(self, vote: Vote) -> bool:
         """A vote of an authenticated peer, or our own; whether `advance` may do more by it."""
         body = vote.body
+        self._punctuality.voted(vote.signer, body.view)
         in_window = self.tree.root.block.view < body.view <= self.view + VIEWS_AHEAD_MAX
         if body.epoch != self._context.validators.epoch or not in_window:
             return False
@@ -132,8 +133,18 @@ class Simplex:
         digest = block.digest()
         certified = notarization is not None and notarization.body.digest == digest
         leader = self.leader(view)
+        if peer == leader:
+            self._measure(leader, view)
         if peer == leader or certified:
             self.proposals.add(proposal, leader, certified)
+
+    def _measure(self, leader: int, view: int) -> None:
+        """See how long a leader's proposal took."""
+        now_ms = self._context.now_ms
+        if view < self.view:
+            self._punctuality.proposed_late(leader, view, now_ms)
+        elif view == self.view and not self.proposals.of_view(view):
+            self._punctuality.proposed(leader, self.pacing.due_ms(), now_ms)
 
     def awaits(self, tip: Tip) -> bool:
         """Whether a proposal of this view names the tip."""
@@ -142,12 +153,9 @@ class Simplex:
     def tick(self) -> None:
         """Give the view up, or resend, if it is time."""
         now_ms = self._context.now_ms
-        pacing = self.pacing
         if self._retry_at_ms is not None and now_ms >= self._retry_at_ms:
             self._retry_at_ms = None
-        waited = not self.proposals.of_view(self.view)
-        deadline = pacing.proposal_deadline_ms() if waited else pacing.view_deadline_ms()
-        if now_ms >= deadline:
+        if now_ms >= self._deadline_ms():
             self._nullify()
         if self._resend_at_ms is not None and now_ms >= self._resend_at_ms:
             self._resend()
@@ -159,14 +167,20 @@ class Simplex:
         if self._may_propose() and pacing.due_ms() > self._context.now_ms:
             times.append(pacing.due_ms())
         if self._may_nullify():
-            waited = not self.proposals.of_view(self.view)
-            times.append(pacing.proposal_deadline_ms() if waited else pacing.view_deadline_ms())
+            times.append(self._deadline_ms())
         if self._retry_at_ms is not None:
             times.append(self._retry_at_ms)
         request_ms = self.requests.wake_at_ms()
         if request_ms is not None:
             times.append(request_ms)
         return min(times)
+
+    def _deadline_ms(self) -> int:
+        """When this view is given up."""
+        if self.proposals.of_view(self.view):
+            return self.pacing.view_deadline_ms()
+        timeout_ms = self._punctuality.timeout_ms(self.leader(self.view))
+        return self.pacing.proposal_deadline_ms(timeout_ms)
 
     # --- what follows -----------------------------------------------------------------------
 
@@ -268,18 +282,18 @@ class Simplex:
         if notarization is not None:
             self._vote_to_finalize(notarization)
         gave_up = past in ballots.nullifications and notarization is None
-        if gave_up:
-            self._suspected.add(self.leader(past))
-        else:
-            self._suspected.discard(self.leader(past))
         old = self.pacing
+        if gave_up:
+            due_ms = old.due_ms() if past == self.view else now_ms
+            self._punctuality.gave_up(self.leader(past), past, due_ms)
+        else:
+            self._punctuality.certified(self.leader(past))
         self.pacing = Pacing(
             timing=old.timing,
             entered_ms=now_ms,
             block_seen_ms=old.block_seen_ms if gave_up else now_ms,
             work_since_ms=old.work_since_ms if gave_up else None,
             nullified_in_row=old.nullified_in_row + 1 if gave_up else old.nullified_in_row,
-            leader_suspected=self.leader(past + 1) in self._suspected,
         )
         self.view = past + 1
         self._resend_at_ms = None

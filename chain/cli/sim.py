@@ -17,6 +17,7 @@ import typer
 
 from chain.cli.output import EXIT_USAGE, JsonOption, emit, fail, stderr
 from chain.cli.sim_market import market
+from chain.cli.sim_outages import outages
 from chain.cli.sim_wan import wan
 from consensus.sim.scenario import PROFILES
 
@@ -38,6 +39,7 @@ SeedsOption = Annotated[str, typer.Option(metavar="A:B", help="Seeds from A up t
 
 
 app.command("market")(market)
+app.command("outages")(outages)
 app.command("wan")(wan)
 
 

@@ -15,7 +15,11 @@ from consensus.events import Timing
 VALIDATORS_LEAST: Final = 4
 VALIDATORS_MOST: Final = 31
 FAST: Final = Timing(
-    leader_timeout_ms=200, certificate_timeout_ms=300, block_interval_ms=50, heartbeat_ms=2_000
+    leader_timeout_ms=200,
+    leader_timeout_least_ms=60,
+    certificate_timeout_ms=300,
+    block_interval_ms=50,
+    heartbeat_ms=2_000,
 )
 """Delta is 100 ms; links are faster than that once the faults have ended."""
 MISDEEDS_EACH_MAX: Final = 4

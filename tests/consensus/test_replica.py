@@ -253,10 +253,15 @@ def test_giving_up_follows_a_third_of_the_stake_and_a_quorum_of_it_moves_on() ->
 
 
 @pytest.mark.parametrize(
-    ("kind", "waits_ms"), [(VoteKind.NOTARIZE, 1_000), (VoteKind.NULLIFY, 333 * 3 // 2)]
+    ("kind", "heard", "waits_ms"),
+    [
+        (VoteKind.NOTARIZE, False, 1_000),
+        (VoteKind.NULLIFY, True, 333 * 3 // 2),
+        (VoteKind.NULLIFY, False, 0),
+    ],
 )
-def test_who_was_given_up_in_its_last_view_is_waited_for_less(
-    kind: VoteKind, waits_ms: int
+def test_who_was_given_up_in_its_last_view_is_waited_for_less_and_not_at_all_while_it_is_silent(
+    kind: VoteKind, heard: bool, waits_ms: int
 ) -> None:
     bench = Bench(VOTER)
     assert leader_of(5) == leader_of(1)
@@ -269,6 +274,9 @@ def test_who_was_given_up_in_its_last_view_is_waited_for_less(
     for item in items:
         bench.step(MessageReceived(OTHERS[0], Certificates((item,))))
     assert bench.replica.view == 5
+    if heard:
+        leader = leader_of(5)
+        bench.step(MessageReceived(leader, vote(VoteKind.NULLIFY, None, leader, view=4)))
     entered_ms = bench.now_ms
     while VoteKind.NULLIFY not in bench.votes(5):
         bench.step(Tick(), after_ms=bench.wake_at_ms() - bench.now_ms)

@@ -85,3 +85,16 @@ def test_a_wide_area_report_has_a_row_for_every_workload_and_names_its_source(
     assert "ibm-cloud-docs" in report["assumptions"]["round_trip_source"]
     refused = assay("wan", "--validators", "3")
     assert (refused.exit_code, "allowed are 4 to 128" in refused.stderr) == (2, True)
+
+
+def test_outages_cost_less_than_three_times_calm_and_every_payment_is_final(tmp_path: Path) -> None:
+    path = tmp_path / "outages.json"
+    short = ("--calm-seconds", "8", "--fault-seconds", "5", "--outages", "3")
+    done = assay("outages", *short, "--output", str(path), "--json")
+    assert done.exit_code == 0, done.output
+    (row,) = json.loads(path.read_text())["rows"]
+    assert row["not_final"] == 0
+    assert [turn["outage"] for turn in row["turns"]] == ["kill", "stop", "cut"]
+    assert row["given_up_ms"]["later_of_an_outage"]["p50"] < 300
+    refused = assay("outages", "--validators", "3")
+    assert refused.exit_code == 2
