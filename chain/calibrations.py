@@ -10,9 +10,18 @@ from pathlib import Path
 from typing import Final
 
 from chain import readable
-from chain.pairs import is_profile, order_of
+from chain.pairs import bets_flaw, is_profile, order_of
 from chain.readable import ReadableError
-from chain.records import PAIRS_MAX, PROFILE_BYTES_MAX, Bound, CalibratedPair, Thresholds
+from chain.records import (
+    PAIRS_MAX,
+    PROFILE_BYTES_MAX,
+    Bets,
+    BettingTable,
+    Bound,
+    CalibratedPair,
+    Thresholds,
+)
+from consensus.bets import OPENING_TOKENS
 
 FILE_BYTES_MAX: Final = 16 << 20
 PINNED: Final = Thresholds(
@@ -93,8 +102,40 @@ def read_pair(path: Path, model: bytes) -> CalibratedPair:
                 )
             profiles.append(profile)
         thresholds: Thresholds = readable.parse(Thresholds, report.get("thresholds"), "thresholds")
-        return CalibratedPair(profiles[0], profiles[1], thresholds)
+        bets = _bets(report.get("e_process"))
+        return CalibratedPair(profiles[0], profiles[1], thresholds, bets)
     except OSError as error:
         raise CalibrationError(f"{path}: {error.strerror}; run assay model calibrate") from error
     except (UnicodeDecodeError, ReadableError) as error:
         raise CalibrationError(f"{path}: no calibration report: {error}") from error
+
+
+def _bets(data: object) -> Bets:
+    """Of a report's betting tables the two that consensus plays by. Raises ReadableError.
+
+    A table by which held-out honest jobs grew, if only by chance, is left out.
+    """
+    if data is None:
+        return Bets()
+    place = "e_process"
+    if not isinstance(data, dict):
+        raise ReadableError(f"{place}: expected an object")
+    means = {
+        kind: measured.get("mean_e_value")
+        for row in readable.take_list(data.get("honest"), f"{place}.honest")
+        if isinstance(row, dict) and row.get("output_tokens") == OPENING_TOKENS
+        for kind, measured in row.get("kinds", {}).items()
+    }
+    tables: dict[str, BettingTable] = {}
+    for table in readable.take_list(data.get("tables"), f"{place}.tables"):
+        if isinstance(table, dict) and table.get("length") == OPENING_TOKENS:
+            kept = {name: table.get(name) for name in ("edges", "log_e_values")}
+            kind = readable.take_text(table.get("kind"), f"{place}.tables.kind")
+            mean = means.get(kind)
+            if isinstance(mean, int | float) and mean <= 1:
+                tables[kind] = readable.parse(BettingTable, kept, f"{place}.tables")
+    bets = Bets(tables.get("margin", BettingTable()), tables.get("distance", BettingTable()))
+    flaw = bets_flaw(bets)
+    if flaw is not None:
+        raise ReadableError(f"{place}.tables: {flaw}")
+    return bets

@@ -32,6 +32,8 @@ class EventKind(enum.IntEnum):
     SESSION_ENDED = 11
     """subject: account; other: the session's key; amount: spent; code: 1 revoked, 0 expired."""
 
+    PROVIDER_EJECTED = 12
+    """subject: account; other: the model; amount held of its collateral."""
     VALIDATOR_CONVICTED = 16
     """subject: its account; other: digest of the evidence; amount slashed; code: the Fault."""
 

@@ -13,18 +13,36 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from assay.v1 import transactions_pb2 as pb
-from chain.records import PAIRS_MAX, PROFILE_BYTES_MAX, Bound, CalibratedPair, Model, Thresholds
+from chain.records import (
+    BET_EDGES_MAX,
+    PAIRS_MAX,
+    PROFILE_BYTES_MAX,
+    Bets,
+    BettingTable,
+    Bound,
+    CalibratedPair,
+    Model,
+    Thresholds,
+)
 from chain.rejections import Rejection, RejectionReason
 
+LOG_E_VALUE_MAX = 16 << 20
+"""One job alone must not eject anybody, nor undo what a hundred have shown."""
 _FIRST_CHARACTER, _LAST_CHARACTER = "!", "~"
+
+
+def pair_for(model: Model, provider_profile: str, verifier_profile: str) -> CalibratedPair | None:
+    """The pair of two profiles; None if nobody measured it."""
+    for pair in model.pairs:
+        if pair.provider_profile == provider_profile and pair.verifier_profile == verifier_profile:
+            return pair
+    return None
 
 
 def thresholds_for(model: Model, provider_profile: str, verifier_profile: str) -> Thresholds | None:
     """What an honest result of one profile may score with another; None if nobody measured it."""
-    for pair in model.pairs:
-        if pair.provider_profile == provider_profile and pair.verifier_profile == verifier_profile:
-            return pair.thresholds
-    return None
+    pair = pair_for(model, provider_profile, verifier_profile)
+    return None if pair is None else pair.thresholds
 
 
 def judged_by(model: Model, provider_profile: str, verifier_profile: str) -> Thresholds:
@@ -64,7 +82,14 @@ def checked_pairs(messages: Sequence[pb.CalibratedPair]) -> tuple[CalibratedPair
                 )
         if not message.HasField("thresholds"):
             raise _bad(f"pairs[{index}] has no thresholds: calibrate the pair first")
+        for table in (message.bets.margin, message.bets.distance):
+            if len(table.edges) > BET_EDGES_MAX or len(table.log_e_values) > BET_EDGES_MAX + 1:
+                raise _bad(f"pairs[{index}].bets: at most {BET_EDGES_MAX} edges in a table")
     pairs = tuple(pair_record(message) for message in messages)
+    for index, pair in enumerate(pairs):
+        flaw = bets_flaw(pair.bets)
+        if flaw is not None:
+            raise _bad(f"pairs[{index}].bets: {flaw}; take them from a calibration report")
     for index, (before, after) in enumerate(pairwise(map(order_of, pairs)), 1):
         if before >= after:
             raise _bad(
@@ -101,6 +126,7 @@ def pair_record(message: pb.CalibratedPair) -> CalibratedPair:
             outside_bound=_bound_record(given.outside_bound),
             fingerprint_tolerance=given.fingerprint_tolerance,
         ),
+        bets=Bets(_table_record(message.bets.margin), _table_record(message.bets.distance)),
     )
 
 
@@ -119,7 +145,35 @@ def pair_message(pair: CalibratedPair) -> pb.CalibratedPair:
             outside_bound=_bound_message(kept.outside_bound),
             fingerprint_tolerance=kept.fingerprint_tolerance,
         ),
+        bets=None
+        if pair.bets.idle
+        else pb.Bets(
+            margin=_table_message(pair.bets.margin), distance=_table_message(pair.bets.distance)
+        ),
     )
+
+
+def bets_flaw(bets: Bets) -> str | None:
+    """What is wrong with tables of bets, if anything."""
+    for name, table in (("margin", bets.margin), ("distance", bets.distance)):
+        edges, logs = table.edges, table.log_e_values
+        if len(edges) > BET_EDGES_MAX or len(logs) != len(edges) + 1:
+            return f"{name} has {len(edges)} edges (at most {BET_EDGES_MAX}) and {len(logs)} bins"
+        if any(before >= after for before, after in pairwise(edges)):
+            return f"the edges of {name} do not rise"
+        if max(map(abs, logs)) > LOG_E_VALUE_MAX:
+            return f"a log_e_value of {name} is beyond {LOG_E_VALUE_MAX}, which is e^16"
+        if max(logs) > 0 and min(logs) >= 0:
+            return f"{name} never loses: no honest provider could stand that"
+    return None
+
+
+def _table_record(given: pb.BettingTable) -> BettingTable:
+    return BettingTable(tuple(given.edges), tuple(given.log_e_values) or (0,))
+
+
+def _table_message(kept: BettingTable) -> pb.BettingTable:
+    return pb.BettingTable(edges=kept.edges, log_e_values=kept.log_e_values)
 
 
 def _bound_record(given: pb.Bound) -> Bound:

@@ -57,6 +57,10 @@ class Parameters:
     """Stake beyond this does not bring a provider more jobs."""
     slash_bps: U16 = 1_000
     """Of stake and unbonding, when at least two thirds of a committee said FAIL."""
+    eject_slash_bps: U16 = 1_000
+    """Of a provider's stake and unbonding, when many jobs together show that it is not honest."""
+    appeal_within_ms: U64 = 600_000
+    """How long an ejected provider's forfeit is held, and what it may lose it to undo."""
     fault_slash_bps: U16 = 5_000
     """Of a validator's, when it was shown to have signed what no honest one does."""
     slash_burn_bps: U16 = 5_000

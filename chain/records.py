@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple
 
 from consensus.evidence import Fault
 from consensus.values import FINGERPRINT_VALUES_MAX, Scores, Verdict
-from consensus.wire import I32, U8, U16, U32, U64, Count, Hash, PublicKey, Size, encode
+from consensus.wire import I32, I64, U8, U16, U32, U64, Count, Hash, PublicKey, Size, encode
 from ext.hashing import tagged_hash
 from ext.tuples import quickly_replaced
 
@@ -21,6 +21,7 @@ PROFILE_BYTES_MAX = 128
 PAIRS_MAX = 16
 INCLUDED_BYTES_MAX = 1 << 28
 SESSION_LIST_MAX = 16
+BET_EDGES_MAX = 32
 TRANSACTION_LEAF = b"T"
 JOB_LEAF = b"J"
 
@@ -63,12 +64,35 @@ class Thresholds:
 
 
 @dataclass(frozen=True, slots=True)
+class BettingTable:
+    """E-values by bins of one statistic (consensus.bets); without edges there is no bet."""
+
+    edges: Annotated[tuple[U32, ...], Count(BET_EDGES_MAX)] = ()
+    log_e_values: Annotated[tuple[I32, ...], Count(BET_EDGES_MAX + 1)] = (0,)
+    """In 2^-20 nats, one more than there are edges."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bets:
+    """What a job's scores tell of honesty, to add up over many jobs."""
+
+    margin: BettingTable = BettingTable()
+    distance: BettingTable = BettingTable()
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is no bet."""
+        return not any(self.margin.log_e_values) and not any(self.distance.log_e_values)
+
+
+@dataclass(frozen=True, slots=True)
 class CalibratedPair:
     """Thresholds for results of one engine profile, verified with another or the same."""
 
     provider_profile: Profile
     verifier_profile: Profile
     thresholds: Thresholds
+    bets: Bets = Bets()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +221,29 @@ class Trap:
 
     height: U64
     """It was said at."""
+
+
+@quickly_replaced
+class Suspicion(NamedTuple):
+    """What many jobs show of a provider; the table's key is model ‖ provider."""
+
+    margin_log: I64
+    """Logarithm of its wealth, in 2^-20 nats; `consensus.bets` says where that is too much."""
+    distance_log: I64
+    jobs: U64
+    """That were bet on."""
+    ejected_height: U64
+    """0 unless it was ejected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ejection:
+    """What an ejected provider stands to lose; key: model ‖ provider."""
+
+    held: U64
+    """Grain, out of its collateral."""
+    until_ms: U64
+    """When it is forfeited."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ class RejectionReason(enum.StrEnum):
     BAD_TRAP = "BAD_TRAP"
     ALREADY_CONVICTED = "ALREADY_CONVICTED"
     CONVICTED = "CONVICTED"
+    EJECTED = "EJECTED"
     BUSY = "BUSY"
     NOT_FOUND = "NOT_FOUND"
     NOT_READY = "NOT_READY"
@@ -252,6 +253,10 @@ EXPLANATIONS: Final[dict[RejectionReason, Explanation]] = {
     RejectionReason.CONVICTED: Explanation(
         "A validator that was convicted has lost its offices.",
         "Name another operator.",
+    ),
+    RejectionReason.EJECTED: Explanation(
+        "What the provider's jobs for this model have shown together no honest provider shows.",
+        "Offer another model.",
     ),
     RejectionReason.BUSY: Explanation(
         "The node, or the gateway, has no room at this moment. Nothing else is wrong.",

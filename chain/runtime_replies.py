@@ -274,6 +274,9 @@ def _check_scores(
         "distance": scores.distance_max <= min(SCORE_CLIP, scores.distance_sum)
         and scores.distance_sum <= count * scores.distance_max,
         "doubt_sum": scores.doubt_sum <= count << UNIT_BITS,
+        "opening": scores.opening_margin_sum <= scores.margin_sum
+        and scores.opening_distance_sum <= scores.distance_sum
+        and scores.opening_doubt_sum <= scores.doubt_sum,
         "input_tokens": 1 <= scores.input_tokens < context_tokens,
     }
     for name, holds in bounds.items():

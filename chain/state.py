@@ -18,6 +18,7 @@ from chain.parameters import Parameters
 from chain.records import (
     Account,
     Conviction,
+    Ejection,
     Fingerprint,
     IncludedIds,
     Job,
@@ -26,6 +27,7 @@ from chain.records import (
     Session,
     SessionJob,
     Supply,
+    Suspicion,
     Trap,
     Verifier,
 )
@@ -67,6 +69,8 @@ class TableNumber(enum.IntEnum):
     SESSION_JOBS = 12
     CONVICTIONS = 16
     TRAPS = 20
+    SUSPICIONS = 21
+    EJECTIONS = 22
 
 
 class StateError(Exception):
@@ -138,6 +142,12 @@ class State:
             undo,
             group_bytes=ACCOUNT_BYTES,
         )
+        self.suspicions: RecordTable[Suspicion] = RecordTable(
+            TableNumber.SUSPICIONS, layout_of(Suspicion), ID_BYTES + ACCOUNT_BYTES, undo
+        )
+        self.ejections: RecordTable[Ejection] = RecordTable(
+            TableNumber.EJECTIONS, layout_of(Ejection), ID_BYTES + ACCOUNT_BYTES, undo
+        )
         self._tables: tuple[RecordTable[Any], ...] = (
             self.models,
             self.offers,
@@ -152,6 +162,8 @@ class State:
             self.session_jobs,
             self.convictions,
             self.traps,
+            self.suspicions,
+            self.ejections,
         )
 
     put = staticmethod(tables.put)

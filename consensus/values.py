@@ -225,6 +225,10 @@ class Scores:
     input_tokens: U32
     finish_plausible: bool
     text_matches: bool
+    opening_margin_sum: U64 = 0
+    """This and the next two are of the first `bets.OPENING_TOKENS` positions alone."""
+    opening_distance_sum: U64 = 0
+    opening_doubt_sum: U64 = 0
 
 
 class AttestationKind(enum.IntEnum):

@@ -203,6 +203,9 @@ class Scores:
     input_tokens: int
     finish_plausible: bool
     text_matches: bool
+    opening_margin_sum: int
+    opening_distance_sum: int
+    opening_doubt_sum: int
 
 
 @dataclass(frozen=True, slots=True)

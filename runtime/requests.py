@@ -335,6 +335,9 @@ def _write_scores(scores: Scores) -> inference_pb2.Scores:
         input_tokens=scores.input_tokens,
         finish_plausible=scores.finish_plausible,
         text_matches=scores.text_matches,
+        opening_margin_sum=scores.opening_margin_sum,
+        opening_distance_sum=scores.opening_distance_sum,
+        opening_doubt_sum=scores.opening_doubt_sum,
     )
 
 

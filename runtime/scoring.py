@@ -18,6 +18,8 @@ have.
   clip for margin and distance, a mismatch, and outside candidates.
 - doubt_sum: how much honest engines may differ here. A token of raw log-probability -x nats has a
   doubt of x / (1 + x) by the verifier's own x; a position with such an id has none.
+- opening_margin_sum, opening_distance_sum, opening_doubt_sum: the same sums over the first 32
+  scored positions, for what adds up over many jobs.
 - finish_plausible: the rules of `runtime.detokenizer` end the claimed tokens at the last one, for
   the claimed reason (never by an end token or a stop string before min_tokens), and there are as
   many log-probabilities as tokens. text_matches: its text is the claimed one.
@@ -43,6 +45,8 @@ from runtime.engine import (
 from runtime.replay import REPLAY_COLUMNS
 from runtime.sampling import LOGPROB_LOWEST, LOGPROB_UNITS_PER_NAT, MARGIN_CLIP
 
+OPENING_TOKENS = 32
+"""What bets over many jobs look at of an output (`runtime.calibration.eprocess`)."""
 _TOKEN, _MARGIN, _OWN, _RUNNER_UP, _CANDIDATE = range(REPLAY_COLUMNS)
 
 
@@ -122,6 +126,7 @@ def score(
         for position in range(shape.readable)
     )
     outside = shape.readable - int(replay[:, _CANDIDATE].sum())
+    doubts = [doubt_of(int(own)) for own in replay[:, _OWN]]
     return Scores(
         positions=shape.scored,
         replay_mismatches=mismatches + unreadable,
@@ -130,10 +135,13 @@ def score(
         distance_max=max(distances, default=0),
         distance_sum=sum(distances),
         outside_candidates=outside + unreadable,
-        doubt_sum=sum(doubt_of(int(own)) for own in replay[:, _OWN]),
+        doubt_sum=sum(doubts),
         input_tokens=input_tokens,
         finish_plausible=ending.finish_plausible,
         text_matches=ending.text_matches,
+        opening_margin_sum=sum(margins[:OPENING_TOKENS]),
+        opening_distance_sum=sum(distances[:OPENING_TOKENS]),
+        opening_doubt_sum=sum(doubts[:OPENING_TOKENS]),
     )
 
 

@@ -19,6 +19,7 @@ from chain.execution.outcome import LaneBatch, NewJob, RefusedAttestation
 from chain.execution.ruling import attest
 from chain.execution.scope import Scope
 from chain.execution.settlement import end_trap
+from chain.execution.suspicion import forfeit_held
 from chain.parameters import BASIS_POINTS, Parameters
 from chain.records import receipt_leaf
 from chain.rejections import Rejection, RejectionReason
@@ -33,6 +34,7 @@ def begin_block(scope: Scope, unbonding_due: Iterable[bytes], open_jobs: Iterabl
     """What time and this block's beacon do, before its transactions."""
     for account in unbonding_due:
         transfers.release_unbonded(scope, account)
+    forfeit_held(scope)
     for job in open_jobs:
         advance(scope, job)
 

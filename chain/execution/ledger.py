@@ -15,12 +15,14 @@ from chain.execution.lifecycle import MOVED_BY_BLOCKS, wants_block
 from chain.execution.outcome import BlockContext, BlockOutcome, LaneBatch, LedgerMeta
 from chain.execution.ruling import round_positions
 from chain.execution.scope import Scope
+from chain.execution.suspicion import NO_SUSPICION
 from chain.execution.transfers import stake_needed
 from chain.leaves import PackedLeaves
 from chain.parameters import Parameters
 from chain.records import (
     Account,
     Conviction,
+    Ejection,
     ExecutionLink,
     IncludedIds,
     Job,
@@ -29,6 +31,7 @@ from chain.records import (
     Offer,
     Session,
     Supply,
+    Suspicion,
     Verifier,
 )
 from chain.rejections import Rejection
@@ -234,6 +237,15 @@ class Ledger:
         return {
             int.from_bytes(key, "big"): record for key, record in self._state.convictions.scan()
         }
+
+    def suspicion(self, model: bytes, provider: bytes) -> Suspicion:
+        """What the provider's jobs for the model have shown together."""
+        return self._state.suspicions.get(model + provider) or NO_SUSPICION
+
+    def ejections(self) -> Iterator[tuple[bytes, bytes, Ejection]]:
+        """(model, provider, what is held) of those whose time to appeal has not passed."""
+        for key, ejection in self._state.ejections.scan():
+            yield key[:ID_BYTES], key[ID_BYTES:], ejection
 
     def verifiers(self, model: bytes) -> dict[int, Verifier]:
         """The validators that say they serve the model, by index, rising."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from assay.v1 import transactions_pb2 as pb
 from chain.events import EventKind
-from chain.execution import faults
+from chain.execution import faults, suspicion
 from chain.execution.scope import Scope, Taker
 from chain.execution.transfers import stake_needed
 from chain.pairs import checked_pairs, thresholds_for, verifier_profiles
@@ -76,6 +76,7 @@ def set_offer(scope: Scope, sender: bytes, message: pb.SetOffer) -> None:
         )
     if message.capacity > 0:
         faults.check_in_office(scope, message.operator)
+        suspicion.check_not_ejected(scope, message.model, sender)
     before = scope.state.offers.get(message.model + sender)
     if before is None and message.capacity == 0:
         raise Rejection(RejectionReason.BAD_OFFER, "there is no offer of yours to withdraw")

@@ -15,6 +15,7 @@ from chain.pairs import judged_by
 from chain.records import CommitteeSeat, Fingerprint, Job, JobStatus
 from chain.rejections import Rejection, RejectionReason
 from chain.state import ID_BYTES, INDEX_BYTES
+from consensus.bets import is_opening_possible
 from consensus.values import (
     AttestationKind,
     JobCommit,
@@ -209,6 +210,8 @@ def _check_reveal(scope: Scope, job: Job, seat: CommitteeSeat, message: JobRevea
         if message.scores != NO_SCORES or message.fingerprint:
             raise _bad("an abstaining verifier has neither scores nor a fingerprint")
         return
+    if not is_opening_possible(message.scores):
+        raise _bad("the opening's sums are no part of the whole output's")
     thresholds = judged_by(scope.model(job.model), job.engine_profile, seat.engine_profile)
     verdict = judge(message.scores, thresholds, job.input_tokens, job.output_tokens)
     if message.verdict is not verdict:

@@ -21,7 +21,7 @@ ends, a seat that was idle is fined (`collateral`).
 """
 
 from assay.v1 import transactions_pb2 as pb
-from chain.execution import sessions
+from chain.execution import sessions, suspicion
 from chain.execution.collateral import charge_askers, fine_idle, seat_price, slash_wrong_passes
 from chain.execution.scope import Scope
 from chain.execution.transfers import slash, take_collateral
@@ -139,6 +139,7 @@ def _finish(
     """`returned` of the escrow went back to the requester."""
     sessions.give_back(scope, job_id, returned)
     payments.note(scope.treasury, fine_idle(scope, job_id, job))
+    suspicion.bet(scope, job, status)
     final = job._replace(status=status, escrow=0, final_height=scope.height)
     scope.put_job(job_id, final, before=job.status)
     model = scope.model(job.model)

@@ -155,6 +155,9 @@ def _seat_view(seat: CommitteeSeat) -> node_pb2.SeatView:
             input_tokens=scores.input_tokens,
             finish_plausible=scores.finish_plausible,
             text_matches=scores.text_matches,
+            opening_margin_sum=scores.opening_margin_sum,
+            opening_distance_sum=scores.opening_distance_sum,
+            opening_doubt_sum=scores.opening_doubt_sum,
         ),
     )
 

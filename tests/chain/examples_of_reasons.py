@@ -27,6 +27,7 @@ from chain.transactions import check_signed, decode_transaction, make_operation,
 from consensus.values import AttestationKind, JobCommit
 from consensus.wire import encode
 from tests.builders import genesis, key
+from tests.chain.execution.test_suspicion import LOUD, a_world, audited
 from tests.chain.finished_job import JOB, JOB_HEIGHT, Chain
 from tests.chain.ledger_world import (
     ALICE,
@@ -160,6 +161,14 @@ def granted_too_often() -> None:
     world = World()
     world.do(ALICE, *(a_grant(key=account(f"key {n}")) for n in range(SESSIONS_MAX)))
     asked(ALICE, a_grant(), world=world)
+
+
+def ejected(message: Message) -> None:
+    """The first provider does something when three jobs have ejected it."""
+    world = a_world()
+    for _ in range(3):
+        audited(world, LOUD)
+    asked(PROVIDERS[0], message, world=world)
 
 
 def convicted(sender: bytes, message: Message) -> None:
@@ -355,6 +364,10 @@ CASES: dict[RejectionReason, Case] = {
     RejectionReason.CONVICTED: (
         "an offer at a validator that signed two votes",
         lambda: convicted(PROVIDERS[0], an_offer()),
+    ),
+    RejectionReason.EJECTED: (
+        "an offer of a provider that was ejected",
+        lambda: ejected(an_offer()),
     ),
     RejectionReason.BUSY: ("a payment to a node whose queue is full", full_intake),
     RejectionReason.NOT_FOUND: (

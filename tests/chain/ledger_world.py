@@ -115,8 +115,10 @@ def a_pair(
     verifier: str = PROFILE,
     distance_max: int = 100,
     fingerprint_tolerance: int = 1_000,
+    bets: pb.Bets | None = None,
 ) -> pb.CalibratedPair:
     return pb.CalibratedPair(
+        bets=bets,
         provider_profile=provider,
         verifier_profile=verifier,
         thresholds=pb.Thresholds(
@@ -435,6 +437,7 @@ def restarted(ledger: Ledger) -> Ledger:
 def total_value(ledger: Ledger) -> int:
     """All money, wherever it is: it must always be what was issued."""
     held = sum(a.balance + a.stake + a.unbonding for _, a in ledger.accounts())
+    held += sum(ejection.held for _, _, ejection in ledger.ejections())
     return held + sum(job.escrow for _, job in ledger.jobs()) + ledger.supply().burned
 
 

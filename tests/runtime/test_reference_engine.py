@@ -70,10 +70,13 @@ def verify(
 
 
 def without_fault(scores: Scores) -> bool:
+    doubt, opening_doubt = scores.doubt_sum, scores.opening_doubt_sum
     quiet = Scores(
-        scores.positions, 0, 0, 0, 0, 0, 0, scores.doubt_sum, scores.input_tokens, True, True
+        *(scores.positions, 0, 0, 0, 0, 0, 0, doubt, scores.input_tokens, True, True),
+        *(0, 0, opening_doubt),
     )
-    return scores == quiet and 0 <= scores.doubt_sum <= scores.positions << 20
+    possible = 0 <= doubt <= scores.positions << 20 and 0 <= opening_doubt <= doubt
+    return scores == quiet and possible and (scores.positions > 32 or opening_doubt == doubt)
 
 
 RULES = st.builds(

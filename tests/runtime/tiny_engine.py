@@ -25,7 +25,7 @@ from runtime.engine import (
     Verification,
 )
 from runtime.packages import Manifest, ModelPackage
-from runtime.scoring import doubt_of
+from runtime.scoring import OPENING_TOKENS, doubt_of
 
 FIRST_CHARACTER = 32
 VOCABULARY = 95
@@ -161,6 +161,9 @@ class TinyEngine:
                 input_tokens=len(prompt_ids),
                 finish_plausible=claim.finish_reason is FinishReason.LENGTH,
                 text_matches=claim.text == "".join(step.text for step in own),
+                opening_margin_sum=min(wrong, OPENING_TOKENS),
+                opening_distance_sum=sum(distances[:OPENING_TOKENS]),
+                opening_doubt_sum=sum(doubt_of(step.logprob) for step in own[:OPENING_TOKENS]),
             ),
             fingerprint=tuple(own[position].logprob - 1 for position in fingerprint_positions),
             engine_profile=self.profile,

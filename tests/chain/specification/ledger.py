@@ -20,6 +20,7 @@ from chain.execution import (
     market,
     sessions,
     settlement,
+    suspicion,
     transfers,
     traps,
 )
@@ -119,6 +120,7 @@ class SpecificationLedger:
                 scope.output.emit(*ended)
         for key in sorted(self.state.accounts.amounts):
             transfers.release_unbonded(scope, key)
+        suspicion.forfeit_held(scope)
         opened = [
             (job.requested_height, key)
             for key, job in self.state.jobs.scan()

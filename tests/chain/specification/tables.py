@@ -101,6 +101,8 @@ class PlainState:
         self.session_jobs = PlainTable(TableNumber.SESSION_JOBS)
         self.convictions = PlainTable(TableNumber.CONVICTIONS)
         self.traps = PlainTable(TableNumber.TRAPS)
+        self.suspicions = PlainTable(TableNumber.SUSPICIONS)
+        self.ejections = PlainTable(TableNumber.EJECTIONS)
 
     def tables(self) -> list[PlainTable]:
         return [item for item in vars(self).values() if isinstance(item, PlainTable)]
