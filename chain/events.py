@@ -37,6 +37,21 @@ class EventKind(enum.IntEnum):
     VALIDATOR_CONVICTED = 16
     """subject: its account; other: digest of the evidence; amount slashed; code: the Fault."""
 
+    VALIDATOR_CHANGED = 24
+    """subject: its account; amount: its id; code: a ValidatorChange."""
+    SET_ELECTED = 25
+    """subject: digest of the set; amount: its epoch."""
+
+
+class ValidatorChange(enum.IntEnum):
+    """What happened to a validator."""
+
+    REGISTERED = 1
+    ROTATED = 2
+    LEAVING = 3
+    JAILED = 4
+    UNJAILED = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

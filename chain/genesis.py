@@ -25,6 +25,7 @@ from chain import readable
 from chain.addresses import encode_address, parse_account
 from chain.parameters import Parameters
 from chain.readable import ReadableError
+from chain.records import CERTIFICATE_BYTES_MAX, VALIDATOR_ADDRESS_BYTES_MAX
 from chain.rejections import Rejection
 from consensus.values import VALIDATORS_MAX, Validator, ValidatorSet
 from consensus.wire import U8, U16, U64, Count, PublicKey, Signature, Size, encode
@@ -35,9 +36,6 @@ VERSION: Final = 1
 NAME_CHARACTERS_MAX: Final = 32
 _NAME_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 ACCOUNTS_MAX: Final = 100_000
-ADDRESS_BYTES_MAX: Final = 261
-"""A host name of 253 characters, brackets, a colon and a port."""
-CERTIFICATE_BYTES_MAX: Final = 4096
 FILE_BYTES_MAX: Final = 64 << 20
 SUPPLY_MAX: Final = (1 << 64) - 1
 """All balances together, so that no sum of amounts can overflow."""
@@ -67,7 +65,7 @@ class GenesisValidator:
     account: PublicKey
     stake: U64
     """Voting weight."""
-    address: Annotated[str, Size(ADDRESS_BYTES_MAX)]
+    address: Annotated[str, Size(VALIDATOR_ADDRESS_BYTES_MAX)]
     """HOST:PORT where its peers reach it."""
     certificate: Annotated[bytes, Size(CERTIFICATE_BYTES_MAX)]
     """The TLS certificate its peers pin, DER."""
@@ -157,7 +155,26 @@ def _check(genesis: Genesis) -> None:
     stake_total = sum(member.stake for member in genesis.validators)
     if stake_total > STAKE_MAX:
         raise GenesisError(f"voting stake sums to {stake_total}, allowed are {STAKE_MAX}")
+    _check_epochs(genesis)
     _check_accounts(genesis.accounts)
+
+
+def _check_epochs(genesis: Genesis) -> None:
+    """With epochs the first validators are elected again, and must be fit for it."""
+    parameters = genesis.parameters
+    if not parameters.epoch_blocks:
+        return
+    if len(genesis.validators) > parameters.validators_max:
+        raise GenesisError(
+            f"{len(genesis.validators)} validators, parameters.validators_max allows "
+            f"{parameters.validators_max}"
+        )
+    for member in genesis.validators:
+        if member.stake < parameters.validator_stake_min:
+            raise GenesisError(
+                f"validators[{member.index}].stake is {member.stake}: with epochs a validator "
+                f"needs parameters.validator_stake_min, {parameters.validator_stake_min}"
+            )
 
 
 def _check_validator(member: GenesisValidator) -> None:

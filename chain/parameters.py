@@ -6,6 +6,7 @@ Amounts are in grain, times in milliseconds, shares in basis points (10,000 is t
 from dataclasses import dataclass, fields
 
 from chain.records import COMMITTEE_MAX
+from consensus.values import VALIDATORS_MAX
 from consensus.wire import U16, U32, U64
 
 BASIS_POINTS = 10_000
@@ -14,6 +15,9 @@ ATTEMPTS_LIMIT = 8
 """As many providers as a job record can remember as tried."""
 DURATION_MS_MAX = 31 * 24 * 3_600_000
 AUDIT_DELAY_BLOCKS_MAX = 256
+EPOCH_BLOCKS_MIN = 4
+UNBONDING_EPOCHS_MIN = 5
+"""A set is elected two epochs before it acts, and evidence heard for two after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,23 @@ class Parameters:
     """The treasury pays for one trap of an offer in so many jobs that it had verified."""
     trap_reward: U64 = 500_000
     """To the provider of such a trap, for its transactions."""
+
+    epoch_blocks: U32 = 0
+    """Blocks of one epoch, after which the validator set may be another; 0: one epoch for ever."""
+    validators_max: U16 = 100
+    """Members of a set; more who want to be wait until they have more stake."""
+    validator_stake_min: U64 = 100 * GRAIN_PER_ASY
+    """With less nobody is elected."""
+    churn_max_bps: U16 = 3_334
+    """Of a set's stake, that may at most go, and come, from one epoch to the next; rounded up, so
+    that three epochs replace everybody, and two sets that follow each other overlap."""
+    unbonding_epochs: U16 = 5
+    """That begin after a validator's unstaking before the stake returns; evidence against the
+    sets it stands for is heard for four."""
+    jail_epochs: U16 = 2
+    """That a validator which led no block of an epoch stays out at least."""
+    idle_blocks_min: U16 = 20
+    """Nobody is jailed who could expect to lead fewer blocks of the epoch than this."""
     royalty_bps_max: U16 = 1_000
     treasury_bps: U16 = 300
     burn_bps: U16 = 200
@@ -87,6 +108,14 @@ class Parameters:
         """Grain for one verification of a job with so many tokens."""
         tokens = input_tokens + output_tokens
         return self.verification_price + self.verification_token_price * tokens
+
+    def epoch_of(self, height: int) -> int:
+        """The epoch of the block at a height; genesis, height 0, belongs to epoch 0."""
+        return (height - 1) // self.epoch_blocks if self.epoch_blocks and height else 0
+
+    def is_boundary(self, height: int) -> bool:
+        """Whether the block at a height is its epoch's last."""
+        return self.epoch_blocks > 0 and height > 0 and height % self.epoch_blocks == 0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -120,7 +149,25 @@ class Parameters:
                 f"{COMMITTEE_MAX}, got {self.reveal_quorum}, {self.committee_size}, "
                 f"{self.escalated_committee_size}"
             )
+        self._check_epochs()
         if self.royalty_bps_max + self.treasury_bps + self.burn_bps > BASIS_POINTS:
             raise ValueError("royalty_bps_max, treasury_bps and burn_bps exceed the whole price")
         if self.output_tokens_max < 1 or self.stake_weight_cap < 1:
             raise ValueError("output_tokens_max and stake_weight_cap must be at least 1")
+
+    def _check_epochs(self) -> None:
+        if self.epoch_blocks and self.epoch_blocks < EPOCH_BLOCKS_MIN:
+            raise ValueError(
+                f"epoch_blocks is {self.epoch_blocks}, allowed are 0 (one epoch for ever) and "
+                f"{EPOCH_BLOCKS_MIN} or more"
+            )
+        if not 1 <= self.validators_max <= VALIDATORS_MAX:
+            raise ValueError(
+                f"validators_max is {self.validators_max}, allowed are 1 to {VALIDATORS_MAX}"
+            )
+        if self.validator_stake_min < 1 or self.churn_max_bps < 1:
+            raise ValueError("validator_stake_min and churn_max_bps must be at least 1")
+        if self.unbonding_epochs < UNBONDING_EPOCHS_MIN or self.jail_epochs < 1:
+            raise ValueError(
+                f"unbonding_epochs must be at least {UNBONDING_EPOCHS_MIN}, jail_epochs at least 1"
+            )

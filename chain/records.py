@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
 from consensus.evidence import Fault
-from consensus.values import FINGERPRINT_VALUES_MAX, Scores, Verdict
+from consensus.values import (
+    FINGERPRINT_VALUES_MAX,
+    VALIDATORS_MAX,
+    Scores,
+    Validator,
+    Verdict,
+)
 from consensus.wire import I32, I64, U8, U16, U32, U64, Count, Hash, PublicKey, Size, encode
 from ext.hashing import tagged_hash
 from ext.tuples import quickly_replaced
@@ -22,6 +28,9 @@ PAIRS_MAX = 16
 INCLUDED_BYTES_MAX = 1 << 28
 SESSION_LIST_MAX = 16
 BET_EDGES_MAX = 32
+VALIDATOR_ADDRESS_BYTES_MAX = 261
+"""A host name of 253 characters, brackets, a colon and a port."""
+CERTIFICATE_BYTES_MAX = 4096
 TRANSACTION_LEAF = b"T"
 JOB_LEAF = b"J"
 
@@ -264,6 +273,60 @@ class Conviction:
     evidence: Hash
     slashed: U64
     """Grain, from its account's stake and from what was unbonding."""
+
+
+class RegisteredValidator(NamedTuple):
+    """Who is, was or would be a validator; the table's key is its u16-BE id, which is for life.
+
+    Its stake is its account's; what it weighs in an epoch, and with which keys, `ElectedSet` says.
+    """
+
+    account: PublicKey
+    signing_key: PublicKey
+    vrf_key: PublicKey
+    address: Annotated[str, Size(VALIDATOR_ADDRESS_BYTES_MAX)]
+    """HOST:PORT where its peers reach it."""
+    certificate: Annotated[bytes, Size(CERTIFICATE_BYTES_MAX)]
+    """The TLS certificate its peers pin, DER; empty once it has wholly left."""
+    changed_epoch: U64
+    """When it registered or last changed a key; once an epoch, no more."""
+    leaving: bool
+    """It wants no seat any more."""
+    jailed_until_epoch: U64
+    """It may ask to be a candidate again from this epoch on; 0 while it is not jailed."""
+    locked_until_epoch: U64
+    """Nothing that unbonds returns before this epoch begins."""
+
+
+class KeyRole(enum.IntEnum):
+    """What a validator has a key for."""
+
+    ACCOUNT = 1
+    SIGNING = 2
+    VRF = 3
+    CERTIFICATE = 4
+    """Not a key, but the hash of the certificate that holds one."""
+
+
+class KeyOwner(NamedTuple):
+    """Whose a key is, or was: no validator can use another's; the table's key is that key."""
+
+    validator: U16
+    role: KeyRole
+
+
+@dataclass(frozen=True, slots=True)
+class ElectedSet:
+    """The validators of one epoch, rising by id; the table's key is the u64-BE epoch."""
+
+    members: Annotated[tuple[Validator, ...], Count(VALIDATORS_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class ProposedBlocks:
+    """Of one validator, final in the epoch under way; the table's key is its u16-BE id."""
+
+    count: U32
 
 
 @dataclass(frozen=True, slots=True)

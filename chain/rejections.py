@@ -55,6 +55,10 @@ class RejectionReason(enum.StrEnum):
     SESSION_TOTAL_CAP = "SESSION_TOTAL_CAP"
     BAD_EVIDENCE = "BAD_EVIDENCE"
     BAD_TRAP = "BAD_TRAP"
+    BAD_VALIDATOR = "BAD_VALIDATOR"
+    TOO_MANY_VALIDATORS = "TOO_MANY_VALIDATORS"
+    TOO_SOON = "TOO_SOON"
+    JAILED = "JAILED"
     ALREADY_CONVICTED = "ALREADY_CONVICTED"
     CONVICTED = "CONVICTED"
     EJECTED = "EJECTED"
@@ -245,6 +249,22 @@ EXPLANATIONS: Final[dict[RejectionReason, Explanation]] = {
     RejectionReason.BAD_TRAP: Explanation(
         "No such trap was set, or it is not yours to open.",
         "Set it before its request is included, and open it as the requester, with its salt.",
+    ),
+    RejectionReason.BAD_VALIDATOR: Explanation(
+        "A validator's keys or address cannot be used, or a proof does not hold them together.",
+        "Make the operation by `assay validator`; a key that another has or had is nobody else's.",
+    ),
+    RejectionReason.TOO_MANY_VALIDATORS: Explanation(
+        "As many validators are registered as there can be, those who wait included.",
+        "Wait until one has left and its stake is released.",
+    ),
+    RejectionReason.TOO_SOON: Explanation(
+        "The validator changed its keys in this epoch already.",
+        "Wait for the next epoch.",
+    ),
+    RejectionReason.JAILED: Explanation(
+        "The validator is out for a term, or for good.",
+        "Ask again in the epoch that is named; a conviction has no end.",
     ),
     RejectionReason.ALREADY_CONVICTED: Explanation(
         "This validator was convicted before.",

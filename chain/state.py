@@ -19,11 +19,15 @@ from chain.records import (
     Account,
     Conviction,
     Ejection,
+    ElectedSet,
     Fingerprint,
     IncludedIds,
     Job,
+    KeyOwner,
     Model,
     Offer,
+    ProposedBlocks,
+    RegisteredValidator,
     Session,
     SessionJob,
     Supply,
@@ -31,7 +35,6 @@ from chain.records import (
     Trap,
     Verifier,
 )
-from consensus.values import Validator
 from consensus.wire import layout_of
 from ext import merkle, tables
 from ext.hashing import tagged_hash
@@ -47,6 +50,7 @@ ACCOUNT_BYTES = 32
 ID_BYTES = 32
 INDEX_BYTES = 2
 """Of a validator."""
+EPOCH_BYTES = 8
 SINGLE_KEY = b""
 """The key of a table that has one row."""
 ACCOUNTS_PER_CHUNK = 4096
@@ -71,6 +75,9 @@ class TableNumber(enum.IntEnum):
     TRAPS = 20
     SUSPICIONS = 21
     EJECTIONS = 22
+    VALIDATOR_KEYS = 24
+    ELECTED_SETS = 25
+    PROPOSED_BLOCKS = 26
 
 
 class StateError(Exception):
@@ -103,8 +110,8 @@ class State:
             group_bytes=ID_BYTES,
             with_suffixes=True,
         )
-        self.validators: RecordTable[Validator] = RecordTable(
-            TableNumber.VALIDATORS, layout_of(Validator), INDEX_BYTES, undo
+        self.validators: RecordTable[RegisteredValidator] = RecordTable(
+            TableNumber.VALIDATORS, layout_of(RegisteredValidator), INDEX_BYTES, undo
         )
         self.parameters: RecordTable[Parameters] = RecordTable(
             TableNumber.PARAMETERS, layout_of(Parameters), 0, undo
@@ -148,6 +155,15 @@ class State:
         self.ejections: RecordTable[Ejection] = RecordTable(
             TableNumber.EJECTIONS, layout_of(Ejection), ID_BYTES + ACCOUNT_BYTES, undo
         )
+        self.validator_keys: RecordTable[KeyOwner] = RecordTable(
+            TableNumber.VALIDATOR_KEYS, layout_of(KeyOwner), ID_BYTES, undo
+        )
+        self.elected_sets: RecordTable[ElectedSet] = RecordTable(
+            TableNumber.ELECTED_SETS, layout_of(ElectedSet), EPOCH_BYTES, undo
+        )
+        self.proposed_blocks: RecordTable[ProposedBlocks] = RecordTable(
+            TableNumber.PROPOSED_BLOCKS, layout_of(ProposedBlocks), INDEX_BYTES, undo
+        )
         self._tables: tuple[RecordTable[Any], ...] = (
             self.models,
             self.offers,
@@ -164,6 +180,9 @@ class State:
             self.traps,
             self.suspicions,
             self.ejections,
+            self.validator_keys,
+            self.elected_sets,
+            self.proposed_blocks,
         )
 
     put = staticmethod(tables.put)

@@ -121,13 +121,14 @@ def _signers_fault(
         return f"{len(signers)} signers and {len(given)} signatures"
     if any(later <= earlier for earlier, later in pairwise(signers)):
         return "signers are not in rising order"
-    if signers and signers[-1] >= len(validators.members):
-        return f"signer {signers[-1]} is none of {len(validators.members)} validators"
+    strangers = [signer for signer in signers if signer not in validators.by_index]
+    if strangers:
+        return f"signer {strangers[-1]} is none of {len(validators.members)} validators"
     stake = validators.weight(set(signers))
     if stake < stake_needed:
         return f"signers hold {stake} of the stake, needed are {stake_needed}"
     items = [
-        (validators.members[signer].signing_key, message, signature)
+        (validators.by_index[signer].signing_key, message, signature)
         for signer, signature in zip(signers, given, strict=True)
     ]
     for signer, good in zip(signers, verify_many(items), strict=True):

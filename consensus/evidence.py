@@ -79,7 +79,7 @@ def evidence_fault(
     verify: Verify = signatures.verify,
 ) -> str | None:
     """Why the evidence proves nothing, or None if it convicts the culprit."""
-    if evidence.culprit >= len(validators.members):
+    if evidence.culprit not in validators.by_index:
         return f"culprit {evidence.culprit} is none of {len(validators.members)} validators"
     if evidence.first >= evidence.second:
         return "the halves are equal or not in order"
@@ -94,7 +94,7 @@ def evidence_fault(
             return f"epoch is {epoch}, the validator set is of epoch {validators.epoch}"
         if signer != evidence.culprit:
             return f"a half is by validator {signer}, the culprit is {evidence.culprit}"
-        if not verify(validators.members[signer].signing_key, message, signature):
+        if not verify(validators.by_index[signer].signing_key, message, signature):
             return f"a signature of validator {signer} is bad"
     if not contradicts(first, second):
         return "an honest validator may sign both halves"

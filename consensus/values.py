@@ -7,6 +7,7 @@ tag, chain id and the value's own bytes, so nothing signed for one purpose or ch
 import enum
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Annotated
 
 from consensus.wire import (
@@ -141,9 +142,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Validator:
-    """One member of the validator set."""
+    """One member of a validator set."""
 
     index: U16
+    """Its id for life: sets of other epochs may lack it, and it is no position."""
     signing_key: PublicKey
     vrf_key: PublicKey
     account: PublicKey
@@ -154,25 +156,44 @@ class Validator:
 
 @dataclass(frozen=True)
 class ValidatorSet:
-    """The validators of one epoch. Quorums are counted in stake, never in heads."""
+    """The validators of one epoch, rising by id. Quorums are counted in stake, never in heads."""
 
     epoch: int
     members: tuple[Validator, ...]
     by_account: dict[bytes, int] = field(init=False, repr=False, compare=False)
+    by_index: dict[int, Validator] = field(init=False, repr=False, compare=False)
+    """By id."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.members) <= VALIDATORS_MAX:
             raise ValueError(f"{len(self.members)} validators, allowed are 1 to {VALIDATORS_MAX}")
-        for index, member in enumerate(self.members):
-            if member.index != index or member.stake < 1:
-                raise ValueError(
-                    f"validator {index} has index {member.index}, stake {member.stake}"
-                )
+        if any(left.index >= right.index for left, right in pairwise(self.members)):
+            raise ValueError("validators are not in rising order of id")
+        for member in self.members:
+            if member.stake < 1:
+                raise ValueError(f"validator {member.index} has stake {member.stake}")
         for name in ("signing_key", "vrf_key", "account"):
             if len({getattr(member, name) for member in self.members}) != len(self.members):
                 raise ValueError(f"two validators share a {name}")
         accounts = {member.account: member.index for member in self.members}
         object.__setattr__(self, "by_account", accounts)
+        by_index = {member.index: member for member in self.members}
+        object.__setattr__(self, "by_index", by_index)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Of all members, rising."""
+        return tuple(self.by_index)
+
+    @cached_property
+    def _digest(self) -> bytes:
+        return tagged_hash(
+            b"validators", self.epoch.to_bytes(8, "little"), *map(encode, self.members)
+        )
+
+    def digest(self) -> bytes:
+        """What names this set of this epoch: 32 bytes."""
+        return self._digest
 
     @cached_property
     def stake_total(self) -> int:
@@ -195,9 +216,9 @@ class ValidatorSet:
         return self.honest_stake
 
     def weight(self, signers: frozenset[int] | set[int]) -> int:
-        """Stake of the named members; unknown indices weigh nothing."""
-        count = len(self.members)
-        return sum(self.members[index].stake for index in signers if 0 <= index < count)
+        """Stake of the named members; ids of nobody here weigh nothing."""
+        by_index = self.by_index
+        return sum(by_index[index].stake for index in signers if index in by_index)
 
 
 class Verdict(enum.IntEnum):

@@ -150,7 +150,7 @@ class JobChain:
         yield "draw", JobStatus.COMMITTING
         reveals = [reveal for key, job in self.jobs() for reveal in self.reveals(key, job)]
         for validator, reveal in reveals:
-            account = self.validators.members[validator].account
+            account = self.validators.by_index[validator].account
             commitment = reveal.commitment(account)
             commit = JobCommit(AttestationKind.COMMIT, reveal.job, reveal.round, commitment)
             self.attest(validator, encode(commit))

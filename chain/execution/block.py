@@ -13,7 +13,16 @@ them in plain Python.
 from collections.abc import Iterable, Sequence
 
 from assay.v1 import transactions_pb2 as pb
-from chain.execution import faults, jobs, market, refusals, sessions, transfers, traps
+from chain.execution import (
+    faults,
+    jobs,
+    market,
+    refusals,
+    sessions,
+    transfers,
+    traps,
+    validators,
+)
 from chain.execution.lifecycle import advance
 from chain.execution.outcome import LaneBatch, NewJob, RefusedAttestation
 from chain.execution.ruling import attest
@@ -223,11 +232,25 @@ def _apply(scope: Scope, transaction: Transaction, index: int, operation: pb.Op)
             sessions.grant(scope, sender, operation.grant_session, grant)
         case "revoke_session":
             sessions.revoke(scope, sender, operation.revoke_session)
+        case _:
+            _apply_rare(scope, sender, index, operation)
+
+
+def _apply_rare(scope: Scope, sender: bytes, index: int, operation: pb.Op) -> None:
+    match operation.WhichOneof("kind"):
         case "report_fault":
             faults.report_fault(scope, operation.report_fault)
         case "set_trap":
             traps.set_trap(scope, sender, operation.set_trap)
         case "open_trap":
             end_trap(scope, sender, operation.open_trap)
+        case "register_validator":
+            validators.register_validator(scope, sender, operation.register_validator)
+        case "rotate_validator":
+            validators.rotate_validator(scope, sender, operation.rotate_validator)
+        case "leave_validators":
+            validators.leave_validators(scope, sender)
+        case "unjail":
+            validators.unjail(scope, sender)
         case _:
             raise Rejection(RejectionReason.MALFORMED, f"operation {index} is of no known kind")

@@ -53,4 +53,4 @@ def charge_askers(scope: Scope, job: Job) -> int:
 
 
 def _account(scope: Scope, job: Job, place: int) -> bytes:
-    return scope.validators.members[job.committee[place].validator].account
+    return scope.validator(job.committee[place].validator).account

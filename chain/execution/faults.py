@@ -1,9 +1,10 @@
 """What a validator loses when somebody shows two signatures of it that no honest one makes.
 
 Evidence proves itself (consensus.evidence), so it does not matter who brings it, and it counts
-once: a validator is convicted of the first fault that reaches the chain. It keeps its seat in the
-validator set, which is fixed for an epoch, but it judges nothing and operates no provider any
-more, and the fees of its lane go to the treasury.
+once: a validator is convicted of the first fault that reaches the chain. It is in no set that is
+elected from then on; until the last one it is in has ended it judges nothing, operates no provider,
+and the fees of its lane go to the treasury. Evidence is heard against the sets that the ledger
+keeps: of the epoch under way and of the two before it.
 """
 
 from assay.v1 import transactions_pb2 as pb
@@ -32,16 +33,27 @@ def report_fault(scope: Scope, message: pb.ReportFault) -> None:
             f"validator {evidence.culprit} was convicted at height {before.height}: nothing is "
             "left to do",
         )
-    flaw = evidence_fault(evidence, scope.validators, scope.chain_id)
-    if flaw is not None:
-        raise _bad(flaw)
+    _check_evidence(scope, evidence)
     convict(scope, evidence)
+
+
+def _check_evidence(scope: Scope, evidence: Evidence) -> None:
+    """Refuse what convicts the culprit in no epoch that is kept. Raises Rejection."""
+    flaws = []
+    for epoch in sorted(scope.sets, reverse=True):
+        if epoch <= scope.epoch:
+            flaw = evidence_fault(evidence, scope.sets[epoch], scope.chain_id)
+            if flaw is None:
+                return
+            flaws.append(flaw)
+    # Of several epochs the flaws are alike but for the one it is of, which gets furthest.
+    raise _bad(next((flaw for flaw in flaws if not flaw.startswith("epoch is ")), flaws[0]))
 
 
 def convict(scope: Scope, evidence: Evidence) -> None:
     """Slash the culprit and take its other offices."""
     index = evidence.culprit
-    account = scope.validators.members[index].account
+    account = scope.validator(index).account
     taken, to_treasury = take_slashed(scope, account, scope.parameters.fault_slash_bps)
     scope.credit(scope.treasury, to_treasury)
     conviction = Conviction(evidence.fault, scope.height, evidence.digest(), taken)
@@ -71,7 +83,7 @@ def lane_earner(scope: Scope, lane: int) -> bytes:
     """The account that has the lane's part of the fees."""
     if scope.conviction(lane) is not None:
         return scope.treasury
-    return scope.validators.members[lane].account
+    return scope.validators.by_index[lane].account
 
 
 def check_in_office(scope: Scope, index: int) -> None:

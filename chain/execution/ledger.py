@@ -3,7 +3,8 @@
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from chain.execution import refusals, sessions
+from chain.contacts import Contact
+from chain.execution import refusals, sessions, validators
 from chain.execution.block import (
     apply_operations,
     begin_block,
@@ -29,6 +30,7 @@ from chain.records import (
     JobStatus,
     Model,
     Offer,
+    RegisteredValidator,
     Session,
     Supply,
     Suspicion,
@@ -72,12 +74,13 @@ class Ledger:
             raise StateError(
                 "the tables hold no parameters or no supply: the store is not complete"
             )
-        members = tuple(validator for _, validator in state.validators.scan())
         self.chain_id = chain_id
         self.parameters: Parameters = parameters
-        self.validators = ValidatorSet(epoch=0, members=members)
+        self._sets = validators.stored_sets(state)
         self.treasury: bytes = supply.treasury
         self.height = meta.height
+        if self.epoch not in self._sets:
+            raise StateError(f"the tables hold no validator set of epoch {self.epoch}")
         self.timestamp_ms = meta.timestamp_ms
         self.execution_root = meta.execution_root
         self._state = state
@@ -106,10 +109,11 @@ class Ledger:
         cls,
         chain_id: str,
         parameters: Parameters,
-        validators: ValidatorSet,
+        members: ValidatorSet,
         accounts: Mapping[bytes, int],
         treasury: bytes,
         timestamp_ms: int = 0,
+        contacts: Mapping[int, Contact] | None = None,
     ) -> "Ledger":
         """The ledger at height 0. Raises ValueError for keys or amounts that cannot be."""
         for key, balance in accounts.items():
@@ -118,13 +122,14 @@ class Ledger:
         if len(treasury) != ACCOUNT_BYTES:
             raise ValueError(f"the treasury has {len(treasury)} bytes, needs {ACCOUNT_BYTES}")
         issued = sum(accounts.values())
+        if parameters.epoch_blocks:
+            issued += members.stake_total
         if issued >= SUPPLY_MAX:
             raise ValueError(f"{issued} grain are issued, a chain has less than {SUPPLY_MAX}")
         state = State()
         for key in sorted(accounts):
             state.accounts.put(key, accounts[key], 0, 0, 0)
-        for member in validators.members:
-            state.put(state.validators, member.index.to_bytes(2, "big"), member)
+        validators.enter_genesis(state, parameters, members, contacts or {})
         state.put(state.parameters, SINGLE_KEY, parameters)
         state.put(state.supply, SINGLE_KEY, Supply(issued, 0, treasury))
         state.commit()
@@ -146,6 +151,31 @@ class Ledger:
     def account_chunks(self) -> Iterator[bytes]:
         """All accounts, packed, in order of row number."""
         return self._state.account_chunks()
+
+    @property
+    def epoch(self) -> int:
+        """Of the next block."""
+        return self.parameters.epoch_of(self.height + 1)
+
+    @property
+    def validators(self) -> ValidatorSet:
+        """The set in force for the next block."""
+        return self._sets[self.epoch]
+
+    def validator_set(self, epoch: int) -> ValidatorSet | None:
+        """The set of an epoch, if it is elected and still kept: of the epoch under way, the two
+        before it and the next one; of one more ahead between two epochs."""
+        return self._sets.get(epoch)
+
+    def registered(self) -> Iterator[tuple[int, RegisteredValidator]]:
+        """(id, registration) of everybody who ever was one, rising by id."""
+        for key, record in self._state.validators.scan():
+            yield int.from_bytes(key, "big"), record
+
+    def contacts(self) -> tuple[Contact, ...]:
+        """How everybody is reached who is a validator or may become one; none where genesis was
+        given without contacts."""
+        return tuple(validators.contacts_of(self._state))
 
     @property
     def meta(self) -> LedgerMeta:
@@ -264,9 +294,8 @@ class Ledger:
 
         Raises Rejection for an unknown job, ValueError if no committee was drawn yet.
         """
-        return round_positions(
-            self._scope(self.height, self.timestamp_ms).job(job), self.validators
-        )
+        scope = self._scope(self.height, self.timestamp_ms)
+        return round_positions(scope, scope.job(job))
 
     def admit(self, transaction: Transaction) -> None:
         """Raise Rejection if the transaction would fail in the next block.
@@ -324,6 +353,10 @@ class Ledger:
         ]
         begin_block(scope, due, tuple(self._open))
         run_lanes(scope, self.chain_id, lanes, self._window, output)
+        if self.parameters.epoch_blocks:
+            validators.count_proposal(scope, block.proposer)
+        if self.parameters.is_boundary(block.height):
+            validators.end_epoch(scope)
         scope.end_block()
         self._turn_window(block.height)
         journal, accounts = self._state.commit()
@@ -365,7 +398,7 @@ class Ledger:
             chain_id=self.chain_id,
             output=RunOutput() if output is None else output,
             parameters=self.parameters,
-            validators=self.validators,
+            sets=self._sets,
             treasury=self.treasury,
             height=height,
             timestamp_ms=timestamp_ms,
@@ -380,8 +413,9 @@ class Ledger:
         order = [batch.lane for batch in lanes]
         if order != sorted(order):
             raise ValueError("batches are not in order of lane")
-        if order and not 0 <= order[0] <= order[-1] < len(self.validators.members):
-            raise ValueError(f"lane {order[-1]} belongs to no validator")
+        strangers = [lane for lane in order if lane not in self.validators.by_index]
+        if strangers:
+            raise ValueError(f"lane {strangers[0]} belongs to no validator of epoch {self.epoch}")
 
     def _turn_window(self, height: int) -> None:
         """Remember this block's ids, and forget those that can no longer be valid."""

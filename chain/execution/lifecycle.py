@@ -154,7 +154,7 @@ def draw_committee(scope: Scope, job_id: bytes, job: Job, late: bool) -> None:
         if late:
             refund(scope, job_id, job)
         return
-    members, indices = scope.validators.members, list(eligible)
+    members, indices = scope.validators.by_index, list(eligible)
     seed = committee_seed(scope.beacon, job_id, job.round)
     stakes = [members[index].stake for index in indices]
     drawn = draw(seed, stakes, seats_to_draw(scope, job))

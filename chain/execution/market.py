@@ -68,11 +68,11 @@ def set_offer(scope: Scope, sender: bytes, message: pb.SetOffer) -> None:
             RejectionReason.BAD_OFFER,
             f"capacity is {message.capacity}, at most {CAPACITY_MAX} jobs at once",
         )
-    if message.operator >= len(scope.validators.members):
+    if message.capacity and message.operator not in scope.validators.by_index:
         raise Rejection(
             RejectionReason.UNKNOWN_OPERATOR,
-            f"operator {message.operator} is no validator: "
-            f"there are {len(scope.validators.members)}, counted from 0",
+            f"operator {message.operator} is no validator of epoch {scope.epoch}: list the "
+            "validators to see who is",
         )
     if message.capacity > 0:
         faults.check_in_office(scope, message.operator)
@@ -115,7 +115,7 @@ def set_verifier(scope: Scope, sender: bytes, message: pb.SetVerifier) -> None:
     can be drawn for knowing the beacon.
     """
     model = scope.model(message.model)
-    index = scope.validators.by_account.get(sender)
+    index = scope.validator_of(sender)
     if index is None:
         raise Rejection(
             RejectionReason.NOT_A_VALIDATOR,
@@ -254,7 +254,10 @@ def _auditors(
     stake_min = scope.parameters.verifier_stake_min // DRAWN_STAKE_DIVISOR
     for key, verifier in scope.state.verifiers.scan(model):
         index = int.from_bytes(key[ID_BYTES:], "big")
-        account = scope.validators.members[index].account
+        member = scope.validators.by_index.get(index)
+        if member is None:
+            continue
+        account = member.account
         if index != operator and account != provider and scope.stake_of(account) >= stake_min:
             yield index, verifier
 

@@ -20,7 +20,6 @@ from consensus.values import (
     AttestationKind,
     JobCommit,
     JobReveal,
-    ValidatorSet,
     Verdict,
     commitment_to,
 )
@@ -91,7 +90,7 @@ def reveal(scope: Scope, validator: int, message: JobReveal, encoded: bytes) -> 
     seat = job.committee[position]
     if seat.verdict is not None:
         raise _bad(f"validator {validator} has revealed already")
-    account = scope.validators.members[validator].account
+    account = scope.validator(validator).account
     if seat.commitment is None or commitment_to(encoded, message.job, account) != seat.commitment:
         raise _bad(f"the reveal does not open what validator {validator} committed to")
     _check_reveal(scope, job, seat, message)
@@ -121,13 +120,16 @@ def start_reveals(scope: Scope, job_id: bytes, job: Job) -> None:
     scope.put_job(job_id, revealing, before=job.status)
 
 
-def round_positions(job: Job, validators: ValidatorSet) -> tuple[int, ...]:
+def round_positions(scope: Scope, job: Job) -> tuple[int, ...]:
     """Output positions that the current round fingerprints. ValueError before a draw."""
     if job.audit_beacon is None:
         raise ValueError("the job has no committee yet, so no positions")
-    members = validators.members
     seated = tuple(
-        [members[seat.validator].account for seat in job.committee if seat.round == job.round]
+        [
+            scope.validator(seat.validator).account
+            for seat in job.committee
+            if seat.round == job.round
+        ]
     )
     return _positions(job.audit_beacon, seated, job.output_tokens)
 
@@ -216,7 +218,7 @@ def _check_reveal(scope: Scope, job: Job, seat: CommitteeSeat, message: JobRevea
     verdict = judge(message.scores, thresholds, job.input_tokens, job.output_tokens)
     if message.verdict is not verdict:
         raise _bad(f"the verdict is {message.verdict.name}, its own scores say {verdict.name}")
-    count = len(round_positions(job, scope.validators))
+    count = len(round_positions(scope, job))
     if len(message.fingerprint) != count:
         raise _bad(f"the fingerprint has {len(message.fingerprint)} values, needs {count}")
 

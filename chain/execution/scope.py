@@ -13,8 +13,10 @@ from chain.records import (
     Job,
     JobReceipt,
     JobStatus,
+    KeyRole,
     Model,
     Offer,
+    RegisteredValidator,
     Supply,
     Tier,
     Verifier,
@@ -94,7 +96,8 @@ class Scope:
     state: State
     chain_id: str
     parameters: Parameters
-    validators: ValidatorSet
+    sets: dict[int, ValidatorSet]
+    """Of the epochs that are kept: the one under way, those before it for evidence, and after."""
     treasury: bytes
     height: int
     timestamp_ms: int
@@ -111,6 +114,14 @@ class Scope:
     sessions_changed: set[tuple[int, bytes]] = field(default_factory=set)
     """(last height, account ‖ key) of sessions that may have come or gone."""
     notes: MarketNotes = field(default_factory=MarketNotes)
+
+    epoch: int = field(init=False)
+    validators: ValidatorSet = field(init=False)
+    """The set in force."""
+
+    def __post_init__(self) -> None:
+        self.epoch = self.parameters.epoch_of(self.height)
+        self.validators = self.sets[self.epoch]
 
     def savepoint(self) -> ScopeSavepoint:
         """A point that `rollback` returns to."""
@@ -219,6 +230,18 @@ class Scope:
         """Store what a validator says of a model; None: that it does not serve it."""
         self.notes.forget()
         self.state.put(self.state.verifiers, key, verifier)
+
+    def validator(self, validator: int) -> RegisteredValidator:
+        """Who has this id, member of a set or not; raises RuntimeError for an id never given."""
+        record = self.state.validators.get(validator.to_bytes(INDEX_BYTES, "big"))
+        if record is None:
+            raise RuntimeError(f"validator {validator} is not registered")
+        return record
+
+    def validator_of(self, account: bytes) -> int | None:
+        """The id of the account's validator, if it ever had one."""
+        owner = self.state.validator_keys.get(account)
+        return owner.validator if owner is not None and owner.role is KeyRole.ACCOUNT else None
 
     def conviction(self, validator: int) -> Conviction | None:
         """What the validator was shown to have done, if anything."""

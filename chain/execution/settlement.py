@@ -128,7 +128,7 @@ def pay_verifiers(
     paid = 0
     for seat in job.committee:
         if seat.verdict is prevailing:
-            payments.pay(scope.validators.members[seat.validator].account, share)
+            payments.pay(scope.validator(seat.validator).account, share)
             paid += share
     payments.pay(scope.treasury, pot - paid)
 

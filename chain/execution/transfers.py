@@ -2,7 +2,7 @@
 
 from assay.v1 import transactions_pb2 as pb
 from chain.events import EventKind
-from chain.execution import refusals
+from chain.execution import bonds, refusals
 from chain.execution.scope import Scope
 from chain.parameters import BASIS_POINTS
 from chain.rejections import Rejection, RejectionReason
@@ -39,9 +39,9 @@ def unstake(scope: Scope, sender: bytes, message: pb.Unstake) -> None:
     if account.stake < message.amount + needed:
         raise Rejection(
             RejectionReason.INSUFFICIENT_STAKE,
-            f"the stake is {account.stake} grain, open offers and verifying need {needed}: "
-            f"{message.amount} cannot leave; withdraw offers (capacity 0), and say that you no "
-            "longer verify, first",
+            f"the stake is {account.stake} grain, open offers, verifying and validating need "
+            f"{needed}: {message.amount} cannot leave; withdraw offers (capacity 0), say that you "
+            "no longer verify, or leave the validators, first",
         )
     unbonding = account._replace(
         stake=account.stake - message.amount,
@@ -49,17 +49,19 @@ def unstake(scope: Scope, sender: bytes, message: pb.Unstake) -> None:
         unbonding_until_ms=scope.timestamp_ms + scope.parameters.unbonding_ms,
     )
     scope.put_account(sender, unbonding)
+    bonds.lock_unbonding(scope, sender)
     scope.emit(EventKind.UNSTAKED, sender, amount=message.amount)
 
 
 def stake_needed(scope: Scope, account: bytes, verifying: bool = False) -> int:
-    """What the account's open offers bind, over all models, and its word that it verifies; with
-    `verifying` as if it had given that."""
+    """What the account's open offers bind, over all models, its candidacy as a validator, and its
+    word that it verifies; with `verifying` as if it had given that."""
     offers = scope.state.offers.ending(account)
     needed = sum(offer.capacity > 0 for _, offer in offers) * scope.parameters.stake_min_per_offer
-    index = scope.validators.by_account.get(account)
+    index = scope.validator_of(account)
     if index is None:
         return needed
+    needed += bonds.stake_bound(scope, account)
     verifies = verifying or any(scope.state.verifiers.ending(index.to_bytes(INDEX_BYTES, "big")))
     return needed + verifies * scope.parameters.verifier_stake_min
 
@@ -69,6 +71,8 @@ def release_unbonded(scope: Scope, key: bytes) -> None:
     account = scope.account(key)
     amount = account.unbonding
     if not amount or account.unbonding_until_ms > scope.timestamp_ms:
+        return
+    if not bonds.may_release(scope, key):
         return
     scope.put_account(
         key,

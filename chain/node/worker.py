@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from chain.contacts import Contacts
 from chain.execution import BlockContext, BlockOutcome, LaneBatch, Ledger, LedgerMeta
 from chain.genesis import Genesis
 from chain.store import BlockCommit, JobOrigin, Store, StoreError
@@ -164,6 +165,7 @@ def genesis_ledger(genesis: Genesis) -> Ledger:
         genesis.balances(),
         genesis.treasury,
         genesis.genesis_time_ms,
+        Contacts.of_genesis(genesis).all,
     )
 
 

@@ -27,6 +27,7 @@ from chain.transactions import check_signed, decode_transaction, make_operation,
 from consensus.values import AttestationKind, JobCommit
 from consensus.wire import encode
 from tests.builders import genesis, key
+from tests.chain import epoch_world
 from tests.chain.execution.test_suspicion import LOUD, a_world, audited
 from tests.chain.finished_job import JOB, JOB_HEIGHT, Chain
 from tests.chain.ledger_world import (
@@ -176,6 +177,20 @@ def convicted(sender: bytes, message: Message) -> None:
     world = market()
     world.do(ALICE, a_report(double_vote(0)))
     asked(sender, message, world=world)
+
+
+def too_many_validators() -> None:
+    chain = epoch_world.Chain()
+    with patch("chain.execution.validators.REGISTERED_MAX", 0):
+        chain.admit("new 0", epoch_world.registration("new 0"))
+
+
+def rotated_twice() -> None:
+    chain = epoch_world.Chain()
+    chain.epochs()
+    keys = [epoch_world.keys_of(name, account="v0") for name in ("fresh", "fresher")]
+    chain.do("v0", pb.RotateValidator(keys=keys[0]))
+    chain.admit("v0", pb.RotateValidator(keys=keys[1]))
 
 
 def at_a_node(call: Callable[[NodeClient], object]) -> None:
@@ -356,6 +371,19 @@ CASES: dict[RejectionReason, Case] = {
     RejectionReason.BAD_TRAP: (
         "a trap without its commitment",
         lambda: asked(ALICE, pb.SetTrap()),
+    ),
+    RejectionReason.BAD_VALIDATOR: (
+        "a registration without keys",
+        lambda: asked(ALICE, pb.RegisterValidator()),
+    ),
+    RejectionReason.TOO_MANY_VALIDATORS: (
+        "a registration where there is room for none",
+        too_many_validators,
+    ),
+    RejectionReason.TOO_SOON: ("other keys twice in an epoch", rotated_twice),
+    RejectionReason.JAILED: (
+        "a convicted validator that asks for its seat",
+        lambda: convicted(account("validator 0"), pb.Unjail()),
     ),
     RejectionReason.ALREADY_CONVICTED: (
         "a second report",

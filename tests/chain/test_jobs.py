@@ -257,7 +257,7 @@ def test_jobs_go_by_stake_free_capacity_price_and_record() -> None:
         state=state,
         chain_id=CHAIN,
         parameters=Parameters(stake_weight_cap=2 * stake),
-        validators=validator_set(4),
+        sets={0: validator_set(4)},
         treasury=TREASURY,
         height=1,
         timestamp_ms=0,

@@ -24,6 +24,7 @@ from chain.execution import (
     transfers,
     traps,
 )
+from chain.execution import validators as validator_rules
 from chain.execution.lifecycle import advance
 from chain.execution.ruling import attest
 from chain.execution.scope import Scope
@@ -89,8 +90,7 @@ class SpecificationLedger:
         self.state = PlainState()
         for key in sorted(accounts):
             self.state.accounts.put(key, accounts[key], 0, 0, 0)
-        for member in validators.members:
-            self.state.validators.records[member.index.to_bytes(2, "big")] = member
+        validator_rules.enter_genesis(cast(State, self.state), parameters, validators, {})
         self.state.parameters.records[b""] = parameters
         self.state.supply.records[b""] = Supply(sum(accounts.values()), 0, treasury)
         self.state.end_block()
@@ -106,7 +106,7 @@ class SpecificationLedger:
             output=output,
             chain_id=self.chain_id,
             parameters=self.parameters,
-            validators=self.validators,
+            sets={0: self.validators},
             treasury=self.treasury,
             height=block.height,
             timestamp_ms=block.timestamp_ms,
@@ -146,7 +146,7 @@ class SpecificationLedger:
     def _lane(
         self, scope: Scope, lane: int, batch: ParsedBatch, included: list[tuple[bytes, int]]
     ) -> None:
-        owner = self.validators.members[lane].account
+        owner = self.validators.by_index[lane].account
         if self.state.convictions.get(lane.to_bytes(2, "big")) is not None:
             owner = self.treasury
         for index in range(len(batch)):

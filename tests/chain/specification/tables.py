@@ -103,6 +103,9 @@ class PlainState:
         self.traps = PlainTable(TableNumber.TRAPS)
         self.suspicions = PlainTable(TableNumber.SUSPICIONS)
         self.ejections = PlainTable(TableNumber.EJECTIONS)
+        self.validator_keys = PlainTable(TableNumber.VALIDATOR_KEYS)
+        self.elected_sets = PlainTable(TableNumber.ELECTED_SETS)
+        self.proposed_blocks = PlainTable(TableNumber.PROPOSED_BLOCKS)
 
     def tables(self) -> list[PlainTable]:
         return [item for item in vars(self).values() if isinstance(item, PlainTable)]
