@@ -116,9 +116,13 @@ class NodeClient:
         return list(reply.offers)
 
     async def validators(self) -> Sequence[node_pb2.ValidatorView]:
-        """The validator set."""
-        reply = await self._call(self._state.ListValidators, node_pb2.ValidatorsRequest())
-        return list(reply.validators)
+        """Everybody registered as a validator: the set, and those without a seat."""
+        return list((await self.validator_page()).validators)
+
+    async def validator_page(self, from_index: int = 0) -> node_pb2.ValidatorsReply:
+        """The epoch under way, and the validators from this id on, as many as one reply has."""
+        request = node_pb2.ValidatorsRequest(from_index=from_index)
+        return await self._call(self._state.ListValidators, request)
 
     async def parameters(self) -> Parameters:
         """The chain's governed numbers."""

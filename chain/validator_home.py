@@ -7,10 +7,13 @@ stake and the certificate bound to the signing key. The secrets stay in `HOME/ke
 from pathlib import Path
 from typing import Final
 
+from assay.v1 import transactions_pb2
+from chain.execution.validators import key_claim
 from chain.genesis import GenesisValidator, binding_message
-from chain.keys import Role, ValidatorKeys
+from chain.keys import KeyPair, Role, ValidatorKeys
 from chain.keystore import KdfCost, save_key, write_private
 from chain.tls import new_identity
+from consensus.vrf import VrfKey, prove
 
 KEYS_FOLDER: Final = "keys"
 TLS_KEY_FILE: Final = "tls.key.pem"
@@ -53,4 +56,26 @@ def create_validator(
         address=address,
         certificate=certificate,
         binding=keys.signing.sign(binding_message(certificate)),
+    )
+
+
+def shown_keys(
+    chain_id: str,
+    account: bytes,
+    signing: KeyPair,
+    vrf: KeyPair,
+    address: str,
+    certificate: bytes,
+) -> transactions_pb2.ValidatorKeys:
+    """What an account registers or rotates a validator with: public keys, and proofs that they are
+    its own. `certificate` is DER."""
+    claim = key_claim(chain_id, account, signing.public_key, vrf.public_key)
+    return transactions_pb2.ValidatorKeys(
+        signing_key=signing.public_key,
+        possession=signing.sign(claim),
+        vrf_key=vrf.public_key,
+        vrf_proof=prove(VrfKey.from_secret(vrf.seed), claim),
+        address=address,
+        certificate=certificate,
+        binding=signing.sign(binding_message(certificate)),
     )

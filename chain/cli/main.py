@@ -16,6 +16,7 @@ NOUNS: Final = (
     "devnet",
     "tx",
     "session",
+    "validator",
     "query",
     "receipt",
     "sim",

@@ -10,6 +10,7 @@ from chain.addresses import encode_address, parse_account
 from chain.asking import pick_model
 from chain.cli.calls import HomeOption, NodeOption, call_node, resolve
 from chain.cli.output import JsonOption, emit, fail
+from chain.cli.validator import validator_line, validator_value
 from chain.client import NodeClient
 from chain.pairs import pair_record
 from chain.readable import render
@@ -182,28 +183,11 @@ def _model_lines(value: dict[str, Any]) -> str:
 
 @app.command()
 def validators(home: HomeOption = None, node: NodeOption = "", as_json: JsonOption = False) -> None:
-    """The validator set."""
+    """The validators: the same as `assay validator list`, without the epoch."""
     views = call_node(
         resolve(as_json, home, node).node, as_json, lambda client: client.validators()
     )
-    value = [
-        {
-            "index": view.index,
-            "account": encode_address(view.account),
-            "signing_key": view.signing_key.hex(),
-            "stake": view.stake,
-            "address": view.address,
-            "fault": view.fault,
-            "convicted_height": view.convicted_height,
-        }
-        for view in views
-    ]
-    lines = [
-        f"{item['index']:>3}  {item['account']}  stake {item['stake']}  {item['address']}"
-        + (f"  convicted of {item['fault']}" if item["fault"] else "")
-        for item in value
-    ]
-    emit(as_json, value, "\n".join(lines))
+    emit(as_json, [validator_value(view) for view in views], "\n".join(map(validator_line, views)))
 
 
 @app.command()

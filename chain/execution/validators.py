@@ -100,6 +100,8 @@ def contacts_of(state: State) -> Iterator[Contact]:
 
 def register_validator(scope: Scope, sender: bytes, message: pb.RegisterValidator) -> None:
     """Make the account a candidate; one that has left comes back under its id."""
+    if not scope.parameters.epoch_blocks:
+        raise _bad("this chain has one epoch for ever: its validators are those of genesis")
     index = scope.validator_of(sender)
     before = None if index is None else scope.validator(index)
     if before is not None and not before.leaving:
@@ -210,6 +212,8 @@ def epoch_key(epoch: int) -> bytes:
 
 
 def _own(scope: Scope, sender: bytes) -> tuple[int, RegisteredValidator]:
+    if not scope.parameters.epoch_blocks:
+        raise _bad("this chain has one epoch for ever: its validators stay as they are")
     index = scope.validator_of(sender)
     record = None if index is None else scope.validator(index)
     if index is None or record is None or record.leaving:

@@ -12,7 +12,6 @@ from dataclasses import fields
 import grpc
 
 from assay.v1 import node_pb2, node_pb2_grpc, receipts_pb2
-from chain.execution import Ledger
 from chain.node.errors import CallContext, refuse
 from chain.node.inference import InferenceFlow
 from chain.node.node import Node
@@ -25,9 +24,11 @@ from chain.node.views import (
     offer_view,
     session_view,
     settled_job_view,
+    validator_view,
 )
 from chain.records import TransactionReceipt
 from chain.rejections import Busy, Rejection, RejectionReason
+from chain.standings import standings
 from chain.state import ACCOUNT_BYTES
 from chain.transactions import WINDOW_BLOCKS
 
@@ -35,6 +36,10 @@ TRANSACTIONS = node_pb2.DESCRIPTOR.services_by_name["Transactions"].full_name
 JOBS_LIMIT_MAX = 1000
 JOBS_LIMIT_DEFAULT = 50
 """How many jobs a listing shows unless told."""
+
+
+VALIDATORS_LISTED_MAX = 512
+"""In one reply."""
 
 
 class _Base:
@@ -252,21 +257,16 @@ class StateService(_Base, node_pb2_grpc.StateServicer):
     async def ListValidators(  # noqa: N802
         self, request: node_pb2.ValidatorsRequest, context: CallContext
     ) -> node_pb2.ValidatorsReply:
-        """The validator set."""
-        convictions = await self._node.worker.read(Ledger.convictions)
-        reply = node_pb2.ValidatorsReply()
-        for member in self._node.genesis.validators:
-            conviction = convictions.get(member.index)
-            reply.validators.add(
-                index=member.index,
-                signing_key=member.signing_key,
-                account=member.account,
-                stake=member.stake,
-                address=member.address,
-                fault="" if conviction is None else conviction.fault.name,
-                convicted_height=0 if conviction is None else conviction.height,
-            )
-        return reply
+        """Everybody registered, and where each stands."""
+        limit = min(request.limit or VALIDATORS_LISTED_MAX, VALIDATORS_LISTED_MAX)
+        epoch, found = await self._node.worker.read(
+            lambda ledger: (ledger.epoch, standings(ledger, request.from_index, limit))
+        )
+        return node_pb2.ValidatorsReply(
+            validators=[validator_view(entry) for entry in found],
+            epoch=epoch,
+            epoch_blocks=self._node.genesis.parameters.epoch_blocks,
+        )
 
     async def GetParameters(  # noqa: N802
         self, request: node_pb2.ParametersRequest, context: CallContext

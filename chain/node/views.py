@@ -20,6 +20,7 @@ from chain.records import (
     Verifier,
 )
 from chain.runtime_member import RuntimeState
+from chain.standings import ValidatorStanding
 from chain.store import Store
 from consensus.wire import decode
 
@@ -210,3 +211,23 @@ def transaction_receipt(store: Store, identity: bytes) -> tuple[int, Transaction
     if location is None:
         return None
     return location.height, decode(TransactionReceipt, store.receipt_leaf(location)[1:])
+
+
+def validator_view(entry: ValidatorStanding) -> node_pb2.ValidatorView:
+    """A registered validator."""
+    record, conviction = entry.registered, entry.conviction
+    return node_pb2.ValidatorView(
+        index=entry.index,
+        signing_key=record.signing_key,
+        vrf_key=record.vrf_key,
+        account=record.account,
+        stake=entry.weight,
+        address=record.address,
+        fault="" if conviction is None else conviction.fault.name,
+        convicted_height=0 if conviction is None else conviction.height,
+        status=entry.standing.value,
+        bonded=entry.bonded,
+        unbonding=entry.unbonding,
+        from_epoch=entry.from_epoch,
+        jailed_until_epoch=record.jailed_until_epoch,
+    )

@@ -193,6 +193,12 @@ def rotated_twice() -> None:
     chain.admit("v0", pb.RotateValidator(keys=keys[1]))
 
 
+def convicted_and_back() -> None:
+    chain = epoch_world.Chain()
+    chain.do("somebody", epoch_world.double_vote(0, "v0", epoch=0))
+    chain.admit("v0", pb.Unjail())
+
+
 def at_a_node(call: Callable[[NodeClient], object]) -> None:
     """A real node, alone in its network, is asked."""
 
@@ -374,7 +380,7 @@ CASES: dict[RejectionReason, Case] = {
     ),
     RejectionReason.BAD_VALIDATOR: (
         "a registration without keys",
-        lambda: asked(ALICE, pb.RegisterValidator()),
+        lambda: epoch_world.Chain().admit("new 0", pb.RegisterValidator()),
     ),
     RejectionReason.TOO_MANY_VALIDATORS: (
         "a registration where there is room for none",
@@ -383,7 +389,7 @@ CASES: dict[RejectionReason, Case] = {
     RejectionReason.TOO_SOON: ("other keys twice in an epoch", rotated_twice),
     RejectionReason.JAILED: (
         "a convicted validator that asks for its seat",
-        lambda: convicted(account("validator 0"), pb.Unjail()),
+        convicted_and_back,
     ),
     RejectionReason.ALREADY_CONVICTED: (
         "a second report",

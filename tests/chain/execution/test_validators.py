@@ -91,6 +91,14 @@ def test_a_key_that_was_ever_anothers_is_refused() -> None:
     assert receipt.reason == RejectionReason.BAD_VALIDATOR
 
 
+def test_a_chain_of_one_epoch_has_the_validators_of_genesis_for_ever() -> None:
+    chain = Chain(Parameters())
+    assert chain.do("new 0", registration("new 0")).reason == RejectionReason.BAD_VALIDATOR
+    assert chain.do("v0", pb.LeaveValidators()).reason == RejectionReason.BAD_VALIDATOR
+    chain.epochs(0)
+    assert chain.ledger.supply().issued == chain.money()
+
+
 def test_less_than_the_least_stake_is_refused_and_leaves_nothing_behind() -> None:
     chain = Chain()
     receipt = chain.do("new 0", registration("new 0", MINIMUM - 1))
