@@ -6,6 +6,7 @@ are made by every way of building: ``pip install .``, ``pip install -e .`` and
 """
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -22,6 +23,7 @@ SCHEMAS = Path("proto/assay/v1")
 STUBS = Path("assay/v1")
 STUBS_DOCSTRING = '"""Generated from proto/assay/v1 by setup.py; edit the schemas instead."""\n'
 NATIVE = "ext/native"
+INCLUDED = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
 COMPILER_FLAGS = ["-O3", "-std=c11", "-fno-strict-aliasing", "-Wall", "-Wextra"]
 CYTHON_DIRECTIVES = {
     "language_level": "3",
@@ -133,23 +135,37 @@ class SourceDistribution(sdist):
         super().run()
 
 
+def headers_of(sources: list[str]) -> list[str]:
+    """The headers of ``ext/native`` that these sources include, through others too: a change of
+    any other one needs no compiling."""
+    found: set[Path] = set()
+    left = [ROOT / source for source in sources]
+    while left:
+        included = INCLUDED.findall(left.pop().read_text())
+        fresh = {path for name in included if (path := ROOT / NATIVE / name).exists()} - found
+        found |= fresh
+        left += fresh
+    return sorted(str(path.relative_to(ROOT)) for path in found)
+
+
+def extension(name: str, natives: list[str]) -> Extension:
+    """One module of ``ext``. What its .pyx takes from headers is seen to by Cython."""
+    sources = [f"{NATIVE}/{native}.c" for native in natives]
+    return Extension(
+        f"ext.{name}",
+        [f"ext/{name}.pyx", *sources],
+        include_dirs=[NATIVE],
+        depends=headers_of(sources),
+        extra_compile_args=COMPILER_FLAGS,
+    )
+
+
 def extensions() -> list[Extension]:
     """The Cython modules of ``ext``, translated to C."""
     from Cython.Build import cythonize
 
-    headers = sorted(str(path.relative_to(ROOT)) for path in (ROOT / NATIVE).glob("*.h"))
-    modules = [
-        Extension(
-            f"ext.{name}",
-            [f"ext/{name}.pyx", *(f"{NATIVE}/{source}.c" for source in sources)],
-            include_dirs=[NATIVE],
-            depends=headers,
-            extra_compile_args=COMPILER_FLAGS,
-        )
-        for name, sources in NATIVE_SOURCES.items()
-    ]
     return cythonize(
-        modules,
+        [extension(name, natives) for name, natives in NATIVE_SOURCES.items()],
         build_dir="build/cython",
         compiler_directives=CYTHON_DIRECTIVES,
         show_all_warnings=False,
