@@ -56,7 +56,7 @@ class Accusations:
         if not self._evidence or self._clock_ms() - self._said_ms < REPEAT_AFTER_MS:
             return
         convicted = await self._worker.read(Ledger.convictions)
-        for culprit, evidence in self._evidence.items():
+        for culprit, evidence in list(self._evidence.items()):  # more may be seen meanwhile
             if culprit in convicted:
                 continue
             self._said_ms = self._clock_ms()

@@ -92,6 +92,19 @@ async def test_each_culprit_is_reported() -> None:
     assert set(town.world.ledger.convictions()) == {2, 4}
 
 
+async def test_a_fault_that_is_seen_while_another_is_reported_waits_its_turn() -> None:
+    town = Town()
+
+    async def submit(signer: KeyPair, operations: list[transactions_pb2.Op]) -> None:
+        accusations.note(double_vote(4))
+        await town.submit(signer, operations)
+
+    accusations = Accusations(REPORTER, cast(LedgerWorker, town), submit, lambda: town.now_ms)
+    accusations.note(double_vote(2))
+    await town.check(accusations, 3)
+    assert set(town.world.ledger.convictions()) == {2, 4}
+
+
 async def test_a_node_reports_what_its_core_saw_and_shows_it(tmp_path: Path) -> None:
     genesis = solitary_genesis("account-0")
     async with running_node(tmp_path, genesis) as (node, client):
