@@ -99,6 +99,9 @@ class Parameters:
     """That a validator which led no block of an epoch stays out at least."""
     idle_blocks_min: U16 = 20
     """Nobody is jailed who could expect to lead fewer blocks of the epoch than this."""
+    model_price: U64 = GRAIN_PER_ASY
+    """Burned for a registered model: its row stays for ever and is in the list that all who ask
+    read first, so some ten thousand for no more than their fees would close the market."""
     royalty_bps_max: U16 = 1_000
     treasury_bps: U16 = 300
     burn_bps: U16 = 200

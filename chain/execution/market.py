@@ -30,7 +30,7 @@ DRAWN_STAKE_DIVISOR = 2
 
 
 def register_model(scope: Scope, sender: bytes, message: pb.RegisterModel) -> None:
-    """Register a package under its digest; the sender becomes its owner."""
+    """Register a package under its digest; the sender becomes its owner, and pays its price."""
     if len(message.model) != ID_BYTES:
         raise _bad_model(f"the id has {len(message.model)} bytes, a digest has {ID_BYTES}")
     if scope.state.models.get(message.model) is not None:
@@ -52,6 +52,8 @@ def register_model(scope: Scope, sender: bytes, message: pb.RegisterModel) -> No
         royalty_bps=message.royalty_bps,
         pairs=checked_pairs(message.pairs),
     )
+    scope.debit(sender, scope.parameters.model_price)
+    scope.burn(scope.parameters.model_price)
     scope.state.put(scope.state.models, message.model, model)
     scope.emit(EventKind.MODEL_REGISTERED, message.model, other=sender)
 
