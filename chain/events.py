@@ -34,6 +34,8 @@ class EventKind(enum.IntEnum):
 
     PROVIDER_EJECTED = 12
     """subject: account; other: the model; amount held of its collateral."""
+    APPEAL_RULED = 13
+    """subject: job; other: provider; amount paid to it; code: the AppealRuling."""
     VALIDATOR_CONVICTED = 16
     """subject: its account; other: digest of the evidence; amount slashed; code: the Fault."""
 

@@ -26,6 +26,8 @@ from chain.records import (
 )
 from chain.rejections import Rejection, RejectionReason
 
+ARBITER_PROFILE = "reference-float32-1"
+"""The engine whose bits are pinned: what it finds is the same on every machine."""
 LOG_E_VALUE_MAX = 16 << 20
 """One job alone must not eject anybody, nor undo what a hundred have shown."""
 _FIRST_CHARACTER, _LAST_CHARACTER = "!", "~"

@@ -64,7 +64,9 @@ class Parameters:
     eject_slash_bps: U16 = 1_000
     """Of a provider's stake and unbonding, when many jobs together show that it is not honest."""
     appeal_within_ms: U64 = 600_000
-    """How long an ejected provider's forfeit is held, and what it may lose it to undo."""
+    """How long what an ejected provider forfeits is held before it is gone."""
+    appeal_bond: U64 = GRAIN_PER_ASY
+    """Of who appeals, beside a seat's price for each arbiter."""
     fault_slash_bps: U16 = 5_000
     """Of a validator's, when it was shown to have signed what no honest one does."""
     slash_burn_bps: U16 = 5_000

@@ -222,6 +222,25 @@ class Job(NamedTuple):
     """Where it became final, 0 before; its row goes `job_rows_kept_blocks` later."""
     trap: bool
     """Its requester has shown that it was answered falsely on purpose."""
+    lost: U64
+    """What its rejection took of the provider's collateral."""
+    burned: U64
+    """How much of that was burned."""
+    appealed: bool
+    """It was appealed, which happens once."""
+
+
+@quickly_replaced
+class Appeal(NamedTuple):
+    """A job under appeal; the table's key is the job's."""
+
+    job: Job
+    """As the arbiters see it: COMMITTING or REVEALING, with their seats, and no escrow."""
+    bond: U64
+    heard: Annotated[tuple[CommitteeSeat, ...], Count(COMMITTEE_MAX)]
+    """The seats whose words had decided it."""
+    status: JobStatus
+    """That is appealed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ class RejectionReason(enum.StrEnum):
     ALREADY_CONVICTED = "ALREADY_CONVICTED"
     CONVICTED = "CONVICTED"
     EJECTED = "EJECTED"
+    NO_ARBITER = "NO_ARBITER"
     BUSY = "BUSY"
     NOT_FOUND = "NOT_FOUND"
     NOT_READY = "NOT_READY"
@@ -277,6 +278,10 @@ EXPLANATIONS: Final[dict[RejectionReason, Explanation]] = {
     RejectionReason.EJECTED: Explanation(
         "What the provider's jobs for this model have shown together no honest provider shows.",
         "Offer another model.",
+    ),
+    RejectionReason.NO_ARBITER: Explanation(
+        "Too few validators serve the model with the exact engine to rule on an appeal.",
+        "Ask operators to serve the model with the reference engine, then appeal again.",
     ),
     RejectionReason.BUSY: Explanation(
         "The node, or the gateway, has no room at this moment. Nothing else is wrong.",

@@ -17,6 +17,7 @@ from typing import Any
 from chain.parameters import Parameters
 from chain.records import (
     Account,
+    Appeal,
     Conviction,
     Ejection,
     ElectedSet,
@@ -75,6 +76,7 @@ class TableNumber(enum.IntEnum):
     TRAPS = 20
     SUSPICIONS = 21
     EJECTIONS = 22
+    APPEALS = 23
     VALIDATOR_KEYS = 24
     ELECTED_SETS = 25
     PROPOSED_BLOCKS = 26
@@ -155,6 +157,9 @@ class State:
         self.ejections: RecordTable[Ejection] = RecordTable(
             TableNumber.EJECTIONS, layout_of(Ejection), ID_BYTES + ACCOUNT_BYTES, undo
         )
+        self.appeals: RecordTable[Appeal] = RecordTable(
+            TableNumber.APPEALS, layout_of(Appeal), ID_BYTES, undo
+        )
         self.validator_keys: RecordTable[KeyOwner] = RecordTable(
             TableNumber.VALIDATOR_KEYS, layout_of(KeyOwner), ID_BYTES, undo
         )
@@ -180,6 +185,7 @@ class State:
             self.traps,
             self.suspicions,
             self.ejections,
+            self.appeals,
             self.validator_keys,
             self.elected_sets,
             self.proposed_blocks,

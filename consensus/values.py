@@ -271,6 +271,8 @@ class JobCommit:
 
 
 FINGERPRINT_VALUES_MAX = 256
+APPEAL_ROUND = 255
+"""Of commits and reveals in an appeal; committees' rounds count from 0 and end long before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ AMOUNT_MAX = (1 << 64) - 1
 
 @app.callback()
 def _transactions() -> None:
-    """Keep `transfer` a verb of its own though it is the only one."""
+    """Operations that need no view of their own."""
 
 
 @app.command()
@@ -51,3 +51,28 @@ def transfer(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     status = send(as_json, target, payer, [operation], timeout, paying)
     emit(as_json, outcome_value(status))
+
+
+@app.command()
+def appeal(
+    job: Annotated[str, typer.Argument(help="The rejected job, in hexadecimal digits.")],
+    home: HomeOption = None,
+    node: NodeOption = "",
+    key: KeyOption = None,
+    passphrase_file: PassphraseOption = None,
+    timeout: TimeoutOption = 60.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Have the result of a job of yours, which was rejected, scored by the exact engine.
+
+    This takes a bond of 1 ASY (a parameter) and a seat's price for each arbiter. It comes back if
+    the result was true, with what the rejection cost; it is lost if it was false.
+    """
+    try:
+        identity = bytes.fromhex(job)
+    except ValueError:
+        fail(as_json, "USAGE", f"JOB is {job[:80]!r}, expected hexadecimal digits", 2)
+    target = resolve(as_json, home, node, key, passphrase_file)
+    provider = open_key(as_json, target)
+    operation = transactions_pb2.Op(appeal=transactions_pb2.Appeal(job=identity))
+    emit(as_json, outcome_value(send(as_json, target, provider, [operation], timeout, b"")))

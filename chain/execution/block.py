@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from assay.v1 import transactions_pb2 as pb
 from chain.execution import (
+    appeals,
     faults,
     jobs,
     market,
@@ -43,6 +44,7 @@ def begin_block(scope: Scope, unbonding_due: Iterable[bytes], open_jobs: Iterabl
     """What time and this block's beacon do, before its transactions."""
     for account in unbonding_due:
         transfers.release_unbonded(scope, account)
+    appeals.advance_appeals(scope)
     forfeit_held(scope)
     for job in open_jobs:
         advance(scope, job)
@@ -252,5 +254,7 @@ def _apply_rare(scope: Scope, sender: bytes, index: int, operation: pb.Op) -> No
             validators.leave_validators(scope, sender)
         case "unjail":
             validators.unjail(scope, sender)
+        case "appeal":
+            appeals.appeal(scope, sender, operation.appeal)
         case _:
             raise Rejection(RejectionReason.MALFORMED, f"operation {index} is of no known kind")

@@ -100,6 +100,9 @@ _NEW_JOB = Job(
     redrawn=False,
     final_height=0,
     trap=False,
+    lost=0,
+    burned=0,
+    appealed=False,
 )
 """Of nobody yet: a request fills in what it says."""
 

@@ -246,6 +246,15 @@ class Ledger:
         """(id, job) of those that are not final, oldest first."""
         return iter(self._open.items())
 
+    def appealed_jobs(self) -> Iterator[tuple[bytes, Job]]:
+        """(id, job as its arbiters see it) of open appeals."""
+        for key, appeal in self._state.appeals.scan():
+            yield key, appeal.job
+
+    def appeal_bonds(self) -> int:
+        """Grain in the bonds of open appeals."""
+        return sum(appeal.bond for _, appeal in self._state.appeals.scan())
+
     def wants_blocks(self) -> bool:
         """Whether some job's next step needs nothing but another block."""
         scope = self._scope(self.height, self.timestamp_ms)
@@ -255,7 +264,8 @@ class Ledger:
 
     def next_deadline_ms(self) -> int | None:
         """The earliest deadline of an open job; a block later than this moves it on."""
-        return min((job.deadline_ms for job in self._open.values()), default=None)
+        appealed = [appeal.job.deadline_ms for _, appeal in self._state.appeals.scan()]
+        return min([*appealed, *[job.deadline_ms for job in self._open.values()]], default=None)
 
     def sessions(self, account: bytes) -> Iterator[tuple[bytes, Session]]:
         """(key, session) of the account, in order of key."""
@@ -361,6 +371,7 @@ class Ledger:
         self._turn_window(block.height)
         journal, accounts = self._state.commit()
         changed_jobs = self._follow(scope)
+        changed_appeals = tuple((key, appeal.job) for key, appeal in self._state.appeals.changed)
         link = ExecutionLink(
             height=block.height,
             state_root=self._state.root(),
@@ -379,6 +390,7 @@ class Ledger:
             journal=journal,
             accounts=accounts,
             changed_jobs=changed_jobs,
+            changed_appeals=changed_appeals,
             new_jobs=tuple(scope.new_jobs),
             payloads=tuple(scope.payloads),
             refused_attestations=tuple(scope.refused_attestations),

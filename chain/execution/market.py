@@ -7,7 +7,7 @@ from chain.events import EventKind
 from chain.execution import faults, suspicion
 from chain.execution.scope import Scope, Taker
 from chain.execution.transfers import stake_needed
-from chain.pairs import checked_pairs, thresholds_for, verifier_profiles
+from chain.pairs import ARBITER_PROFILE, checked_pairs, pair_for, thresholds_for, verifier_profiles
 from chain.records import (
     COMMITTEE_MAX,
     NAME_BYTES_MAX,
@@ -233,6 +233,21 @@ def eligible_verifiers(scope: Scope, job: Job, height: int) -> Mapping[int, str]
         return able
     seated = {seat.validator for seat in job.committee}
     return {index: profile for index, profile in able.items() if index not in seated}
+
+
+def arbiters(scope: Scope, job: Job) -> tuple[int, ...]:
+    """Validators that serve the job's model with the exact engine, and may judge the job; of most
+    stake first. Whoever judged it before is among them."""
+    model = scope.model(job.model)
+    if pair_for(model, job.engine_profile, ARBITER_PROFILE) is None:
+        return ()
+    members = scope.validators.members
+    found = [
+        index
+        for index, verifier in _auditors(scope, job.model, job.provider, job.operator)
+        if verifier.engine_profile == ARBITER_PROFILE
+    ]
+    return tuple(sorted(found, key=lambda index: (-members[index].stake, index)))
 
 
 def can_be_judged(scope: Scope, model: bytes, provider: bytes, offer: Offer) -> bool:

@@ -74,6 +74,8 @@ class BlockOutcome:
     accounts: bytes
     """Every changed account row, packed as `ext.ledger` does, in order of row number."""
     changed_jobs: tuple[tuple[bytes, Job], ...]
+    changed_appeals: tuple[tuple[bytes, Job], ...]
+    """Jobs under appeal, as their arbiters see them."""
     new_jobs: tuple[NewJob, ...]
     payloads: tuple[tuple[bytes, bytes], ...]
     """(digest, bytes) of RequestInference and InferenceResult messages that jobs now refer to."""

@@ -8,6 +8,7 @@ deadline.
 
 from functools import lru_cache
 
+from chain.execution import appeals
 from chain.execution.market import eligible_verifiers, seats_to_draw
 from chain.execution.scope import Scope
 from chain.execution.settlement import refund, reject, settle
@@ -17,6 +18,7 @@ from chain.rejections import Rejection, RejectionReason
 from chain.state import ID_BYTES, INDEX_BYTES
 from consensus.bets import is_opening_possible
 from consensus.values import (
+    APPEAL_ROUND,
     AttestationKind,
     JobCommit,
     JobReveal,
@@ -50,9 +52,13 @@ def attest(scope: Scope, validator: int, data: bytes) -> None:
         raise _bad(f"an attestation has 1 to {ATTESTATION_BYTES_MAX} bytes, this has {len(data)}")
     try:
         if data[0] == AttestationKind.COMMIT:
-            commit(scope, validator, decode(JobCommit, data))
+            committed = decode(JobCommit, data)
+            appealed = committed.round == APPEAL_ROUND
+            (appeals.commit if appealed else commit)(scope, validator, committed)
         elif data[0] == AttestationKind.REVEAL:
-            reveal(scope, validator, decode(JobReveal, data), data)
+            revealed = decode(JobReveal, data)
+            appealed = revealed.round == APPEAL_ROUND
+            (appeals.reveal if appealed else reveal)(scope, validator, revealed, data)
         else:
             raise _bad(f"kind {data[0]} is unknown")
     except DecodeError as error:

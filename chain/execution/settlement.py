@@ -84,6 +84,7 @@ def reject(scope: Scope, job_id: bytes, job: Job, with_slash: bool) -> None:
     provider = _provider(job_id, job)
     payments = Payments(scope)
     payments.pay(job.requester, job.escrow)
+    held = _collateral(scope, provider)
     # Every seat of every round has worked because of this provider.
     cost = len(job.committee) * seat_price(scope, job)
     pot, reward = pay_from_treasury(scope, job, provider, cost) if job.trap else (0, 0)
@@ -92,11 +93,15 @@ def reject(scope: Scope, job_id: bytes, job: Job, with_slash: bool) -> None:
     payments.pay(provider, reward)
     if with_slash:
         payments.note(scope.treasury, slash_wrong_passes(scope, job_id, job))
+    burned = scope.burned
     if with_slash and not job.trap:
         payments.note(scope.treasury, slash(scope, provider, job_id))
+    burned = scope.burned - burned
     if not job.trap:
         offer = scope.offer(job.model, provider)
         scope.put_offer(job.model, provider, offer._replace(failed=offer.failed + 1))
+    lost = held - _collateral(scope, provider)
+    job = job._replace(lost=lost, burned=burned)
     _finish(scope, job_id, job, JobStatus.REJECTED, payments, job.escrow)
 
 
@@ -178,3 +183,8 @@ def _provider(job_id: bytes, job: Job) -> bytes:
     if job.provider is None:
         raise RuntimeError(f"job {job_id.hex()} is to be settled without a provider")
     return job.provider
+
+
+def _collateral(scope: Scope, provider: bytes) -> int:
+    account = scope.account(provider)
+    return account.stake + account.unbonding

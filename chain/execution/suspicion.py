@@ -53,12 +53,37 @@ def check_not_ejected(scope: Scope, model: bytes, provider: bytes) -> None:
         )
 
 
+def correct(scope: Scope, job: Job, before: Word, after: Word) -> bool:
+    """Replace what a job of an appeal had added to its provider's wealth; whether that undoes the
+    provider's ejection. What was held goes back to its stake; its offer it makes anew."""
+    if job.provider is None:
+        return False
+    key = job.model + job.provider
+    found = scope.state.suspicions.get(key)
+    if found is None or before == NOTHING:
+        return False
+    mended = found._replace(
+        margin_log=found.margin_log + after.margin_log - before.margin_log,
+        distance_log=found.distance_log + after.distance_log - before.distance_log,
+    )
+    held = scope.state.ejections.get(key)
+    undone = held is not None and max(mended.margin_log, mended.distance_log) < LIMIT_LOG
+    if undone and held is not None:
+        mended = mended._replace(ejected_height=0)
+        scope.state.put(scope.state.ejections, key, None)
+        account = scope.account(job.provider)
+        scope.put_account(job.provider, account._replace(stake=account.stake + held.held))
+        scope.emit(EventKind.STAKED, job.provider, amount=held.held)
+    scope.state.put(scope.state.suspicions, key, mended)
+    return undone
+
+
 def forfeit_held(scope: Scope) -> None:
     """Take for good what is held of those whose time to appeal has passed."""
     due = [
         (key, ejection)
         for key, ejection in scope.state.ejections.scan()
-        if ejection.until_ms <= scope.timestamp_ms
+        if ejection.until_ms <= scope.timestamp_ms and not _is_appealed(scope, key)
     ]
     for key, ejection in due:
         _, to_treasury = burn_part(scope, ejection.held)
@@ -94,3 +119,10 @@ def _eject(scope: Scope, model: bytes, provider: bytes) -> None:
     scope.put_new_offer(model, provider, offer._replace(capacity=0))
     scope.emit(EventKind.OFFER_SET, model, other=provider, amount=0)
     scope.emit(EventKind.PROVIDER_EJECTED, provider, other=model, amount=held)
+
+
+def _is_appealed(scope: Scope, key: bytes) -> bool:
+    return any(
+        appeal.job.model + (appeal.job.provider or b"") == key
+        for _, appeal in scope.state.appeals.scan()
+    )

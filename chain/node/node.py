@@ -53,6 +53,7 @@ from consensus.events import (
     PeerConnected,
 )
 from consensus.messages import Message
+from consensus.values import APPEAL_ROUND
 
 AGENT_VALIDITY_BLOCKS = 128
 DUTIES_INTERVAL_MS = 1_000
@@ -405,10 +406,10 @@ class Node:
             lambda ledger: (
                 ledger.wants_blocks(),
                 ledger.next_deadline_ms(),
-                list(ledger.open_jobs()),
+                [*ledger.open_jobs(), *ledger.appealed_jobs()],
             )
         )
-        self.meter.resumed(len(jobs))
+        self.meter.resumed(sum(job.round != APPEAL_ROUND for _, job in jobs))
         for agent in (self._provider, self._verifier):
             if agent is not None:
                 agent.on_jobs(jobs)
@@ -446,7 +447,7 @@ class Node:
                 logger.warning("attestation of validator %d: %s", refused.validator, refused.detail)
             for agent in (self._provider, self._verifier):
                 if agent is not None:
-                    agent.on_jobs(outcome.changed_jobs)
+                    agent.on_jobs((*outcome.changed_jobs, *outcome.changed_appeals))
             executed, self._executed = self._executed, asyncio.Event()
             executed.set()
 

@@ -24,7 +24,7 @@ from chain.runtime_client import (
 )
 from chain.runtime_replies import RuntimeReplyError
 from chain.store import Store
-from consensus.values import AttestationKind, JobCommit, JobReveal, Scores, Verdict
+from consensus.values import APPEAL_ROUND, AttestationKind, JobCommit, JobReveal, Scores, Verdict
 from consensus.verdicts import NO_SCORES, judge
 from consensus.wire import encode
 from ext.hashing import tagged_hash
@@ -119,7 +119,7 @@ class VerifierAgent:
 
     async def _judge(self, identity: bytes, job: Job, seat: CommitteeSeat) -> JobReveal:
         model, positions = await self._read(
-            lambda ledger: (_model(ledger, job), ledger.fingerprint_positions(identity))
+            lambda ledger: (_model(ledger, job), _positions(ledger, identity, job))
         )
         verdict, scores = Verdict.ABSTAIN, NO_SCORES
         fingerprint: tuple[int, ...] = ()
@@ -167,6 +167,11 @@ def _model(ledger: Ledger, job: Job) -> Model:
     if model is None:
         raise RuntimeError(f"job's model {job.model.hex()} is not registered")
     return model
+
+
+def _positions(ledger: Ledger, identity: bytes, job: Job) -> tuple[int, ...]:
+    # In an appeal the scores themselves are compared.
+    return () if job.round == APPEAL_ROUND else ledger.fingerprint_positions(identity)
 
 
 def scores_value(scores: inference_pb2.Scores) -> Scores:

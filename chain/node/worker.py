@@ -8,6 +8,7 @@ block) is a function handed to this thread and awaited.
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -92,7 +93,9 @@ def block_context(deliver: Deliver) -> BlockContext:
 
 def commit_outcome(store: Store, ledger: Ledger, deliver: Deliver, outcome: BlockOutcome) -> None:
     """Make a block and what its execution changed durable; `ledger` stands right behind it."""
-    oldest_open = next(ledger.open_jobs(), None)
+    # Whatever is under appeal still needs its payloads, too.
+    needed = [*islice(ledger.open_jobs(), 1), *ledger.appealed_jobs()]
+    oldest = min((job.requested_height for _, job in needed), default=None)
     store.commit_block(
         BlockCommit(
             block=deliver.block,
@@ -104,7 +107,7 @@ def commit_outcome(store: Store, ledger: Ledger, deliver: Deliver, outcome: Bloc
             events=outcome.events,
             journal=outcome.journal,
             accounts=outcome.accounts,
-            oldest_open_height=None if oldest_open is None else oldest_open[1].requested_height,
+            oldest_open_height=oldest,
             payloads=outcome.payloads,
             job_origins=[
                 JobOrigin(new.job, new.transaction, new.operation) for new in outcome.new_jobs

@@ -34,6 +34,7 @@ from tests.chain.ledger_world import (
     ALICE,
     BOND,
     CHAIN,
+    FAIL,
     FUNDS,
     OWNER,
     PROVIDERS,
@@ -170,6 +171,16 @@ def ejected(message: Message) -> None:
     for _ in range(3):
         audited(world, LOUD)
     asked(PROVIDERS[0], message, world=world)
+
+
+def without_arbiters() -> None:
+    """The provider of a rejected job appeals, where everybody verifies with another engine."""
+    world = market()
+    job = world.answered_job()
+    for _ in range(2):
+        world.seat_committee(job)
+        world.vote(job, (FAIL,) * len(world.seats(job)))
+    asked(PROVIDERS[0], pb.Appeal(job=job), world=world)
 
 
 def convicted(sender: bytes, message: Message) -> None:
@@ -402,6 +413,10 @@ CASES: dict[RejectionReason, Case] = {
     RejectionReason.EJECTED: (
         "an offer of a provider that was ejected",
         lambda: ejected(an_offer()),
+    ),
+    RejectionReason.NO_ARBITER: (
+        "an appeal where nobody runs the exact engine",
+        without_arbiters,
     ),
     RejectionReason.BUSY: ("a payment to a node whose queue is full", full_intake),
     RejectionReason.NOT_FOUND: (

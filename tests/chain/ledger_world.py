@@ -437,7 +437,7 @@ def restarted(ledger: Ledger) -> Ledger:
 def total_value(ledger: Ledger) -> int:
     """All money, wherever it is: it must always be what was issued."""
     held = sum(a.balance + a.stake + a.unbonding for _, a in ledger.accounts())
-    held += sum(ejection.held for _, _, ejection in ledger.ejections())
+    held += sum(ejection.held for _, _, ejection in ledger.ejections()) + ledger.appeal_bonds()
     return held + sum(job.escrow for _, job in ledger.jobs()) + ledger.supply().burned
 
 

@@ -59,14 +59,19 @@ def scores_of(world: World, job: bytes, distance: int) -> Scores:
 
 
 def audited(
-    world: World, distance: int, tokens: int = 40, liars: int = 0, lie: int = 0
+    world: World,
+    distance: int,
+    tokens: int = 40,
+    liars: int = 0,
+    lie: int = 0,
+    profile: str = PROFILE,
 ) -> BlockOutcome:
     """A job whose committee passes it and finds so much distance in the first tokens."""
     request = a_request()
     request.sampling.max_output_tokens = tokens
     job = world.request(request)
     world.block()
-    world.answer(job, a_result(tokens))
+    world.answer(job, a_result(tokens, profile))
     world.seat_committee(job)
     for place, validator in enumerate(world.seats(job)):
         reveal = world.reveal_for(job, validator, PASS)

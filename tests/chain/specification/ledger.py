@@ -15,6 +15,7 @@ from chain.events import Event, EventKind
 from chain.execution import (
     BlockContext,
     LaneBatch,
+    appeals,
     faults,
     jobs,
     market,
@@ -120,6 +121,7 @@ class SpecificationLedger:
                 scope.output.emit(*ended)
         for key in sorted(self.state.accounts.amounts):
             transfers.release_unbonded(scope, key)
+        appeals.advance_appeals(scope)
         suspicion.forfeit_held(scope)
         opened = [
             (job.requested_height, key)
@@ -250,6 +252,8 @@ class SpecificationLedger:
             traps.set_trap(scope, sender, operation.set_trap)
         elif kind == "open_trap":
             settlement.end_trap(scope, sender, operation.open_trap)
+        elif kind == "appeal":
+            appeals.appeal(scope, sender, operation.appeal)
         else:
             jobs.submit_result(scope, sender, operation.submit_result, signed)
 

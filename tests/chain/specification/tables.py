@@ -106,6 +106,7 @@ class PlainState:
         self.validator_keys = PlainTable(TableNumber.VALIDATOR_KEYS)
         self.elected_sets = PlainTable(TableNumber.ELECTED_SETS)
         self.proposed_blocks = PlainTable(TableNumber.PROPOSED_BLOCKS)
+        self.appeals = PlainTable(TableNumber.APPEALS)
 
     def tables(self) -> list[PlainTable]:
         return [item for item in vars(self).values() if isinstance(item, PlainTable)]
