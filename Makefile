@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
+# Tests start some hundred processes of ours: each would compile our sources anew.
+unexport PYTHONDONTWRITEBYTECODE
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -103,8 +105,9 @@ test: build ## Run every test (ARGUMENTS='tests/ext -k merkle' narrows it)
 fuzz: build ## Try random input on everything that reads it (SECONDS=60 each, SEED=1)
 	$(BIN)/python -m tests.fuzz --full --seconds $(SECONDS) --seed $(SEED)
 
-soak: build ## Long forms: ledger and specification, every level of x86-64, joining (OPERATIONS=100000, SEED=1)
+soak: build ## Long forms: ledger and specification, hostile input, levels of x86-64, joining (OPERATIONS=100000, SEED=1)
 	ASSAY_SOAK_OPERATIONS=$(OPERATIONS) ASSAY_SOAK_SEED=$(SEED) $(BIN)/pytest tests/chain/test_specification.py
+	ASSAY_MORE_SEEDS=1 $(BIN)/pytest tests/ext/test_hostile_input.py
 	ASSAY_EVERY_LEVEL=1 $(BIN)/pytest tests/runtime/test_instruction_sets.py
 	ASSAY_SOAK_JOINING=1 $(BIN)/pytest tests/e2e/test_joining.py
 

@@ -1,5 +1,6 @@
 """The native code under the compiler's address and undefined-behaviour sanitizers."""
 
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -10,7 +11,8 @@ import pytest
 from tests.ext import compiling, vectors
 
 FLAGS = [*compiling.SMALL_FUNCTIONS, *compiling.SANITIZERS, *compiling.EMULATED_IFMA]
-SEEDS = (1, 2)
+SEEDS = range(1, 9 if os.environ.get("ASSAY_MORE_SEEDS") == "1" else 2)
+"""The same bytes come of a seed each time: `make soak` tries more of them."""
 
 Build = Callable[[str], Path]
 

@@ -1,4 +1,7 @@
-"""vLLM as provider and as verifier, in the environment it lives in; see tests/runtime/vllm."""
+"""vLLM as provider and as verifier, in the environment it lives in; see tests/runtime/vllm.
+
+On a tiny model: that vLLM and the reference engine agree on a real one is tested there.
+"""
 
 import json
 from pathlib import Path
@@ -6,24 +9,29 @@ from pathlib import Path
 import pytest
 
 from runtime.calibration.records import RecordFile, Transcript
-from runtime.packages import REFERENCE_PROFILE, ModelPackage
-from tests.runtime.vllm.conftest import EXPORTS, WHOLE_RUN_BOUND_S, run_in_torch_python
+from runtime.packages import REFERENCE_PROFILE
+from tests.runtime.tiny_model import TinyModel, tiny_package
+from tests.runtime.vllm.conftest import WHOLE_RUN_BOUND_S, run_in_torch_python
 
 JOBS = 92
 FRAUD_JOBS = 12
 NAT = 1 << 20
+MODEL = TinyModel(width=64, heads=2, kv_heads=1, head_width=64, context_tokens=2_048)
+"""vLLM's attention on CPUs takes heads of certain widths only."""
 
 
 @pytest.mark.timeout(WHOLE_RUN_BOUND_S + 60)
 def test_float32_of_vllm_is_calibrated_against_the_reference_engine(
-    smollm2_package: ModelPackage, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
+    package = tiny_package(tmp_path, MODEL)
+    work = tmp_path / "work"
     options = ["--provider-engine", "vllm", "--verifier-engine", "reference", "--json"]
     options += ["--jobs", str(JOBS), "--fraud-jobs", str(FRAUD_JOBS), "--max-output-tokens", "4"]
     options += ["--in-flight", "3,16", "--fraud", "honest", "--fraud", "wrong-seed"]
-    options += ["--work", str(tmp_path), "--export-directory", str(EXPORTS)]
+    options += ["--work", str(work), "--export-directory", str(tmp_path / "exports")]
     code, output, errors = run_in_torch_python(
-        "-m", "runtime.calibration", str(smollm2_package.path), *options
+        "-m", "runtime.calibration", str(package.path), *options
     )
     assert code == 0, errors[-3_000:]
     report = json.loads(output.splitlines()[-1])
@@ -32,7 +40,7 @@ def test_float32_of_vllm_is_calibrated_against_the_reference_engine(
     assert report["verifier_profile"] == REFERENCE_PROFILE
     assert report["thresholds"]["distance_max"] < NAT // 500
     name = profile.replace("/", "+")
-    with RecordFile(tmp_path / "transcripts" / f"{name}.jsonl", Transcript) as transcripts:
+    with RecordFile(work / "transcripts" / f"{name}.jsonl", Transcript) as transcripts:
         assert len([row for row in transcripts if row.fraud == "honest"]) == JOBS
     noise = report["honest_noise"]
     for part in ("fitting", "held_out"):

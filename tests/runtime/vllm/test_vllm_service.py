@@ -16,7 +16,6 @@ from runtime import requests
 from runtime.engine import Scores
 from runtime.reference.engine import ReferenceEngine
 from runtime.sampling import MARGIN_CLIP
-from runtime.vllm_engine.settings import Settings
 from tests.runtime.serving import reason_of
 from tests.runtime.vllm.asking import (
     CALL_BOUND_S,
@@ -25,7 +24,7 @@ from tests.runtime.vllm.asking import (
     own_result,
     results_of,
 )
-from tests.runtime.vllm.conftest import QUEUE_LIMIT, RUNNING_LIMIT, Served
+from tests.runtime.vllm.conftest import PASS_TOKENS, QUEUE_LIMIT, RUNNING_LIMIT, Served
 
 UNITS_PER_NAT = 1 << 20
 FLOAT32_DISTANCE_MAX = 400
@@ -47,9 +46,8 @@ HEAT: list[dict[str, Any]] = [
     {"temperature_milli": 1200, "min_tokens": 24, "logprob_ceiling_milli": 4000},
 ]
 LONG_TOKENS = 4000
-PASS_TOKENS = Settings().max_batched_tokens
 LONG_PROMPT = "Which of these is gold? " + " ".join(
-    f"Sample {number} weighs {number * 37 % 101} grains." for number in range(140)
+    f"Sample {number} weighs {number * 37 % 101} grains." for number in range(50)
 )
 
 pytestmark = pytest.mark.timeout(900)
