@@ -134,6 +134,12 @@ def status_value(reply: node_pb2.StatusReply) -> dict[str, object]:
     }
 
 
+WHILE_IT_STANDS: Final = (
+    "the others go on meanwhile, and it catches up when it starts again. A validator that joins "
+    "needs no copy: it fetches the state from running peers"
+)
+
+
 @contextmanager
 def _stopped_home(home: Path, as_json: bool) -> Iterator[tuple[NodeConfig, Genesis]]:
     """The settings of a home whose node must not run: the store's lock sees to that."""
@@ -146,7 +152,7 @@ def _stopped_home(home: Path, as_json: bool) -> Iterator[tuple[NodeConfig, Genes
         except SnapshotError as error:
             fail(as_json, "BAD_SNAPSHOT", str(error))
         except HomeInUseError as error:
-            fail(as_json, "NODE_RUNS", str(error))
+            fail(as_json, "NODE_RUNS", f"{error}; {WHILE_IT_STANDS}")
 
 
 def _existing_store(config: NodeConfig, genesis: Genesis) -> Store:

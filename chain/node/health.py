@@ -45,6 +45,8 @@ class Standing:
     stake_total: int
     not_voting: str
     """Why; empty if it votes."""
+    votes_by_itself: bool
+    """Whether what keeps it from voting ends without anybody's help, once its peers answer."""
     runtimes_up: int
     runtimes_down: tuple[str, ...]
     """Why each that is out is so."""
@@ -113,7 +115,10 @@ def _notes(standing: Standing) -> Iterator[Finding]:
         yield Finding(
             "NOT_VOTING",
             standing.not_voting,
-            "the node follows the chain and signs nothing; see 'assay node doctor'",
+            "nothing: it waits for its peers and votes by itself; if they run and this stays, "
+            "check the network to them"
+            if standing.votes_by_itself
+            else "the node follows the chain and signs nothing; see 'assay node doctor'",
         )
     for why in standing.runtimes_down:
         yield Finding("RUNTIME_OUT", why, "look at that runtime's log; it is asked again by itself")

@@ -96,6 +96,7 @@ class NodeMetrics(Collector):
             stake_reached=sum(stakes[index] for index in (*connected, node.config.validator)),
             stake_total=sum(stakes),
             not_voting=node.not_voting,
+            votes_by_itself=node.votes_by_itself,
             runtimes_up=sum(runtime.healthy for runtime in runtimes),
             runtimes_down=tuple(
                 f"{runtime.address}: {runtime.detail}"

@@ -254,6 +254,11 @@ class Node:
         """Why this validator does not vote; empty if it does."""
         return self._observes or self.driver.replica.silence
 
+    @property
+    def votes_by_itself(self) -> bool:
+        """Whether one that does not vote will, once its peers have said where they stand."""
+        return not self._observes
+
     def _is_behind(self) -> bool:
         """Whether a block is known to be final that this node does not have."""
         finalization = self.driver.replica.finalization

@@ -93,6 +93,7 @@ def test_a_running_node_is_left_alone(home: Path, tmp_path: Path) -> None:
             reason, detail = refused(*arguments)
             assert reason == "NODE_RUNS"
             assert "is in use by another process: stop that node" in detail
+            assert "catches up when it starts again" in detail
         run_and_restore = refused("restore", "--home", home, "--from", tmp_path / "snapshot")
     assert run_and_restore[0] == "BAD_SNAPSHOT"
     assert not (tmp_path / "snapshot").exists()

@@ -15,6 +15,7 @@ WELL = Standing(
     stake_reached=4,
     stake_total=4,
     not_voting="",
+    votes_by_itself=True,
     runtimes_up=1,
     runtimes_down=(),
     disk_free_bytes=100 << 30,
@@ -63,6 +64,14 @@ def test_what_does_not_keep_clients_away_is_a_note(
     health = judge(replace(WELL, **changes))
     assert [finding.reason for finding in health.notes] == reasons
     assert health.unready == ()
+
+
+def test_a_validator_that_only_waits_for_its_peers_sends_nobody_to_the_doctor() -> None:
+    new = replace(WELL, not_voting="the vote log is new")
+    (waits,) = judge(new).notes
+    (stays,) = judge(replace(new, votes_by_itself=False)).notes
+    assert "votes by itself" in waits.advice and "doctor" not in waits.advice
+    assert "doctor" in stays.advice
 
 
 def test_only_a_ledger_that_hangs_makes_a_node_not_live() -> None:
