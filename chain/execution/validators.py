@@ -106,10 +106,12 @@ def register_validator(scope: Scope, sender: bytes, message: pb.RegisterValidato
     before = None if index is None else scope.validator(index)
     if before is not None and not before.leaving:
         raise _bad(f"this account is validator {index} already; change its keys by RotateValidator")
+    if index is not None and scope.conviction(index) is not None:
+        raise _bad(f"validator {index} was convicted, and stays out for good")
+    if before is None or not before.certificate:
+        _check_place(scope)
     if index is None:
         index = _next_id(scope)
-    elif scope.conviction(index) is not None:
-        raise _bad(f"validator {index} was convicted, and stays out for good")
     keys = message.keys
     if not (keys.signing_key and keys.vrf_key and keys.address and keys.certificate):
         raise _bad("a registration needs signing_key, vrf_key, address and certificate")
@@ -224,18 +226,22 @@ def _own(scope: Scope, sender: bytes) -> tuple[int, RegisteredValidator]:
     return index, record
 
 
-def _next_id(scope: Scope) -> int:
-    """The lowest id that nobody ever had."""
-    rows = list(scope.state.validators.scan())
-    if sum(bool(record.certificate) for _, record in rows) >= REGISTERED_MAX or (
-        len(rows) >= IDS_MAX
-    ):
-        raise Rejection(
-            RejectionReason.TOO_MANY_VALIDATORS,
+def _check_place(scope: Scope) -> None:
+    """Refuse one more than nodes may have contacts. Raises Rejection."""
+    rows = scope.state.validators.scan()
+    if sum(bool(record.certificate) for _, record in rows) >= REGISTERED_MAX:
+        raise _too_many(
             f"{REGISTERED_MAX} validators are registered, no more are allowed; wait until one has "
-            "left",
+            "left"
         )
-    return len(rows)
+
+
+def _next_id(scope: Scope) -> int:
+    """The lowest id that nobody ever had. Raises Rejection."""
+    count = len(scope.state.validators)
+    if count >= IDS_MAX:
+        raise _too_many(f"all {IDS_MAX} ids were given; come back by an account that has one")
+    return count
 
 
 def _with_keys(
@@ -343,12 +349,13 @@ def _jail_idle(scope: Scope) -> None:
 
 
 def _forget_gone(scope: Scope) -> None:
-    """Who has left, is in no set that is kept, and has nothing at stake, needs no contact."""
+    """Who has left, or was convicted, and is in no set that is kept, needs no contact, whatever it
+    has at stake: a grain left there would hold one of few places for ever."""
     for key, record in list(scope.state.validators.scan()):
-        index, account = int.from_bytes(key, "big"), scope.account(record.account)
-        at_stake = account.stake or account.unbonding
+        index = int.from_bytes(key, "big")
+        is_out = record.leaving or scope.conviction(index) is not None
         seated = any(index in elected.by_index for elected in scope.sets.values())
-        if record.leaving and record.certificate and not at_stake and not seated:
+        if record.certificate and is_out and not seated:
             put_validator(scope, index, record._replace(address="", certificate=b""))
 
 
@@ -358,6 +365,10 @@ def _emit(scope: Scope, index: int, record: RegisteredValidator, change: Validat
 
 def _bad(detail: str) -> Rejection:
     return Rejection(RejectionReason.BAD_VALIDATOR, detail)
+
+
+def _too_many(detail: str) -> Rejection:
+    return Rejection(RejectionReason.TOO_MANY_VALIDATORS, detail)
 
 
 def _jailed(detail: str) -> Rejection:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.v1 import transactions_pb2 as pb
-from chain.execution import Ledger
+from chain.execution import Ledger, validators
 from chain.parameters import Parameters
 from chain.rejections import RejectionReason
 from tests.builders import key
@@ -143,6 +143,29 @@ def test_who_has_left_comes_back_under_its_id() -> None:
     assert chain.do("v3", registration("v3", 0)).accepted
     chain.epochs(3)
     assert chain.weights()[3] == MINIMUM
+
+
+def test_who_comes_back_needs_a_place_like_anybody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validators, "REGISTERED_MAX", 1)
+    chain = Chain()
+    assert chain.do("new 0", registration("new 0")).accepted
+    assert chain.do("new 0", pb.LeaveValidators(), pb.Unstake(amount=MINIMUM)).accepted
+    refused = chain.do("new 1", registration("new 1"))
+    assert refused.reason == RejectionReason.TOO_MANY_VALIDATORS
+    chain.epochs(8)
+    assert chain.ledger.contacts() == ()
+    assert chain.do("new 1", registration("new 1")).accepted
+    back = chain.do("new 0", registration("new 0"))
+    assert back.reason == RejectionReason.TOO_MANY_VALIDATORS
+
+
+def test_a_grain_left_behind_holds_no_place() -> None:
+    chain = Chain()
+    assert chain.do("new 0", registration("new 0")).accepted
+    assert chain.do("new 0", pb.LeaveValidators(), pb.Unstake(amount=MINIMUM - 1)).accepted
+    chain.epochs(8)
+    assert chain.ledger.account(owner("new 0")).stake == 1
+    assert b"certificate of new 0" not in [c.certificate for c in chain.ledger.contacts()]
 
 
 def test_what_a_leaver_has_unstaked_is_slashed_for_what_it_did_in_its_last_epoch() -> None:
