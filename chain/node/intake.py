@@ -14,7 +14,8 @@ while the lane has room.
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 
 from assay.v1 import transactions_pb2
 from chain.node.worker import LedgerWorker
@@ -87,6 +88,8 @@ class Intake:
         self._pending_bytes = 0
         self._reserved_bytes = 0
         self._attestations: list[bytes] = []
+        self._again: deque[bytes] = deque()
+        """Whole payloads of an ended epoch."""
         self._filled = asyncio.Event()
         self._freed = asyncio.Event()
         self._line = asyncio.Lock()
@@ -190,18 +193,23 @@ class Intake:
         self._attestations.append(attestation)
         self._filled.set()
 
+    def seal_again(self, payloads: Iterable[bytes]) -> None:
+        """Seal these before all else: an epoch ended before they were final."""
+        self._again.extend(payloads)
+        self._filled.set()
+
     async def run(self) -> None:
         """Seal until cancelled."""
         while True:
             await self._filled.wait()
-            if self._pending_bytes + self._own_bytes < self._batch_bytes:
+            if not self._again and self._pending_bytes + self._own_bytes < self._batch_bytes:
                 await asyncio.sleep(self._batch_interval_ms / 1000)
             if self._lane_room() > 0:
-                self._seal(self._take())
+                self._seal(self._again.popleft() if self._again else self._take())
                 await asyncio.sleep(0)  # a long queue must not hold up everything else
             else:
                 await asyncio.sleep(self._batch_interval_ms / 1000)
-            if not self._pending and not self._own and not self._attestations:
+            if not (self._pending or self._own or self._attestations or self._again):
                 self._filled.clear()
 
     def _waits(self, identity: bytes) -> bool:

@@ -3,7 +3,7 @@ nothing for each transaction. `metrics` turns it into what Prometheus reads.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Histogram
@@ -29,9 +29,13 @@ class Meter:
     """Counts of one node since its start. Used from the event loop only."""
 
     def __init__(
-        self, own_index: int, stakes: Sequence[int], clock_ms: Callable[[], int], newest: Block
+        self,
+        own_index: int,
+        stakes: Mapping[int, int],
+        clock_ms: Callable[[], int],
+        newest: Block,
     ) -> None:
-        """`newest` is the newest final block, before anything is counted."""
+        """`stakes` of the members, by validator; `newest` is the newest final block, before anything is counted."""
         self.registry = CollectorRegistry()
         self.attendance = Attendance(stakes, newest.view)
         self.started_ms = clock_ms()
@@ -77,6 +81,10 @@ class Meter:
         """Something a validator said; also what this node itself says to all."""
         if isinstance(message, Vote) and message.signer == peer:
             self.attendance.heard(peer, message.body.view)
+
+    def begin_epoch(self, stakes: Mapping[int, int]) -> None:
+        """The blocks that come are of an epoch with these members."""
+        self.attendance.follow(stakes)
 
     def final(self, block: Block) -> None:
         """A block has become final, and its batches are here."""

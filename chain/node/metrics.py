@@ -158,7 +158,7 @@ class NodeMetrics(Collector):
         yield _counter(
             "assay_consensus_missed_votes_total",
             "Final blocks in whose view nothing was heard of a validator, by validator.",
-            [((str(index),), missed) for index, missed in enumerate(meter.attendance.missed)],
+            [((str(index),), missed) for index, missed in sorted(meter.attendance.missed.items())],
             ("validator",),
         )
         yield _counter(

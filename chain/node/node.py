@@ -119,7 +119,7 @@ class Node:
         )
         self.meter = Meter(
             config.validator,
-            [entry.stake for entry in genesis.validators],
+            {entry.index: entry.stake for entry in genesis.validators},
             self._clock_ms,
             opened.replica.finalized_block,
         )

@@ -285,3 +285,25 @@ async def test_fields_that_nobody_signed_do_not_come_into_the_lane(tmp_path: Pat
         await until_sealed(lane, 1)
     assert lane.transactions() == [signed]
     assert b"extra" not in lane.sealed[0]
+
+
+async def test_payloads_of_an_ended_epoch_are_sealed_again_first_as_they_were(
+    tmp_path: Path,
+) -> None:
+    lane = Lane(room=1)
+    async with intake_of(tmp_path, lane) as intake:
+        await intake.submit(a_transfer(1))
+        intake.seal_again([b"first", b"second"])
+        sealing = asyncio.create_task(intake.run())
+        try:
+            async with asyncio.timeout(SOON_S):
+                while lane.sealed != [b"first"]:
+                    await asyncio.sleep(0.005)
+                lane.room = 10
+                while len(lane.sealed) < 3:
+                    await asyncio.sleep(0.005)
+        finally:
+            sealing.cancel()
+    assert lane.sealed[1] == b"second"
+    assert len(transactions_pb2.BatchPayload.FromString(lane.sealed[2]).transactions) == 1
+    assert len(lane.sealed) == 3
