@@ -17,13 +17,14 @@ from typing import Generic, TypeVar
 
 from chain.node.backlog import BACKLOG_BYTES_MAX, Backlog
 from chain.node.traffic import Traffic, traffic_of
-from consensus.events import Event, MessageReceived
+from consensus.events import Demand, Event, MessageReceived, PeerConnected, SealBatch, Start
 from consensus.messages import Message
 
 URGENT_BACKLOG_BYTES_MAX = 1024 * 1024
 """A thousand votes of a peer; what a quorum of peers sends for one view is far less."""
 URGENT_RUN_MAX = 64
 
+LASTING = SealBatch | Demand | PeerConnected
 T = TypeVar("T")
 
 
@@ -91,12 +92,23 @@ class Arrivals:
 
     async def receive(self, peer: int, message: Message, size_bytes: int) -> None:
         """Queue a peer's message; returns when the peer may be read again on its stream."""
+        self.put(peer, message, size_bytes)
+        await self.room(peer, traffic_of(message))
+
+    def put(self, peer: int, message: Message, size_bytes: int) -> None:
+        """Queue a peer's message, and don't wait."""
         traffic = traffic_of(message)
         done = self._count(traffic, peer, size_bytes)
         rounds = self._bulk if traffic is Traffic.BULK else self._urgent
         rounds.put(peer, Arrived(MessageReceived(peer, message), size_bytes, done))
         self._changed.set()
-        await self.room(peer, traffic)
+
+    def begin_epoch(self) -> None:
+        """Of the node's own events only those are left that mean the same to another replica, which
+        starts first."""
+        lasting = [event for event in self._own if isinstance(event, LASTING)]
+        self._own = deque((Start(), *lasting))
+        self._changed.set()
 
     async def room(self, peer: int, traffic: Traffic) -> None:
         """Return when the peer may be read on this stream."""

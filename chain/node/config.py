@@ -43,6 +43,9 @@ class KeyFiles(_Section):
     signing: Path = Path("keys/signing.json")
     vrf: Path = Path("keys/vrf.json")
     account: Path = Path("keys/account.json")
+    next_signing: Path | None = None
+    """A key that takes over in the epoch whose set names it."""
+    next_vrf: Path | None = None
     passphrase_file: Path = Path("keys/passphrase")
     tls_key: Path = Path("keys/tls.key.pem")
     tls_certificate: Path = Path("keys/tls.cert.pem")
@@ -126,7 +129,7 @@ class NodeConfig(_Section):
     """Everything `assay node start` reads."""
 
     validator: int = Field(ge=0)
-    """Index in genesis."""
+    """Its id: the index in genesis, or the one given when it registered."""
     genesis: Path = Path("genesis.json")
     data: Path = Path("data")
     public_listen: str = "127.0.0.1:0"

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from chain.node.arrivals import Arrivals, Rounds
+from chain.node.early import Early, epoch_of
+from chain.node.recovery import Opened
 from chain.node.traffic import Traffic
 from chain.node.worker import check_payloads
 from chain.store import Store
@@ -47,9 +49,7 @@ from consensus.messages import (
     Blocks,
     Message,
 )
-from consensus.replica import Replica
 from consensus.values import BATCH_PAYLOAD_BYTES_MAX
-from consensus.wal import Wal
 from consensus.wire import encode
 
 EVENTS_PER_TURN = 256
@@ -86,6 +86,19 @@ class Wires(Protocol):
         """Return when another answer may be prepared for a peer, which has taken most of them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Epochs:
+    """What is told to whoever owns the driver."""
+
+    seal_later: Callable[[bytes], None]
+    """A payload that came too late for the epoch that ended."""
+    begun: Callable[[Opened], None]
+    """Each epoch after the one that the driver began with."""
+
+
+ONE_EPOCH = Epochs(lambda payload: None, lambda opened: None)
+
+
 @dataclass(slots=True)
 class _Turn:
     """What one turn of the loop must write before it may speak."""
@@ -111,20 +124,24 @@ class Driver:
 
     def __init__(
         self,
-        replica: Replica,
+        opened: Opened,
         chain_id: str,
         store: Store,
-        log: Wal | None,
         wires: Wires,
         deliver: Callable[[Deliver | Misbehaviour], None],
         clock_ms: Callable[[], int],
         said: Callable[[Message], None] = lambda message: None,
+        epochs: Epochs = ONE_EPOCH,
     ) -> None:
         """`said` is told what goes to all peers."""
-        self.replica = replica
+        self.replica = opened.replica
+        self.epoch = opened.epoch
         self._chain_id = chain_id
         self._store = store
-        self._log = log
+        self._log = opened.log
+        self._epochs = epochs
+        self._prepare_next: Callable[[], Opened] | None = None
+        self._early = Early()
         self._wires = wires
         self._deliver = deliver
         self._clock_ms = clock_ms
@@ -165,13 +182,24 @@ class Driver:
         """Queue an event of this node's own; from the event loop only."""
         self._arrivals.post(event)
 
+    def succeed(self, prepare: Callable[[], Opened]) -> None:
+        """Go on with what `prepare` makes, between two turns: the replica of the next epoch.
+
+        It is called on the disk's thread, with all that the ended epoch wrote on disk.
+        """
+        self._prepare_next = prepare
+        self._arrivals.wake()
+
     async def receive(self, peer: int, message: Message, size_bytes: int) -> None:
         """Queue a peer's message; returns when the peer may be read again on its stream.
 
         Until then its messages of this kind that were not stepped, and of bulk its batches that
         are being checked, stay above their bound.
         """
-        await self._arrivals.receive(peer, message, size_bytes)
+        if epoch_of(message) == self.epoch + 1:
+            self._early.keep(peer, message, size_bytes)
+        else:
+            await self._arrivals.receive(peer, message, size_bytes)
 
     async def room(self, peer: int, traffic: Traffic) -> None:
         """Return when the peer may be read on this stream."""
@@ -188,6 +216,8 @@ class Driver:
             await self._wait()
             if self._failure is not None:
                 raise self._failure
+            if self._prepare_next is not None:
+                await self._begin_next(self._prepare_next)
             turn = self._step()
             await asyncio.sleep(0)  # where nothing is written, too: others want the event loop
             if turn.records or turn.batches or turn.finalized or turn.compact:
@@ -202,6 +232,17 @@ class Driver:
                     self._said(message.message)
                     self._wires.broadcast(message.message)
 
+    async def _begin_next(self, prepare: Callable[[], Opened]) -> None:
+        self._prepare_next = None
+        opened = await asyncio.get_running_loop().run_in_executor(self._disk, prepare)
+        self.replica, self._log, self.epoch = opened.replica, opened.log, opened.epoch
+        self._wake_at_ms = None
+        while (item := self._unchecked.take()) is not None:
+            item.done()
+        self._arrivals.begin_epoch()
+        self._epochs.begun(opened)
+        self._early.release(self._arrivals.put)
+
     def close(self) -> None:
         """Let the disk finish."""
         self._pipeline.shutdown(wait=True, cancel_futures=True)
@@ -214,7 +255,11 @@ class Driver:
             arrived = self._arrivals.take()
             if arrived is None:
                 break
-            self._sealing -= isinstance(arrived.event, SealBatch)
+            if isinstance(arrived.event, SealBatch):
+                self._sealing -= 1
+                if self.replica.lane_room == 0:  # it was given to the replica of an ended epoch
+                    self._epochs.seal_later(arrived.event.payload)
+                    continue
             for effect in self.replica.step(arrived.event, self._clock_ms()):
                 self._perform(effect, turn)
             arrived.done()
@@ -231,7 +276,7 @@ class Driver:
 
     async def _wait(self) -> None:
         self._ring()
-        while not self._arrivals and self._failure is None:
+        while not (self._arrivals or self._failure or self._prepare_next):
             timeout_s = None
             if self._wake_at_ms is not None:
                 timeout_s = max(0.0, (self._wake_at_ms - self._clock_ms()) / 1000)

@@ -35,7 +35,8 @@ class Meter:
         clock_ms: Callable[[], int],
         newest: Block,
     ) -> None:
-        """`stakes` of the members, by validator; `newest` is the newest final block, before anything is counted."""
+        """`stakes` of the members, by validator; `newest` is the newest final block, before
+        anything is counted."""
         self.registry = CollectorRegistry()
         self.attendance = Attendance(stakes, newest.view)
         self.started_ms = clock_ms()

@@ -85,7 +85,7 @@ class NodeMetrics(Collector):
         node, now_ms = self._node, self._node.now_ms()
         meter = node.meter
         connected = [index for index, link in node.peers.links.items() if link.connected]
-        stakes = [entry.stake for entry in node.genesis.validators]
+        stakes = node.members.stakes()
         runtimes = () if node.runtime is None else node.runtime.states()
         since_ms = meter.executing_since_ms
         return Standing(
@@ -93,8 +93,10 @@ class NodeMetrics(Collector):
             height=node.height,
             since_final_ms=now_ms - meter.final_at_ms,
             executing_for_ms=0 if since_ms is None else now_ms - since_ms,
-            stake_reached=sum(stakes[index] for index in (*connected, node.config.validator)),
-            stake_total=sum(stakes),
+            stake_reached=sum(
+                stakes.get(index, 0) for index in (*connected, node.config.validator)
+            ),
+            stake_total=sum(stakes.values()),
             not_voting=node.not_voting,
             votes_by_itself=node.votes_by_itself,
             runtimes_up=sum(runtime.healthy for runtime in runtimes),
@@ -150,6 +152,12 @@ class NodeMetrics(Collector):
             replica.finalized_height,
         )
         yield _gauge("assay_consensus_view_views", "The view this node is in.", replica.view)
+        yield _gauge("assay_consensus_epoch_index", "The epoch of the next block.", node.members.epoch)
+        yield _gauge(
+            "assay_consensus_member_state",
+            "1 if this validator is a member of the epoch of the next block.",
+            node.members.member(node.config.validator) is not None,
+        )
         yield _gauge(
             "assay_consensus_since_final_seconds",
             "Time since this node learnt of a final block; an idle chain makes one every 10 s.",

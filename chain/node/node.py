@@ -12,14 +12,16 @@ from importlib import metadata
 from typing import ParamSpec, TypeVar
 
 from assay.v1 import node_pb2, receipts_pb2, transactions_pb2
-from chain.contacts import Contacts
+from chain.contacts import Contact, Contacts
+from chain.execution import Ledger
 from chain.fees import fee_ceiling
 from chain.genesis import Genesis
 from chain.keys import KeyPair
 from chain.node.accusations import Accusations
 from chain.node.config import NodeConfig
-from chain.node.driver import Driver
+from chain.node.driver import Driver, Epochs
 from chain.node.duties import Duties
+from chain.node.epochs import EpochMembers, contacts_of, last_height, members_of
 from chain.node.ingress import Ingress
 from chain.node.intake import Intake
 from chain.node.joining import Joiner, SnapshotReady
@@ -28,7 +30,7 @@ from chain.node.outcomes import Outcome, TransactionWaits, receipts_of
 from chain.node.peers import Peers, PeerService
 from chain.node.provider import ProviderAgent
 from chain.node.rate_limit import OpenCalls
-from chain.node.recovery import open_replica
+from chain.node.recovery import VOTES_FOLDER, Opened, open_replica
 from chain.node.shelf import SHELF_NAME, Shelf
 from chain.node.signer import NodeKeys
 from chain.node.snapshot_service import SnapshotService
@@ -54,6 +56,7 @@ from consensus.events import (
 )
 from consensus.messages import Message
 from consensus.values import APPEAL_ROUND
+from consensus.wal import FileDirectory
 
 AGENT_VALIDITY_BLOCKS = 128
 DUTIES_INTERVAL_MS = 1_000
@@ -102,10 +105,11 @@ class Node:
         self.open_calls = OpenCalls(config.calls.open_max, config.calls.open_max_by_client)
         self._deliveries: asyncio.Queue[Deliver] = asyncio.Queue()
         self.height = self.store.height or 0
-        opened = open_replica(config, genesis, keys, self.store, self._clock_ms())
+        self._votes_directory = FileDirectory(config.data / VOTES_FOLDER)
+        self.members, contacts = self.worker.read_at_start(self._look_at_members)
+        opened = self._open_replica(self.members)
         self._observes = opened.detail
-        self._votes_directory = opened.directory
-        self.contacts = Contacts.of_genesis(genesis)
+        self.contacts = Contacts(contacts)
         self.peers = Peers(
             self.contacts,
             config.validator,
@@ -119,7 +123,7 @@ class Node:
         )
         self.meter = Meter(
             config.validator,
-            {entry.index: entry.stake for entry in genesis.validators},
+            self.members.stakes(),
             self._clock_ms,
             opened.replica.finalized_block,
         )
@@ -127,14 +131,14 @@ class Node:
             keys.account, self.worker, self.submit_operations, self._clock_ms
         )
         self.driver = Driver(
-            opened.replica,
+            opened,
             genesis.chain_id,
             self.store,
-            opened.log,
             self.peers,
             self._deliver,
             self._clock_ms,
             lambda message: self.meter.message(config.validator, message),
+            Epochs(lambda payload: self.intake.seal_again((payload,)), self._epoch_begun),
         )
         self.intake = Intake(
             genesis.chain_id,
@@ -152,6 +156,7 @@ class Node:
             self.driver.in_pipeline,
             self.meter.admission,
         )
+        self.intake.seal_again(opened.unfinal)
         self.is_stopping = False
         self._joiner = Joiner(
             genesis,
@@ -195,7 +200,7 @@ class Node:
         if self.config.verifier:
             self._verifier = VerifierAgent(
                 self.config.validator,
-                self._keys.signing,
+                account,
                 account.public_key,
                 self.runtime,
                 self.store,
@@ -215,9 +220,8 @@ class Node:
 
     async def run(self) -> None:
         """Serve peers, order, execute, and work, until cancelled or a part fails."""
-        entry = self.genesis.validators[self.config.validator]
         try:
-            await self.peers.start(self.config.peer_listen or entry.address)
+            await self.peers.start(self._peer_address())
             await self._resume()
             async with asyncio.TaskGroup() as group:
                 if self.runtime is not None:
@@ -244,6 +248,16 @@ class Node:
             self.worker.close()
             self._shelf.close()
             self.store.close()
+
+    def _peer_address(self) -> str:
+        own = self.contacts.all.get(self.config.validator)
+        address = self.config.peer_listen or (own.address if own is not None else "")
+        if not address:
+            raise OSError(
+                f"the ledger here does not know validator {self.config.validator} yet: set "
+                "peer_listen in node.toml to the address that it is registered with"
+            )
+        return address
 
     def now_ms(self) -> int:
         """By the node's own clock."""
@@ -367,12 +381,11 @@ class Node:
             state_root=state_root,
             peers=[
                 node_pb2.PeerView(
-                    validator=entry.index,
-                    connected=self.peers.links[entry.index].connected,
-                    address=entry.address,
+                    validator=index,
+                    connected=link.connected,
+                    address=link.contact.address,
                 )
-                for entry in self.genesis.validators
-                if entry.index in self.peers.links
+                for index, link in sorted(self.peers.links.items())
             ],
             runtime_ready=any(runtime.healthy for runtime in runtimes),
             runtimes=[runtime_view(runtime) for runtime in runtimes],
@@ -381,6 +394,9 @@ class Node:
             voting=not self.not_voting,
             detail=self.not_voting,
             version=metadata.version("assay-chain"),
+            epoch=self.members.epoch,
+            epoch_last_height=last_height(self.genesis, self.members.epoch) or 0,
+            members=sorted(self.members.stakes()),
         )
 
     async def _room(self, peer: int, traffic: Traffic) -> None:
@@ -455,6 +471,53 @@ class Node:
                     agent.on_jobs((*outcome.changed_jobs, *outcome.changed_appeals))
             executed, self._executed = self._executed, asyncio.Event()
             executed.set()
+            if self.height == last_height(self.genesis, delivery.block.epoch):
+                await self._end_epoch()
+
+    def _look_at_members(self, ledger: Ledger) -> tuple[EpochMembers, tuple[Contact, ...]]:
+        members = members_of(ledger, self.genesis, self.height)
+        return members, contacts_of(ledger, self.genesis)
+
+    def _open_replica(self, members: EpochMembers) -> Opened:
+        return open_replica(
+            self.config,
+            self.genesis,
+            self._keys,
+            self.store,
+            self._votes_directory,
+            members,
+            self._clock_ms(),
+        )
+
+    async def _end_epoch(self) -> None:
+        """The last block of an epoch has been executed: the next one's engine takes over."""
+        members, contacts = await self.worker.read(self._look_at_members)
+        self._follow_contacts(contacts)
+        self._next_members = members
+        self.driver.succeed(lambda: self._open_replica(members))
+
+    def _epoch_begun(self, opened: Opened) -> None:
+        """The driver has put the next epoch's engine in its place."""
+        self.members = self._next_members
+        self._observes = opened.detail
+        logger.info(
+            "epoch %d begins with validators %s%s",
+            *(
+                opened.epoch,
+                sorted(self.members.stakes()),
+                f": {opened.detail}" * bool(opened.detail),
+            ),
+        )
+        self.meter.begin_epoch(self.members.stakes())
+        self.intake.seal_again(opened.unfinal)
+        for peer, link in self.peers.links.items():
+            if link.connected:
+                self.driver.post(PeerConnected(peer))
+
+    def _follow_contacts(self, contacts: tuple[Contact, ...]) -> None:
+        if tuple(self.contacts.all.values()) != contacts:
+            self.contacts.replace(contacts)
+            self.peers.follow_contacts()
 
     def _update_demand(self) -> None:
         """Blocks are wanted for steps that need nothing else, for deadlines, and for
@@ -474,6 +537,9 @@ class Node:
 
     async def _mind_duties(self) -> None:
         while True:
+            self._follow_contacts(
+                await self.worker.read(lambda ledger: contacts_of(ledger, self.genesis))
+            )
             await self._accusations.check()
             if self._duties is not None:
                 await self._duties.check()

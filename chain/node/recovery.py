@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 from chain.genesis import Genesis
 from chain.node.config import NodeConfig
-from chain.node.signer import NodeKeys
+from chain.node.epochs import EpochMembers, last_height
+from chain.node.signer import NodeKeys, UnknownKeys
 from chain.store import Store, StoreError
 from consensus.events import FinalBlock, Recovered, ReplicaConfig, Timing
-from consensus.journal import FORGOTTEN, encode_record
+from consensus.journal import FORGOTTEN, carried, encode_record
 from consensus.replica import RecoveryConflict, Replica
 from consensus.values import Block
-from consensus.wal import FileDirectory, Wal, WalError, WalLocked
+from consensus.wal import FileDirectory, Wal, WalError
 
 EXECUTED_ROOTS = 256
 VOTES_FOLDER = "votes"
@@ -28,39 +29,76 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A replica, its log, and why it does not vote, if so."""
+    """The replica of an epoch, its log, and why it does not vote, if so."""
 
+    epoch: int
     replica: Replica
     log: Wal | None
-    directory: FileDirectory
     detail: str
+    unfinal: tuple[bytes, ...] = ()
+    """Own payloads that the epoch before did not make final."""
 
 
 def open_replica(
-    config: NodeConfig, genesis: Genesis, keys: NodeKeys, store: Store, now_ms: int
+    config: NodeConfig,
+    genesis: Genesis,
+    keys: NodeKeys,
+    store: Store,
+    directory: FileDirectory,
+    members: EpochMembers,
+    now_ms: int,
 ) -> Opened:
-    """The replica as the disk has it. Raises WalLocked if another process votes with this home."""
-    directory = FileDirectory(config.data / VOTES_FOLDER)
-    log: Wal | None = None
+    """The replica of an epoch as the disk has it; `directory` is that of the vote log."""
+    index, epoch = config.validator, members.epoch
+    member = members.member(index)
     try:
-        first = (encode_record(FORGOTTEN),)
+        signer = None if member is None else keys.signer(member)
         log, records = Wal.open(
-            directory, genesis.chain_id, keys.signing.public_key, create=True, first=first
+            directory,
+            genesis.chain_id,
+            keys.signing.public_key if signer is None else signer.signing.public_key,
+            create=True,
+            first=(encode_record(FORGOTTEN),),
+            epoch=epoch,
+            carry=carried,
         )
-        recovered = _recovered(config.validator, genesis, store, records)
-        settings = replica_config(genesis, store, config.validator)
-        return Opened(Replica.recover(settings, keys, recovered, now_ms), log, directory, "")
-    except WalLocked:
-        raise
-    except (WalError, RecoveryConflict) as error:
+        own_index = None if signer is None else index
+        settings = replica_config(genesis, store, members, own_index)
+        recovered = _recovered(index, genesis, store, members, records if signer else ())
+        replica = Replica.recover(settings, signer, recovered, now_ms)
+        detail = "" if signer is not None else _why_not_member(members, index)
+        return Opened(epoch, replica, log, detail, _unfinal(store, index, epoch))
+    except (WalError, RecoveryConflict, UnknownKeys) as error:
         logger.error("not voting: %s", error)
-        settings = replica_config(genesis, store, None)
-        recovered = _recovered(config.validator, genesis, store, ())
+        settings = replica_config(genesis, store, members, None)
+        recovered = _recovered(index, genesis, store, members, ())
         replica = Replica.recover(settings, None, recovered, now_ms)
-        return Opened(replica, None, directory, str(error))
+        return Opened(epoch, replica, None, str(error))
 
 
-def replica_config(genesis: Genesis, store: Store, own_index: int | None) -> ReplicaConfig:
+def _why_not_member(members: EpochMembers, index: int) -> str:
+    following = members.following
+    if following is not None and any(item.index == index for item in following.members):
+        return f"validator {index} is not a member until epoch {following.epoch}"
+    return f"validator {index} is not a member of epoch {members.epoch}"
+
+
+def _unfinal(store: Store, index: int, epoch: int) -> tuple[bytes, ...]:
+    """Payloads of own batches that the epoch before left, unless sealing them again has begun."""
+    if epoch == 0 or store.lane_tip(index, epoch) is not None:
+        return ()
+    boundary = store.final_block(store.height or 0)
+    if boundary is None or boundary[0].epoch != epoch - 1:
+        return ()
+    final = {tip.lane: tip.sequence for tip in boundary[0].cut}
+    headers = store.batch_headers(index, final.get(index, 0) + 1, LANE_HEADERS_MAX, epoch - 1)
+    batches = (store.batch_by_digest(header.digest()) for header in headers)
+    return tuple(batch.payload for batch in batches if batch is not None)
+
+
+def replica_config(
+    genesis: Genesis, store: Store, members: EpochMembers, own_index: int | None
+) -> ReplicaConfig:
     """What the replica must know of its chain."""
     root = store.execution_root_at(0)
     if root is None:
@@ -70,18 +108,25 @@ def replica_config(genesis: Genesis, store: Store, own_index: int | None) -> Rep
         genesis_digest=genesis.digest(),
         genesis_timestamp_ms=genesis.genesis_time_ms,
         genesis_execution_root=root,
-        validators=genesis.validator_set(),
+        validators=members.validators,
         own_index=own_index,
         timing=Timing(),
     )
 
 
 def _recovered(
-    own_index: int, genesis: Genesis, store: Store, records: tuple[bytes, ...]
+    own_index: int,
+    genesis: Genesis,
+    store: Store,
+    members: EpochMembers,
+    records: tuple[bytes, ...],
 ) -> Recovered:
-    height = store.height or 0
+    """What is stored of an epoch: a ledger that was taken back may have blocks of later ones."""
+    height, epoch = store.height or 0, members.epoch
+    end = min(store.final_height, last_height(genesis, epoch) or store.final_height)
+    begins = epoch > 0 and height == last_height(genesis, epoch - 1)
     finalized = []
-    for number in range(max(height, 1), store.final_height + 1):
+    for number in range(max(height + begins, 1), end + 1):
         found = store.final_block(number)
         if found is None:
             raise StoreError(f"final block {number} is missing; restore this home from a snapshot")
@@ -95,18 +140,18 @@ def _recovered(
                 "this home from a snapshot"
             )
         certificate = certified[1]
-    cut = _executed_cut(store, height)
+    cut = {} if begins else _executed_cut(store, height)
     headers = [
         header
-        for lane in range(len(genesis.validators))
-        for header in store.batch_headers(lane, cut.get(lane, 0) + 1, LANE_HEADERS_MAX)
+        for lane in (member.index for member in members.validators.members)
+        for header in store.batch_headers(lane, cut.get(lane, 0) + 1, LANE_HEADERS_MAX, epoch)
     ]
     return Recovered(
         wal_records=records,
         finalized=tuple(finalized),
         certificate=certificate,
         executed=store.execution_roots(EXECUTED_ROOTS),
-        own_tip=store.lane_tip(own_index),
+        own_tip=store.lane_tip(own_index, epoch),
         headers=tuple(headers),
     )
 

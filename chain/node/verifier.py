@@ -47,7 +47,7 @@ class VerifierAgent:
     def __init__(
         self,
         own_index: int,
-        signing: KeyPair,
+        salting: KeyPair,
         account: bytes,
         runtime: InferenceRuntime,
         store: Store,
@@ -55,8 +55,9 @@ class VerifierAgent:
         attest: Callable[[bytes], None],
         clock_ms: Callable[[], int],
     ) -> None:
+        """`salting` is a key that is never rotated: salts are derived from it."""
         self._own_index = own_index
-        self._secret = tagged_hash(b"verifier-salt", signing.seed)
+        self._secret = tagged_hash(b"verifier-salt", salting.seed)
         self._account = account
         self._runtime = runtime
         self._store = store

@@ -53,6 +53,10 @@ class LedgerWorker:
         async with self._reads:
             return await loop.run_in_executor(self._thread, lambda: function(self._ledger))
 
+    def read_at_start(self, function: Callable[[Ledger], T]) -> T:
+        """The same while there is no event loop's work to hold up."""
+        return self._thread.submit(lambda: function(self._ledger)).result()
+
     async def admit(self, transaction: Transaction) -> None:
         """Raise Rejection if the transaction would fail in the next block."""
         await self.read(lambda ledger: ledger.admit(transaction))

@@ -20,6 +20,7 @@ from chain.node import services
 from chain.node.config import NodeConfig
 from chain.node.driver import TURN_BYTES_MAX, Driver
 from chain.node.node import LOOKUPS_MAX, Node
+from chain.node.recovery import Opened
 from chain.node.signer import NodeKeys
 from chain.store import Store
 from chain.tls import channel_credentials, channel_options
@@ -70,6 +71,7 @@ class Scripted:
 
     def __init__(self, answer: Callable[[Event, int], list[Effect]]) -> None:
         self.step = answer
+        self.lane_room = 1
 
 
 @asynccontextmanager
@@ -78,10 +80,9 @@ async def driving(
 ) -> AsyncIterator[Driver]:
     clock = itertools.count()  # a millisecond for each look at it
     driver = Driver(
-        cast("Replica", Scripted(answer)),
+        Opened(0, cast("Replica", Scripted(answer)), None, ""),
         "chain",
         cast("Store", store),
-        None,
         wires,
         lambda _: None,
         lambda: next(clock),
