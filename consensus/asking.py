@@ -48,9 +48,7 @@ class Requests:
             request = self._open[message] = _Open(context.now_ms + grace_ms)
         if context.now_ms < request.due_ms:
             return
-        members = len(context.validators.members)
-        peers = [(first + step) % members for step in range(members)]
-        peers = [peer for peer in peers if peer != context.own_index]
+        peers = context.validators.others(first, context.own_index)
         request.due_ms = context.now_ms + context.resend_ms
         if peers:
             context.send(peers[request.attempt % len(peers)], message)

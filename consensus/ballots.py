@@ -118,7 +118,7 @@ class Ballots:
         self._convicted = {entry for entry in self._convicted if entry[0] > finalized_view}
 
     def _stake(self, signer: int) -> int:
-        return self._context.validators.members[signer].stake
+        return self._context.validators.by_index[signer].stake
 
     def _complete(self, body: VoteBody, box: _Box) -> Certificate | None:
         validators = self._context.validators
@@ -135,7 +135,7 @@ class Ballots:
 
     def _verify(self, body: VoteBody, slots: dict[int, _Slot]) -> None:
         message = body.signed_message(self._context.chain_id)
-        members = self._context.validators.members
+        members = self._context.validators.by_index
         open_slots = [slot for slot in slots.values() if not slot.verified]
         items = [
             (members[slot.vote.signer].signing_key, message, slot.vote.signature)

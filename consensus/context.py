@@ -51,11 +51,11 @@ class Context:
 
     def is_validator(self, index: int) -> bool:
         """Whether `index` names a member."""
-        return 0 <= index < len(self.config.validators.members)
+        return index in self.config.validators.by_index
 
     def verify(self, signer: int, message: bytes, signature: bytes) -> bool:
         """Whether validator `signer` signed `message`."""
-        key = self.config.validators.members[signer].signing_key
+        key = self.config.validators.by_index[signer].signing_key
         return self.checks.verify_many([(key, message, signature)])[0]
 
     def verify_many(self, items: Sequence[tuple[bytes, bytes, bytes]]) -> list[bool]:

@@ -153,9 +153,7 @@ class Delivery:
         context = self._context
         if walk.missing is None:
             return
-        members = len(context.validators.members)
-        peers = [(walk.lane + step) % members for step in range(members)]
-        peers = [peer for peer in peers if peer != context.own_index]
+        peers = context.validators.others(walk.lane, context.own_index)
         walk.asked_ms = context.now_ms
         if not peers:
             return

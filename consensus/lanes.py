@@ -81,11 +81,11 @@ class Lanes:
     def __init__(self, context: Context, final: Cut) -> None:
         self._context = context
         tips = {tip.lane: tip for tip in final}
-        self._lanes = [
-            Lane(index, tip, tip)
-            for index in range(len(context.validators.members))
+        self._lanes = {
+            index: Lane(index, tip, tip)
+            for index in context.validators.by_index
             for tip in [tips.get(index, Tip(index, 0, ZERO_HASH))]
-        ]
+        }
         self.headers: dict[bytes, SignedHeader | BatchHeader] = {}
         """Headers of stored batches that are not delivered yet, with signatures where known."""
         self.wanted: set[bytes] = set()
@@ -221,7 +221,7 @@ class Lanes:
         message = ack.body.signed_message(self._context.chain_id)
         signers = sorted(acks)
         items = [
-            (validators.members[signer].signing_key, message, acks[signer].signature)
+            (validators.by_index[signer].signing_key, message, acks[signer].signature)
             for signer in signers
         ]
         for signer, good in zip(signers, self._context.verify_many(items), strict=True):
@@ -435,7 +435,7 @@ class Lanes:
         of CUT_BATCHES_MAX goes; what is left over goes into the next blocks."""
         tips = {tip.lane: tip for tip in parent}
         share = CUT_BATCHES_MAX // len(self._lanes)
-        for lane in self._lanes:
+        for lane in self._lanes.values():
             sequence = tips[lane.index].sequence if lane.index in tips else 0
             tip = self._proven_tip(lane, sequence, sequence + share)
             if tip is not None:
@@ -461,7 +461,7 @@ class Lanes:
             self._reached = {tip.lane: tip.sequence for tip in parent}
             self._reached_of = parent
         share = CUT_BATCHES_MAX // len(self._lanes)
-        for lane in self._lanes:
+        for lane in self._lanes.values():
             if lane.best is None:
                 continue
             sequence = self._reached.get(lane.index, 0)
@@ -488,7 +488,7 @@ class Lanes:
 
     def held_tips(self) -> Cut:
         """For each lane that has one, the newest batch up to which all is held."""
-        return tuple(lane.tip for lane in self._lanes if lane.tip.sequence > 0)
+        return tuple(lane.tip for lane in self._lanes.values() if lane.tip.sequence > 0)
 
     def finalize(self, cut: Cut) -> None:
         """A cut became final: move the windows, drop what lies below."""
@@ -540,7 +540,7 @@ class Lanes:
         pending = False
         if context.own_index is not None:
             pending = self._resend_own(self._lanes[context.own_index])
-        for lane in self._lanes:
+        for lane in self._lanes.values():
             pending |= bool(lane.buffered)
             self._ask_gap(lane)
         if pending:
@@ -554,7 +554,7 @@ class Lanes:
 
     def _resend_own(self, lane: Lane) -> bool:
         if lane.tip.sequence > lane.proven_sequence():
-            for peer in range(len(self._lanes)):
+            for peer in self._lanes:
                 self.push(peer, self._acked.get(peer, 0))
         elif lane.best is not None:
             self._send_proof(lane)

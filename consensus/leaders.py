@@ -15,10 +15,12 @@ class LeaderSchedule:
 
     def __init__(self, validators: ValidatorSet, seed: bytes) -> None:
         """`seed` is the epoch's: the genesis digest for epoch 0."""
-        self._round = _spread(_turns(validators), _order(validators, seed))
+        order = _order(validators, seed)
+        places = _spread(_turns(validators), order)
+        self._round = tuple(validators.members[place].index for place in places)
 
     def leader(self, view: int) -> int:
-        """Validator index of the leader of `view` (from 1)."""
+        """Id of the leader of `view` (from 1)."""
         return self._round[(view - 1) % len(self._round)]
 
 
@@ -34,7 +36,10 @@ def _turns(validators: ValidatorSet) -> list[int]:
 
 
 def _order(validators: ValidatorSet, seed: bytes) -> list[int]:
-    def rank(index: int) -> bytes:
+    """Places in the set, shuffled."""
+
+    def rank(place: int) -> bytes:
+        index = validators.members[place].index
         return tagged_hash(b"leader-order", seed, index.to_bytes(2, "little"))
 
     return sorted(range(len(validators.members)), key=rank)

@@ -107,7 +107,7 @@ class Memory:
         the view before any that we voted in. We are ourselves among the faulty whom a chain bears,
         so the others hold less of them."""
         validators = self._context.validators
-        own = validators.members[self._context.seat()[0]].stake
+        own = validators.by_index[self._context.seat()[0]].stake
         faulty = max(0, validators.honest_stake - 1 - own)
         others = validators.stake_total - own
         return min(others, validators.stake_total - validators.quorum_stake + faulty + 1)
@@ -143,7 +143,7 @@ class Memory:
             return
         self._asked_standing_ms = context.now_ms
         asking = replace(self._simplex.status(), view=self._simplex.view + LATER_VIEWS)
-        for peer in range(len(context.validators.members)):
+        for peer in context.validators.by_index:
             if peer != context.own_index and peer not in self._views:
                 context.send(peer, asking)
 

@@ -140,7 +140,7 @@ def beacon_of(context: Context, block: Block, parent_beacon: bytes) -> bytes | N
     """The block's beacon, or None if its VRF proof does not hold."""
     if not context.is_validator(block.proposer):
         return None
-    key = context.validators.members[block.proposer].vrf_key
+    key = context.validators.by_index[block.proposer].vrf_key
     output = context.checks.vrf_output(key, parent_beacon, block.vrf_proof)
     return None if output is None else next_beacon(parent_beacon, output)
 

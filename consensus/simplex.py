@@ -238,7 +238,7 @@ class Simplex:
             return False
         validators = self._context.validators
         above = self.ballots.weight(body.view, body.kind) - validators.honest_stake
-        return 0 <= above < validators.members[vote.signer].stake
+        return 0 <= above < validators.by_index[vote.signer].stake
 
     def _relays(self, body: VoteBody) -> bool:
         """Whether we pass on the certificate that votes made here.
@@ -531,8 +531,8 @@ class Simplex:
         self._resend_at_ms = None
         if context.own_index is None:
             # An observer asks one validator after the other.
-            peer = context.now_ms % len(context.validators.members)
-            context.send(peer, self.status())
+            members = context.validators.members
+            context.send(members[context.now_ms % len(members)].index, self.status())
             return
         best = self._best_certificates()
         if best:

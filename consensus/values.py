@@ -160,6 +160,7 @@ class ValidatorSet:
 
     epoch: int
     members: tuple[Validator, ...]
+    """In rising order of id; ids have gaps where validators have left."""
     by_account: dict[bytes, int] = field(init=False, repr=False, compare=False)
     by_index: dict[int, Validator] = field(init=False, repr=False, compare=False)
     """By id."""
@@ -219,6 +220,12 @@ class ValidatorSet:
         """Stake of the named members; ids of nobody here weigh nothing."""
         by_index = self.by_index
         return sum(by_index[index].stake for index in signers if index in by_index)
+
+    def others(self, first: int, own: int | None) -> list[int]:
+        """Ids of all but the own, from `first` on round and round."""
+        ids = self.ids
+        start = next((place for place, index in enumerate(ids) if index >= first), 0)
+        return [index for index in ids[start:] + ids[:start] if index != own]
 
 
 class Verdict(enum.IntEnum):
