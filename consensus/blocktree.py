@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from consensus.beacon import genesis_beacon
+from consensus.epochs import begins_on
 from consensus.events import ReplicaConfig
 from consensus.values import ZERO_HASH, Block
 
@@ -16,8 +17,12 @@ class Node:
     beacon: bytes
 
 
-def genesis_node(config: ReplicaConfig) -> Node:
-    """Height 0: no block was proposed, its digest is the genesis digest."""
+def root_node(config: ReplicaConfig) -> Node:
+    """What the epoch's first block stands on: the last one of the epoch before; or height 0, where
+    no block was proposed and the digest is that of genesis."""
+    if config.root is not None:
+        boundary = config.root.block
+        return Node(begins_on(boundary), boundary.digest(), config.root.beacon)
     block = Block(
         epoch=config.validators.epoch,
         view=0,

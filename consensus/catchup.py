@@ -8,6 +8,7 @@ the parent digests lead back from it to our own final block.
 from consensus.blocktree import Node
 from consensus.certificates import certificate_fault
 from consensus.context import Context
+from consensus.epochs import final_path_fault
 from consensus.events import LoadBatch, LoadBlocks
 from consensus.lanes import Lanes
 from consensus.messages import (
@@ -22,7 +23,7 @@ from consensus.messages import (
     ProposalRequest,
     Status,
 )
-from consensus.proposals import beacon_of
+from consensus.proposals import beacon_of, named_validators
 from consensus.simplex import Simplex
 from consensus.values import Certificate, VoteKind
 
@@ -36,9 +37,15 @@ class CatchUp:
         self._lanes = lanes
         self._helped_ms: dict[int, int] = {}
         self._told_ms: dict[int, int] = {}
+        self._asked_ms: dict[int, int] = {}
+        self.later_epoch = context.epoch
+        """The latest that anybody says to be in."""
 
     def receive_status(self, peer: int, status: Status) -> None:
         """Give a peer what it lacks; tell it where we stand if it is ahead."""
+        if status.epoch != self._context.epoch:
+            self._of_another_epoch(peer, status)
+            return
         if self._once(self._helped_ms, peer):
             self._help(peer, status.view, status.finalized_view)
             own = self._context.own_index
@@ -46,6 +53,21 @@ class CatchUp:
                 held = {tip.lane: tip.sequence for tip in status.tips}
                 self._lanes.push(peer, held.get(own, 0))
         if status.view > self._simplex.view and self._once(self._told_ms, peer):
+            self._context.send(peer, self._simplex.status())
+
+    def _of_another_epoch(self, peer: int, status: Status) -> None:
+        """Who is behind is told so, and asks; who is ahead has the blocks that end this epoch."""
+        if status.epoch < self._context.epoch:
+            self.tell(peer)
+            return
+        self.later_epoch = max(self.later_epoch, status.epoch)
+        if not self._simplex.ended and self._once(self._asked_ms, peer):
+            root = self._simplex.tree.root.block
+            self._context.send(peer, BlocksRequest(root.height + 1))
+
+    def tell(self, peer: int) -> None:
+        """Say where we stand."""
+        if self._once(self._told_ms, peer):
             self._context.send(peer, self._simplex.status())
 
     def behind(self, peer: int, view: int) -> None:
@@ -74,10 +96,9 @@ class CatchUp:
 
     def serve_batch(self, peer: int, request: BatchRequest) -> None:
         """Let the driver send a batch and its ancestors."""
-        tip = request.tip
-        if self._context.is_validator(tip.lane):
-            count = min(max(request.count, 1), BATCHES_PER_REQUEST_MAX)
-            self._context.emit(LoadBatch(peer, tip.lane, tip.sequence, tip.digest, count))
+        tip = request.tip  # of any epoch: its lane need not be a member's
+        count = min(max(request.count, 1), BATCHES_PER_REQUEST_MAX)
+        self._context.emit(LoadBatch(peer, tip.lane, tip.sequence, tip.digest, count))
 
     def serve_proposal(self, peer: int, request: ProposalRequest) -> None:
         """Send a proposal that is held."""
@@ -98,11 +119,24 @@ class CatchUp:
         if not rising:
             return "no block is above the final one"
         body = blocks.certificate.body
-        if body.kind is not VoteKind.FINALIZE or body.digest != rising[-1].digest():
+        certified = (*rising, *blocks.fillers)[-1]
+        if body.kind is not VoteKind.FINALIZE or body.digest != certified.digest():
             return "the certificate does not finalize the last block"
+        config = self._context.config
+        last = rising[-1]
+        if last.height == config.last_height:
+            if last.next_validators != named_validators(config, last.height):
+                return "the last block names other validators for the next epoch"
+            fault = final_path_fault(last, blocks.fillers, blocks.certificate)
+            if fault is not None:
+                return fault
+        elif blocks.fillers or (config.last_height or last.height) < last.height:
+            return "blocks go beyond the epoch"
         nodes: list[Node] = []
         below = root
-        for block in rising:
+        for block in (*rising, *blocks.fillers):
+            if block.epoch != self._context.epoch:
+                return f"block {block.height} is of epoch {block.epoch}"
             if block.parent != below.digest or block.height != below.block.height + 1:
                 return f"block {block.height} does not follow {below.block.height}"
             if block.parent_view != below.block.view or block.view <= block.parent_view:

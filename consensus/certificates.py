@@ -5,13 +5,15 @@ Whoever trusts a validator set can check a certificate with `certificate_fault` 
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from consensus import vrf
-from consensus.events import Signer
 from consensus.messages import Ack, AckBody, AvailabilityProof
 from consensus.values import ZERO_HASH, Certificate, ValidatorSet, Vote, VoteBody, VoteKind
 from ext import signatures
+
+if TYPE_CHECKING:
+    from consensus.events import Signer
 
 VerifyMany = Callable[[Sequence[tuple[bytes, bytes, bytes]]], list[bool]]
 """(public key, message, signature) of each -> whether each is good."""
@@ -46,12 +48,12 @@ def nullify_body(epoch: int, view: int) -> VoteBody:
     return VoteBody(VoteKind.NULLIFY, epoch, view, 0, ZERO_HASH)
 
 
-def sign_vote(signer: Signer, chain_id: str, index: int, body: VoteBody) -> Vote:
+def sign_vote(signer: "Signer", chain_id: str, index: int, body: VoteBody) -> Vote:
     """The vote of validator `index`."""
     return Vote(body, index, signer.sign(body.signed_message(chain_id)))
 
 
-def sign_ack(signer: Signer, chain_id: str, index: int, body: AckBody) -> Ack:
+def sign_ack(signer: "Signer", chain_id: str, index: int, body: AckBody) -> Ack:
     """The ack of validator `index`."""
     return Ack(body, index, signer.sign(body.signed_message(chain_id)))
 

@@ -34,6 +34,11 @@ class Context:
         return self.config.chain_id
 
     @property
+    def epoch(self) -> int:
+        """The epoch's number."""
+        return self.config.validators.epoch
+
+    @property
     def own_index(self) -> int | None:
         """Own seat, None for an observer."""
         return self.config.own_index

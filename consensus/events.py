@@ -9,6 +9,7 @@ index; a driver may use higher numbers for peers that are no validators.
 from dataclasses import dataclass
 from typing import Protocol
 
+from consensus.epochs import EpochBoundary
 from consensus.evidence import Evidence
 from consensus.messages import Message
 from consensus.values import Batch, BatchHeader, Block, Certificate, ValidatorSet
@@ -60,6 +61,22 @@ class ReplicaConfig:
     own_index: int | None
     """None for an observer: it follows and delivers, and never signs."""
     timing: Timing
+    epoch_blocks: int = 0
+    """Blocks of an epoch; 0: this one lasts for ever."""
+    root: "FinalBlock | None" = None
+    """The last block of the epoch before; None: genesis."""
+    next_validators: ValidatorSet | None = None
+    """Of the epoch after this one; None if there is none."""
+
+    @property
+    def last_height(self) -> int | None:
+        """Where this epoch ends; None: nowhere."""
+        return (self.validators.epoch + 1) * self.epoch_blocks if self.epoch_blocks else None
+
+    @property
+    def base_view(self) -> int:
+        """The view before this epoch's first."""
+        return 0 if self.root is None else self.root.block.view
 
 
 class Signer(Protocol):
@@ -223,7 +240,17 @@ class Finalized:
     what this validator serves to those who lag."""
 
     blocks: tuple[FinalBlock, ...]
-    certificate: Certificate
+    certificate: Certificate | None
+    """None for an epoch's last block that became final under a filler's certificate."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochEnded:
+    """The newest Finalized ended the epoch; this is for ever the proof of it, and durable no later
+    than that block. The replica signs nothing more. It still delivers and serves, until all is
+    executed: then the driver makes the next epoch's replica."""
+
+    boundary: EpochBoundary
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,8 +287,8 @@ class WakeAt:
 @dataclass(frozen=True, slots=True)
 class LoadBlocks:
     """Serve a lagging peer from the store: send Blocks from `from_height`, in height order, as many
-    as BLOCKS_PER_MESSAGE_MAX and BLOCKS_BYTES_MAX allow, ending at a block whose finalization
-    certificate is stored."""
+    as BLOCKS_PER_MESSAGE_MAX and BLOCKS_BYTES_MAX allow, all of one epoch, ending at a block whose
+    finalization certificate is stored, or at the epoch's last with the fillers above it."""
 
     peer: int
     from_height: int
@@ -305,6 +332,7 @@ Effect = (
     | Broadcast
     | CheckBatch
     | Finalized
+    | EpochEnded
     | Deliver
     | WakeAt
     | LoadBlocks

@@ -79,6 +79,8 @@ class Memory:
         """A status that a validator sent since our start."""
         if self.is_whole or peer == self._context.own_index:
             return
+        if status.epoch != self._context.epoch:
+            return
         if status.view > LATER_VIEWS:  # it forgot as well, and asks
             return
         own = self._context.own_index
@@ -117,13 +119,14 @@ class Memory:
         shown = {peer for peer, claimed in self._views.items() if claimed <= view}
         if self._context.validators.weight(shown) < self._stake_needed():
             return None
-        if view == 1 or len(self._context.validators.members) == 1:
-            # No certificate exists: the chain begins. Or there is nobody to contradict.
-            return 0
+        begins = self._context.config.base_view
+        if view == begins + 1 or len(self._context.validators.members) == 1:
+            # No certificate exists: the epoch begins. Or there is nobody to contradict.
+            return begins
         return view + 1
 
     def _knows_lane(self) -> bool:
-        if self._simplex.votes_above == 0:
+        if self._simplex.votes_above == self._context.config.base_view:
             return True
         held = self._lanes.own_tip()
         if any(tip.sequence > held.sequence for tip in self._tips.values()):

@@ -129,10 +129,13 @@ class BlocksRequest:
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """Finalized blocks of consecutive heights; the certificate finalizes the last."""
+    """Finalized blocks of consecutive heights, of one epoch; the certificate finalizes the last."""
 
     blocks: Annotated[tuple[Block, ...], Count(BLOCKS_PER_MESSAGE_MAX)]
     certificate: Certificate
+    fillers: Annotated[tuple[Block, ...], Count(BLOCKS_PER_MESSAGE_MAX)] = ()
+    """Above an epoch's last block; the certificate finalizes the last of these, if there are any.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,8 @@ class Status:
     finalized_view: U64
     tips: Annotated[tuple[Tip, ...], Count(VALIDATORS_MAX)]
     """For each lane the newest batch up to which the sender holds everything, in order of lane."""
+    epoch: U64 = 0
+    """Views, heights and tips are of this one."""
 
 
 Message = (

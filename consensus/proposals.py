@@ -12,7 +12,8 @@ from consensus.ballots import Ballots
 from consensus.beacon import next_beacon
 from consensus.blocktree import BlockTree, Node
 from consensus.context import Context
-from consensus.events import Misbehaviour
+from consensus.epochs import filler_fault
+from consensus.events import Misbehaviour, ReplicaConfig
 from consensus.evidence import Fault, conflict
 from consensus.executions import Executions, executed_height_max
 from consensus.lanes import CUT_BATCHES_MAX, LANE_AHEAD_MAX, Cut, Lanes
@@ -24,7 +25,7 @@ from consensus.messages import (
     ProposalRequest,
     proposal_message,
 )
-from consensus.values import Block, Tip
+from consensus.values import ZERO_HASH, Block, Tip
 
 TIMESTAMP_AHEAD_MS_MAX: Final = 2_000
 """How far a block's time may lie before a voter's clock."""
@@ -174,7 +175,7 @@ class Judge:
         parent = self._tree.get(block.parent)
         if parent is None:
             return _wait("parent is unknown", ProposalRequest(block.parent_view, block.parent))
-        fault = _child_fault(block, parent.block)
+        fault = _child_fault(block, parent.block) or self._epoch_fault(block, parent.block)
         if fault is not None:
             return _refuse(fault)
         for check in (self._time_rule, self._execution_rule):
@@ -182,6 +183,17 @@ class Judge:
             if judgement.opinion is not Opinion.ACCEPT:
                 return judgement
         return self._availability_rule(block.cut, parent.block.cut)
+
+    def _epoch_fault(self, block: Block, parent: Block) -> str | None:
+        """The epoch's last block, and that alone, names the next validators; above it is nothing
+        but fillers."""
+        config = self._context.config
+        last = config.last_height
+        if last is not None and block.height > last:
+            return filler_fault(block, parent)
+        if block.next_validators != named_validators(config, block.height):
+            return "it names other validators for the next epoch than this ledger"
+        return None
 
     def _parent_rule(self, block: Block) -> Judgement:
         """The parent is certified and every view between is nullified."""
@@ -242,6 +254,12 @@ class Judge:
             requests = tuple(ProofRequest(tip) for tip in missing)
             return Judgement(Opinion.WAIT, "tips are not available", requests)
         return ACCEPTED
+
+
+def named_validators(config: ReplicaConfig, height: int) -> bytes:
+    """What the block of a height says of the next epoch."""
+    following = config.next_validators
+    return ZERO_HASH if following is None or height != config.last_height else following.digest()
 
 
 def _child_fault(block: Block, parent: Block) -> str | None:

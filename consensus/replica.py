@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from consensus.blocktree import Node, genesis_node
+from consensus.blocktree import Node, root_node
 from consensus.catchup import CatchUp
 from consensus.certificates import Checks, RealChecks
 from consensus.context import Context
@@ -101,6 +101,11 @@ class Replica:
         context = Context(config, signer, checks or RealChecks(), now_ms)
         delivered, nodes = _recovered_chain(config, recovered)
         root = nodes[-1] if nodes else delivered
+        for block in [node.block for node in (delivered, *nodes)]:
+            if block.epoch != context.epoch:
+                raise RecoveryConflict(
+                    f"stored block {block.height} is of epoch {block.epoch}, not {context.epoch}"
+                )
         lanes = Lanes(context, root.block.cut)
         lanes.restore(list(recovered.headers))
         roots = {0: config.genesis_execution_root, **dict(recovered.executed)}
@@ -174,9 +179,19 @@ class Replica:
         return self._executions.newest
 
     @property
+    def epoch(self) -> int:
+        """The epoch it orders."""
+        return self._context.epoch
+
+    @property
+    def later_epoch(self) -> int:
+        """The latest epoch that a peer says it is in; at least the own one. Nobody checked it."""
+        return self._catch_up.later_epoch
+
+    @property
     def lane_room(self) -> int:
         """How many batches SealBatch would take now."""
-        return self._lanes.room()
+        return 0 if self._simplex.ended else self._lanes.room()
 
     @property
     def lane_unproven(self) -> int:
@@ -240,6 +255,14 @@ class Replica:
         """As `_handle`, for a message."""
         if self._serve(peer, message):
             return not self._memory.is_whole  # who remembers nothing waits for what statuses say
+        if isinstance(message, Blocks):  # a certificate speaks for them
+            self._catch_up.receive_blocks(message)
+            return True
+        if isinstance(message, BatchMessage):  # likewise for what final blocks name
+            digest = self._lanes.receive_batch(peer, message)
+            if digest is not None:
+                self._delivery.stored(digest)
+            return True
         if not self._context.is_validator(peer):
             return False
         if isinstance(message, Vote):
@@ -253,12 +276,6 @@ class Replica:
             return self._lanes.receive_proof(message, tip_awaited)
         if isinstance(message, Proposal):
             self._simplex.receive_proposal(peer, message)
-        elif isinstance(message, BatchMessage):
-            digest = self._lanes.receive_batch(peer, message)
-            if digest is not None:
-                self._delivery.stored(digest)
-        elif isinstance(message, Blocks):
-            self._catch_up.receive_blocks(message)
         return True
 
     def _serve(self, peer: int, message: Message) -> bool:
@@ -302,6 +319,9 @@ class Replica:
         view = vote.body.view
         if vote.signer != peer:
             return False
+        if vote.body.epoch != self._context.epoch:
+            self._catch_up.tell(peer)
+            return False
         if vote.body.kind is VoteKind.NULLIFY and view < self._simplex.view:
             self._catch_up.behind(peer, view)
         elif view > self._simplex.view + VIEWS_AHEAD_MAX:
@@ -344,8 +364,9 @@ def _recovered_chain(config: ReplicaConfig, recovered: Recovered) -> tuple[Node,
     """The newest executed block, and the final ones above it."""
     executed_height = recovered.executed[-1][0] if recovered.executed else 0
     nodes = [Node(final.block, final.block.digest(), final.beacon) for final in recovered.finalized]
-    if executed_height == 0:
-        delivered = genesis_node(config)
+    first = root_node(config)
+    if executed_height == first.block.height:
+        delivered = first
     elif not nodes or nodes[0].block.height != executed_height:
         raise RecoveryConflict(f"the store lacks the block of executed height {executed_height}")
     else:
@@ -356,6 +377,8 @@ def _recovered_chain(config: ReplicaConfig, recovered: Recovered) -> tuple[Node,
             raise RecoveryConflict(f"stored block {node.block.height} does not follow its parent")
         below = node
     certificate = recovered.certificate
-    if below.block.height > 0 and (certificate is None or certificate.body.digest != below.digest):
+    proven = certificate is not None and certificate.body.digest == below.digest
+    ended = below.block.height == config.last_height
+    if below is not first and not (proven or ended):
         raise RecoveryConflict(f"no certificate finalizes stored block {below.block.height}")
     return delivered, nodes

@@ -24,7 +24,8 @@ from consensus.blocktree import BlockTree, Node
 from consensus.certificates import nullify_body, sign_vote
 from consensus.context import Context
 from consensus.delivery import Delivery
-from consensus.events import Demand, FinalBlock, Finalized
+from consensus.epochs import EpochBoundary, leader_seed
+from consensus.events import Demand, EpochEnded, FinalBlock, Finalized
 from consensus.executions import Executions, executed_height_max
 from consensus.journal import Record
 from consensus.lanes import Lanes
@@ -39,7 +40,7 @@ from consensus.messages import (
     proposal_message,
 )
 from consensus.pacing import Pacing
-from consensus.proposals import Judge, Opinion, Proposals
+from consensus.proposals import Judge, Opinion, Proposals, named_validators
 from consensus.punctuality import Punctuality
 from consensus.values import Block, Certificate, Tip, Vote, VoteBody, VoteKind
 
@@ -74,7 +75,12 @@ class Simplex:
         self._lanes = lanes
         self._executions = executions
         self._delivery = delivery
-        self._schedule = LeaderSchedule(context.validators, context.config.genesis_digest)
+        config = context.config
+        boundary_digest = b"" if config.root is None else config.root.block.digest()
+        seed = leader_seed(config.genesis_digest, context.epoch, boundary_digest)
+        self._schedule = LeaderSchedule(context.validators, seed)
+        self.ended = root.block.height == config.last_height
+        """Whether the epoch is over: nothing more is signed in it."""
         self.requests = Requests(context)
         self.tree = BlockTree(root)
         self.ballots = Ballots(context)
@@ -104,7 +110,7 @@ class Simplex:
         body = vote.body
         self._punctuality.voted(vote.signer, body.view)
         in_window = self.tree.root.block.view < body.view <= self.view + VIEWS_AHEAD_MAX
-        if body.epoch != self._context.validators.epoch or not in_window:
+        if body.epoch != self._context.epoch or not in_window or self.ended:
             return False
         certificate = self.ballots.add(vote, own=vote.signer == self._context.own_index)
         if certificate is None:
@@ -117,6 +123,8 @@ class Simplex:
     def lacks(self, certificate: Certificate) -> bool:
         """Whether a certificate would be news, if it is good."""
         body = certificate.body
+        if body.epoch != self._context.epoch or self.ended:
+            return False
         return body.view > self.tree.root.block.view and not self.ballots.knows(body)
 
     def take_certificate(self, certificate: Certificate) -> None:
@@ -128,6 +136,8 @@ class Simplex:
         block = proposal.block
         view = block.view
         if not self.tree.root.block.view < view <= self.view + VIEWS_AHEAD_MAX:
+            return
+        if block.epoch != self._context.epoch or self.ended:
             return
         notarization = self.ballots.notarizations.get(view)
         digest = block.digest()
@@ -153,6 +163,8 @@ class Simplex:
     def tick(self) -> None:
         """Give the view up, or resend, if it is time."""
         now_ms = self._context.now_ms
+        if self.ended:
+            return
         if self._retry_at_ms is not None and now_ms >= self._retry_at_ms:
             self._retry_at_ms = None
         if now_ms >= self._deadline_ms():
@@ -164,6 +176,8 @@ class Simplex:
         """When `tick` has something to do."""
         pacing = self.pacing
         times = [self._resend_at_ms or pacing.due_ms() + pacing.resend_pace_ms()]
+        if self.ended:
+            return self._context.now_ms + pacing.resend_pace_ms()
         if self._may_propose() and pacing.due_ms() > self._context.now_ms:
             times.append(pacing.due_ms())
         if self._may_nullify():
@@ -186,12 +200,14 @@ class Simplex:
 
     def advance(self) -> None:
         """Do everything that has become possible, until nothing more is."""
-        if not self.started:
+        if not self.started or self.ended:
             return
         self.requests.begin_round()
         for _ in range(_ROUNDS_MAX):
             progress = self.proposals.attach()
             progress |= self._finalize()
+            if self._is_over():
+                break
             progress |= self._enter()
             progress |= self._vote()
             self._notice_work()
@@ -204,23 +220,46 @@ class Simplex:
         self._schedule_resend()
 
     def commit(self, nodes: list[Node], certificate: Certificate) -> None:
-        """Make a chain of blocks above the final one final."""
+        """Make a chain of blocks above the final one final; fillers at its end only prove that the
+        epoch is over."""
         context = self._context
+        certified_view = nodes[-1].block.view
+        fillers = tuple(node.block for node in nodes if self._is_filler(node.block))
+        nodes = nodes[: len(nodes) - len(fillers)]
         last = nodes[-1]
         self.tree.set_root(last)
-        self.ballots.prune(last.block.view)
-        self.proposals.prune(last.block.view)
+        self.ballots.prune(certified_view)
+        self.proposals.prune(certified_view)
         for views in (self.own_votes, self.sent_votes):
-            for view in [view for view in views if view <= last.block.view]:
+            for view in [view for view in views if view <= certified_view]:
                 del views[view]
         blocks = tuple(FinalBlock(node.block, node.beacon) for node in nodes)
-        context.emit(Finalized(blocks, certificate))
+        own = None if fillers else certificate
+        context.emit(Finalized(blocks, own))
+        self._end(last, fillers, certificate)
         self._lanes.finalize(last.block.cut)
         for node in nodes:
             self._executions.finalize(node.block)
-            self._delivery.add(node, certificate if node is last else None)
+            self._delivery.add(node, own if node is last else None)
         self._delivery.advance()
         self.pacing.nullified_in_row = 0
+
+    def _is_over(self) -> bool:
+        return self.ended
+
+    def _is_filler(self, block: Block) -> bool:
+        last_height = self._context.config.last_height
+        return last_height is not None and block.height > last_height
+
+    def _end(self, last: Node, fillers: tuple[Block, ...], certificate: Certificate) -> None:
+        """End the epoch, if its last block is final."""
+        config = self._context.config
+        if last.block.height != config.last_height or config.next_validators is None:
+            return
+        self.ended = True
+        members = config.next_validators.members
+        boundary = EpochBoundary(last.block, fillers, certificate, members)
+        self._context.emit(EpochEnded(boundary))
 
     def take_final(self, nodes: list[Node], certificate: Certificate) -> None:
         """Verified final blocks from a peer."""
@@ -320,7 +359,9 @@ class Simplex:
 
     def _may_sign(self, view: int) -> bool:
         above = self.votes_above
-        return self._context.own_index is not None and above is not None and view > above
+        if self._context.own_index is None or self.ended:
+            return False
+        return above is not None and view > above
 
     def _may_nullify(self) -> bool:
         if not self._may_sign(self.view):
@@ -408,8 +449,10 @@ class Simplex:
         parent = self._certified_parent()
         pacing.parent_final = parent is None or parent.digest == self.tree.root.digest
         base = parent or self.tree.root
+        last_height = self._context.config.last_height
+        over = last_height is not None and base.block.height >= last_height
         grows = self._lanes.grows(base.block.cut)
-        if not grows and not self.demand.blocks_wanted:
+        if over or (not grows and not self.demand.blocks_wanted):
             pacing.work_since_ms = None
             return
         pacing.work_interval_ms = 0 if grows else self.demand.interval_ms
@@ -436,7 +479,9 @@ class Simplex:
         height = parent.block.height + 1
         executed = min(self._executions.newest, executed_height_max(height))
         root = self._executions.root(executed)
-        if executed < parent.block.executed_height or root is None:
+        last_height = context.config.last_height
+        filler = last_height is not None and height > last_height
+        if filler or executed < parent.block.executed_height or root is None:
             executed, root = parent.block.executed_height, parent.block.executed_root
         block = Block(
             epoch=context.validators.epoch,
@@ -446,10 +491,11 @@ class Simplex:
             parent=parent.digest,
             proposer=index,
             timestamp_ms=max(context.now_ms, parent.block.timestamp_ms + 1),
-            cut=self._lanes.best_cut(parent.block.cut),
+            cut=parent.block.cut if filler else self._lanes.best_cut(parent.block.cut),
             vrf_proof=signer.prove_vrf(parent.beacon),
             executed_height=executed,
             executed_root=root,
+            next_validators=named_validators(context.config, height),
         )
         signature = signer.sign(proposal_message(context.chain_id, block.digest()))
         proposal = Proposal(block, signature)
@@ -473,7 +519,7 @@ class Simplex:
     def restore_vote(self, vote: Vote) -> None:
         """An own vote from the WAL: it binds."""
         body = vote.body
-        if body.view <= self.tree.root.block.view:
+        if body.view <= self.tree.root.block.view or self.ended:
             return
         own = self._own(body.view)
         if body.kind is VoteKind.NOTARIZE:
@@ -490,13 +536,13 @@ class Simplex:
 
     def restore_certificate(self, certificate: Certificate) -> None:
         """A certificate from the WAL; it was verified before it was written."""
-        if certificate.body.view > self.tree.root.block.view:
+        if certificate.body.view > self.tree.root.block.view and not self.ended:
             self.ballots.hold(certificate)
 
     def restore_proposal(self, proposal: Proposal) -> None:
         """A proposal from the WAL: our own, or one we voted for."""
         view = proposal.block.view
-        if view > self.tree.root.block.view:
+        if view > self.tree.root.block.view and not self.ended:
             self.proposals.add(proposal, self.leader(view), certified=True)
 
     def snapshot(self) -> list[Record]:
@@ -513,7 +559,8 @@ class Simplex:
     def status(self) -> Status:
         """Where we stand, for peers."""
         root = self.tree.root.block
-        return Status(self.view, root.height, root.view, self._lanes.held_tips())
+        tips = self._lanes.held_tips()
+        return Status(self.view, root.height, root.view, tips, self._context.epoch)
 
     def _schedule_resend(self) -> None:
         if self._resend_at_ms is not None:

@@ -66,6 +66,8 @@ class Block:
     executed_height: U64
     """The newest final height, at least two below, whose execution the proposer vouches for."""
     executed_root: Hash
+    next_validators: Hash = ZERO_HASH
+    """`ValidatorSet.digest()` of the next epoch in the last block of an epoch, else zero."""
 
     def digest(self) -> bytes:
         """What votes and children name: 32 bytes."""

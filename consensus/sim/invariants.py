@@ -106,6 +106,8 @@ class Invariants:
 
     def finalized(self, node: int, effect: Finalized) -> None:
         """A replica calls blocks final."""
+        if effect.certificate is None:
+            raise InvariantBroken(f"validator {node} ended an epoch, of which this world has one")
         self._certificate(effect.certificate)
         last = effect.blocks[-1].block
         body = effect.certificate.body

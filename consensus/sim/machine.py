@@ -184,7 +184,7 @@ class Machine:
         for final in effect.blocks:
             last = final is effect.blocks[-1]
             self.disk.stage_block(final, effect.certificate if last else None)
-        self._world.note(self.number, "final", effect.certificate.body.digest)
+        self._world.note(self.number, "final", effect.blocks[-1].block.digest())
 
     def deliver(self, effect: Deliver) -> None:
         """Execute: a hash chain over blocks, beacons, payloads, and which verdicts counted."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, TextIO
 
-from consensus.blocktree import genesis_node
+from consensus.blocktree import root_node
 from consensus.events import Event, MessageReceived, PeerConnected, ReplicaConfig, SealBatch, Tick
 from consensus.messages import Message, decode_message, encode_message
 from consensus.replica import RecoveryConflict
@@ -106,7 +106,7 @@ class World:
             self._checks,
             self._byzantine,
             self._honest_disks,
-            genesis_node(self._config(0)),
+            root_node(self._config(0)),
         )
         twins = [i for i, misdeeds in scenario.byzantine if Misdeed.TWINS in misdeeds]
         indices = [*range(len(scenario.stakes)), *twins]
