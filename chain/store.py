@@ -29,6 +29,7 @@ from chain.store_reads import StoreReads
 from chain.store_rows import (
     ACCOUNTS,
     BATCH,
+    BOUNDARY,
     CERTIFICATE,
     EVENTS,
     EXECUTED,
@@ -66,6 +67,7 @@ from chain.store_rows import (
     record_key,
 )
 from chain.store_upkeep import Upkeep
+from consensus.epochs import EpochBoundary
 from consensus.values import Batch, Block, Certificate, VoteKind
 from consensus.wire import encode
 
@@ -193,6 +195,13 @@ class Store(StoreReads):
                 self._add_certificate(changes, blocks[-1][0], certificate)
             self._rocks.write(changes, sync=True)
             self._final_height = height
+
+    def put_boundary(self, boundary: EpochBoundary) -> None:
+        """Keep for ever how an epoch ended; durable on return."""
+        changes = WriteBatch(raw_mode=True)
+        changes.put(BOUNDARY + number(boundary.block.epoch), encode(boundary))
+        with self._writing:
+            self._rocks.write(changes, sync=True)
 
     def _add_final(self, changes: WriteBatch, block: Block, beacon: bytes, highest: int) -> None:
         key = FINAL_BLOCK + number(block.height)

@@ -11,6 +11,7 @@ from chain.store_checkpoint import ID_BYTES
 from chain.store_lookups import LookupKind, RecentLookups, find_in_segment
 from chain.store_rows import (
     BATCH,
+    BOUNDARY,
     CERTIFICATE,
     EVENTS,
     EXECUTED,
@@ -39,6 +40,7 @@ from chain.store_rows import (
     read_leaves,
     read_row,
 )
+from consensus.epochs import EpochBoundary
 from consensus.values import Batch, BatchHeader, Block, Certificate
 from consensus.wire import DecodeError, decode
 
@@ -156,6 +158,15 @@ class StoreReads:
         for key, value in self._rocks.rows(CERTIFICATE, CERTIFICATE + number(height), limit=1):
             return int.from_bytes(key[1:], "big"), decode_row(Certificate, value)
         return None
+
+    def boundary(self, epoch: int) -> EpochBoundary | None:
+        """How an epoch ended, if it has; never pruned."""
+        return read_row(self._rocks, EpochBoundary, BOUNDARY + number(epoch))
+
+    def boundaries(self, from_epoch: int, limit: int) -> list[EpochBoundary]:
+        """Of up to `limit` ended epochs from `from_epoch` on, in order."""
+        rows = self._rocks.rows(BOUNDARY, BOUNDARY + number(from_epoch), limit)
+        return [decode_row(EpochBoundary, value) for _, value in rows]
 
     # --- executed blocks ----------------------------------------------------------------------
 

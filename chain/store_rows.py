@@ -9,6 +9,7 @@ By the first byte of the key (integers in keys are big-endian, so they sort righ
     P height slot            payloads, packed by up to 64 KiB          O height    job origins
     S table key              record           A page                   account rows, packed
     T segment prefix         lookups          M                        identity, head, checkpoint
+    K epoch                  its boundary, kept for ever
 
 Everything of a block stands under its height, so that forgetting a range of heights is a handful of
 range deletions. S, A and T are written by checkpoints, the others by commits.
@@ -46,6 +47,7 @@ ORIGINS: Final = b"O"
 RECORD: Final = b"S"
 ACCOUNTS: Final = b"A"
 LOOKUPS: Final = b"T"
+BOUNDARY: Final = b"K"
 BY_HEIGHT: Final = (
     FINAL_BLOCK,
     CERTIFICATE,

@@ -28,6 +28,7 @@ from consensus.events import (
     Deliver,
     Diverged,
     Effect,
+    EpochEnded,
     Event,
     Finalized,
     LoadBatch,
@@ -49,7 +50,7 @@ from consensus.messages import (
     Blocks,
     Message,
 )
-from consensus.values import BATCH_PAYLOAD_BYTES_MAX
+from consensus.values import BATCH_PAYLOAD_BYTES_MAX, ZERO_HASH
 from consensus.wire import encode
 
 EVENTS_PER_TURN = 256
@@ -105,7 +106,7 @@ class _Turn:
 
     records: list[bytes] = field(default_factory=list)
     batches: list[StoreBatch] = field(default_factory=list)
-    finalized: list[Finalized] = field(default_factory=list)
+    finalized: list[Finalized | EpochEnded] = field(default_factory=list)
     compact: Compact | None = None
     deliveries: list[Deliver] = field(default_factory=list)
     outgoing: list[Send | Broadcast] = field(default_factory=list)
@@ -295,7 +296,7 @@ class Driver:
                 turn.records.clear()
             case StoreBatch():
                 turn.batches.append(effect)
-            case Finalized():
+            case Finalized() | EpochEnded():
                 turn.finalized.append(effect)
             case Send() | Broadcast():
                 turn.outgoing.append(effect)
@@ -325,7 +326,12 @@ class Driver:
     def _write(self, turn: _Turn) -> None:
         for index, item in enumerate(turn.batches, 1):
             self._store.put_batch(item.batch, sync=index == len(turn.batches))
+        for ended in turn.finalized:
+            if isinstance(ended, EpochEnded):  # before its block: who has that has this
+                self._store.put_boundary(ended.boundary)
         for finalized in turn.finalized:
+            if isinstance(finalized, EpochEnded):
+                continue
             self._store.put_final_blocks(
                 [(final.block, final.beacon) for final in finalized.blocks], finalized.certificate
             )
@@ -390,14 +396,20 @@ class Driver:
                 self._wires.send(effect.peer, message)
 
     def _load_blocks(self, effect: LoadBlocks) -> Blocks | None:
-        """From the asked height to the last block in bounds that has a certificate of its own."""
-        blocks = self._store.final_blocks_from(effect.from_height, BLOCKS_PER_MESSAGE_MAX)
+        """From the asked height to the last block in bounds that has a certificate of its own, or
+        ends the epoch."""
+        found_blocks = self._store.final_blocks_from(effect.from_height, BLOCKS_PER_MESSAGE_MAX)
+        blocks = [block for block in found_blocks if block.epoch == found_blocks[0].epoch]
         size = 0
         for count, block in enumerate(blocks):
             size += len(encode(block))
             if size > BLOCKS_BYTES_MAX:
                 blocks = blocks[:count]
                 break
+        if blocks and blocks[-1].next_validators != ZERO_HASH:
+            boundary = self._store.boundary(blocks[-1].epoch)
+            if boundary is not None:
+                return Blocks(tuple(blocks), boundary.certificate, boundary.descendants)
         while blocks:
             found = self._store.certificate_at(blocks[-1].height)
             if found is not None and found[0] == blocks[-1].height:

@@ -152,7 +152,9 @@ class NodeMetrics(Collector):
             replica.finalized_height,
         )
         yield _gauge("assay_consensus_view_views", "The view this node is in.", replica.view)
-        yield _gauge("assay_consensus_epoch_index", "The epoch of the next block.", node.members.epoch)
+        yield _gauge(
+            "assay_consensus_epoch_index", "The epoch of the next block.", node.members.epoch
+        )
         yield _gauge(
             "assay_consensus_member_state",
             "1 if this validator is a member of the epoch of the next block.",

@@ -275,8 +275,9 @@ class Node:
 
     def _is_behind(self) -> bool:
         """Whether a block is known to be final that this node does not have."""
-        finalization = self.driver.replica.finalization
-        return (
+        replica = self.driver.replica
+        finalization = replica.finalization
+        return replica.later_epoch > replica.epoch or (
             finalization is not None
             and finalization.body.view > self.driver.replica.finalized_block.view
         )

@@ -111,7 +111,21 @@ def replica_config(
         validators=members.validators,
         own_index=own_index,
         timing=Timing(),
+        epoch_blocks=genesis.parameters.epoch_blocks,
+        root=_root(genesis, store, members.epoch),
+        next_validators=members.following,
     )
+
+
+def _root(genesis: Genesis, store: Store, epoch: int) -> FinalBlock | None:
+    """The last block of the epoch before."""
+    height = last_height(genesis, epoch - 1) if epoch else None
+    if height is None:
+        return None
+    found = store.final_block(height)
+    if found is None:
+        raise StoreError(f"block {height}, on which epoch {epoch} begins, is missing")
+    return FinalBlock(*found)
 
 
 def _recovered(
@@ -132,7 +146,7 @@ def _recovered(
             raise StoreError(f"final block {number} is missing; restore this home from a snapshot")
         finalized.append(FinalBlock(*found))
     certificate = None
-    if finalized:
+    if finalized and finalized[-1].block.height != last_height(genesis, epoch):
         certified = store.certificate_at(finalized[-1].block.height)
         if certified is None or certified[0] != finalized[-1].block.height:
             raise StoreError(

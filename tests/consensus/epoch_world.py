@@ -39,7 +39,7 @@ from consensus.events import (
 from consensus.messages import BLOCKS_PER_MESSAGE_MAX, BatchMessage, Blocks, Message
 from consensus.replica import Replica
 from consensus.sim.crypto import make_validators
-from consensus.values import Batch, Certificate, Validator, ValidatorSet
+from consensus.values import Batch, Block, Certificate, Validator, ValidatorSet
 from ext.hashing import sha256
 
 CHAIN_ID = "epochs"
@@ -172,14 +172,8 @@ class World:
                 machine.boundaries.append(effect.boundary)
             case Deliver():
                 self._execute(machine, effect)
-            case LoadBlocks():
-                self._serve_blocks(machine, effect)
-            case LoadBatch():
-                batch = machine.batches.get(effect.digest)
-                if batch is not None:
-                    self._send(machine.index, effect.peer, BatchMessage(batch, None))
-            case _:
-                pass
+            case LoadBlocks() | LoadBatch():
+                self._serve(machine, effect)
 
     def _execute(self, machine: Machine, deliver: Deliver) -> None:
         below = machine.roots[-1][1] if machine.roots else GENESIS
@@ -194,19 +188,22 @@ class World:
             self._begin_later(machine, height // self._epoch_blocks)
 
     def _begin_later(self, machine: Machine, epoch: int) -> None:
-        """When the step under way is done."""
-        machine.replica, ended = None, machine.replica
-        assert ended is not None
+        """What is left of the step under way comes of the ended epoch."""
         assert len(machine.boundaries) == epoch
         self._begin(machine, epoch)
 
-    def _serve_blocks(self, machine: Machine, effect: LoadBlocks) -> None:
+    def _serve(self, machine: Machine, effect: LoadBlocks | LoadBatch) -> None:
+        if isinstance(effect, LoadBatch):
+            batch = machine.batches.get(effect.digest)
+            if batch is not None:
+                self._send(machine.index, effect.peer, BatchMessage(batch, None))
+            return
         found = machine.blocks[effect.from_height - 1 :][:BLOCKS_PER_MESSAGE_MAX]
         epoch = found[0][0].block.epoch
         found = [item for item in found if item[0].block.epoch == epoch]
         while found:
             final, certificate = found[-1]
-            fillers = ()
+            fillers: tuple[Block, ...] = ()
             if final.block.height % self._epoch_blocks == 0:
                 boundary = machine.boundaries[final.block.epoch]
                 certificate, fillers = boundary.certificate, boundary.descendants

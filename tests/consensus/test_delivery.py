@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from consensus.blocktree import Node, genesis_node
+from consensus.blocktree import Node, root_node
 from consensus.certificates import RealChecks
 from consensus.context import Context
 from consensus.delivery import WALKING_BLOCKS_MAX, Delivery
@@ -33,7 +33,7 @@ class Behind:
 
     def __init__(self) -> None:
         self.context = Context(config(OWN), SIGNERS[OWN], RealChecks(), NOW_MS)
-        genesis = genesis_node(config(OWN))
+        genesis = root_node(config(OWN))
         self.lanes = Lanes(self.context, ())
         self.delivery = Delivery(self.context, self.lanes, genesis)
         self.slow: list[Batch] = []

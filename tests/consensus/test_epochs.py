@@ -1,4 +1,4 @@
-"""From one epoch to the next: another set, one chain, nothing lost, and proofs that can be followed."""
+"""From one epoch to the next: another set, one chain, and proofs that can be followed."""
 
 from dataclasses import replace
 

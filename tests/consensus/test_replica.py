@@ -135,7 +135,9 @@ def shifted_root(block: Block) -> Block:
 
 REFUSALS: dict[str, Callable[[Block], Block]] = {
     "height": lambda block: replace(block, height=2),
-    "epoch": lambda block: replace(block, epoch=1),
+    "validators of a next epoch that there is not": lambda block: replace(
+        block, next_validators=b"v" * 32
+    ),
     "parent view": lambda block: replace(block, parent_view=1),
     "unknown parent at the final view": lambda block: replace(block, parent=b"x" * 32),
     "time not after the parent's": lambda block: replace(block, timestamp_ms=NOW_MS - 10_000),
@@ -161,6 +163,15 @@ def test_a_proposal_that_breaks_a_rule_is_answered_by_giving_the_view_up(
     proposal = first_proposal()
     bench = offered(sign_proposal(change(proposal.block)))
     assert bench.votes(1) == [VoteKind.NULLIFY]
+
+
+def test_a_proposal_of_another_epoch_is_nothing_and_blames_nobody() -> None:
+    proposal = first_proposal()
+    bench = offered(sign_proposal(replace(proposal.block, epoch=1)))
+    assert bench.votes(1) == []
+    bench.step(MessageReceived(LEADER, proposal))
+    assert bench.votes(1) == [VoteKind.NOTARIZE]
+    assert bench.all(Misbehaviour) == []
 
 
 @pytest.mark.parametrize("signer", OTHERS)
