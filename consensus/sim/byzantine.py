@@ -74,6 +74,13 @@ class Liar:
         self._roots: dict[bytes, Node] = {}
         self._confidants = self._choose_confidants()
 
+    def enter(self, signer: Signer, validators: ValidatorSet) -> None:
+        """Another epoch begins, with these keys and members."""
+        self._signer = signer
+        self._validators = validators
+        self._forks.clear()
+        self._confidants = self._choose_confidants()
+
     def say(
         self, peer: int, message: Message, now_ms: int, tree: BlockTree, view: int
     ) -> list[Message]:
@@ -130,6 +137,8 @@ class Liar:
             block = replace(block, cut=self._invented(block.cut))
         if Misdeed.BAD_ROOT in self._misdeeds:
             block = replace(block, executed_root=sha256(block.executed_root))
+        if Misdeed.BAD_SET in self._misdeeds:
+            block = replace(block, next_validators=sha256(block.next_validators))
         if Misdeed.BAD_VRF in self._misdeeds:
             block = replace(block, vrf_proof=sha256(block.vrf_proof) + block.vrf_proof[32:])
         self._altered[digest] = self._sign(block) if block != proposal.block else proposal
@@ -203,12 +212,11 @@ class Liar:
 
     def _choose_confidants(self) -> frozenset[int]:
         """As few peers as make a proof of availability together with the owner."""
-        members = len(self._validators.members)
         chosen = {self._index}
-        for step in range(1, members):
+        for peer in self._validators.others(self._index, self._index):
             if self._validators.weight(chosen) >= self._validators.honest_stake:
                 break
-            chosen.add((self._index + step) % members)
+            chosen.add(peer)
         return frozenset(chosen)
 
     # --- noise ------------------------------------------------------------------------------
@@ -231,37 +239,45 @@ class Liar:
 
     def _bad_vote(self, _: Message, view: int) -> Message:
         kind = self._random.choice(list(VoteKind))
-        body = VoteBody(kind, 0, view + self._random.randint(0, 3), view - 1, self._junk(32))
+        body = VoteBody(
+            kind,
+            self._validators.epoch,
+            view + self._random.randint(0, 3),
+            view - 1,
+            self._junk(32),
+        )
         return Vote(body, self._index, self._junk(64))
 
     def _foreign_vote(self, _: Message, view: int) -> Message:
-        other = self._random.randrange(len(self._validators.members))
-        return Vote(nullify_body(0, view), other, self._junk(64))
+        other = self._random.choice(list(self._validators.by_index))
+        return Vote(nullify_body(self._validators.epoch, view), other, self._junk(64))
 
     def _swollen_certificate(self, _: Message, view: int) -> Message:
         """Own good signature, counted as often as it takes."""
-        vote = sign_vote(self._signer, self._chain_id, self._index, nullify_body(0, view))
+        vote = sign_vote(
+            self._signer, self._chain_id, self._index, nullify_body(self._validators.epoch, view)
+        )
         many = len(self._validators.members)
         certificate = Certificate(vote.body, (self._index,) * many, (vote.signature,) * many)
         return Certificates((certificate,))
 
     def _empty_certificate(self, _: Message, view: int) -> Message:
         """Everybody's signature, none of them good."""
-        members = range(len(self._validators.members))
+        members = tuple(self._validators.by_index)
         kind = self._random.choice((VoteKind.NOTARIZE, VoteKind.FINALIZE))
-        body = VoteBody(kind, 0, view + 1, view, self._junk(32))
+        body = VoteBody(kind, self._validators.epoch, view + 1, view, self._junk(32))
         junk = tuple(self._junk(64) for _ in members)
-        return Certificates((Certificate(body, tuple(members), junk),))
+        return Certificates((Certificate(body, members, junk),))
 
     def _swollen_proof(self, _: Message, view: int) -> Message:
-        body = AckBody(0, Tip(self._index, view, self._junk(32)))
+        body = AckBody(self._validators.epoch, Tip(self._index, view, self._junk(32)))
         signature = sign_ack(self._signer, self._chain_id, self._index, body).signature
         many = len(self._validators.members)
         return AvailabilityProof(body, (self._index,) * many, (signature,) * many)
 
     def _bad_ack(self, _: Message, view: int) -> Message:
-        lane = self._random.randrange(len(self._validators.members))
-        body = AckBody(0, Tip(lane, view, self._junk(32)))
+        lane = self._random.choice(list(self._validators.by_index))
+        body = AckBody(self._validators.epoch, Tip(lane, view, self._junk(32)))
         return sign_ack(self._signer, self._chain_id, self._index, body)
 
     def _bad_copy(self, message: Message, _: int) -> Message:

@@ -5,6 +5,7 @@ validator tries. Twins misbehave by what they sign, not by whose key they use.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from nacl.signing import SigningKey
 
@@ -65,14 +66,26 @@ def _cheap(key: bytes, message: bytes) -> bytes:
     return tagged_hash(b"sim-sign", key, message) * 2
 
 
+def make_member(index: int, rotation: int, real: bool) -> tuple[Signer, Validator]:
+    """A validator's keys after so many rotations, and what a set of stake 1 says of it."""
+    label = index.to_bytes(2, "little")
+    keys = label + rotation.to_bytes(2, "little") if rotation else label
+    signer = RealSigner(keys) if real else CheapSigner(keys)
+    account = tagged_hash(b"account", label)
+    return signer, Validator(index, signer.signing_key, signer.vrf_key, account, 1)
+
+
+def make_checks(real: bool) -> Checks:
+    """The checks that fit them."""
+    return RealChecks() if real else CheapChecks()
+
+
 def make_validators(
     stakes: Sequence[int], real: bool
 ) -> tuple[ValidatorSet, tuple[Signer, ...], Checks]:
     """A validator set with these stakes, the keys, and the checks that fit them."""
-    labels = [index.to_bytes(2, "little") for index in range(len(stakes))]
-    signers = [RealSigner(label) if real else CheapSigner(label) for label in labels]
+    made = [make_member(index, 0, real) for index in range(len(stakes))]
     members = tuple(
-        Validator(index, signer.signing_key, signer.vrf_key, tagged_hash(b"account", label), stake)
-        for index, (signer, label, stake) in enumerate(zip(signers, labels, stakes, strict=True))
+        replace(member, stake=stake) for (_, member), stake in zip(made, stakes, strict=True)
     )
-    return ValidatorSet(0, members), tuple(signers), RealChecks() if real else CheapChecks()
+    return ValidatorSet(0, members), tuple(signer for signer, _ in made), make_checks(real)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
+from consensus.epochs import EpochBoundary
 from consensus.events import FinalBlock
 from consensus.values import Batch, Certificate
 
@@ -32,6 +33,8 @@ class Store:
 
     batches: dict[bytes, Batch] = field(default_factory=dict)
     blocks: dict[int, tuple[FinalBlock, Certificate | None]] = field(default_factory=dict)
+    boundaries: dict[int, EpochBoundary] = field(default_factory=dict)
+    """Ends of epochs, by epoch."""
     roots: dict[int, bytes] = field(default_factory=dict)
     verdicts: dict[tuple[int, bytes], tuple[int, bytes]] = field(default_factory=dict)
     """(lane, job) -> height and verdict of the lane's first attestation on the job."""
@@ -47,6 +50,7 @@ class Disk:
         self._files: dict[str, _File] = {}
         self._staged_batches: dict[bytes, Batch] = {}
         self._staged_blocks: dict[int, tuple[FinalBlock, Certificate | None]] = {}
+        self._staged_boundaries: dict[int, EpochBoundary] = {}
         self.store = Store()
         self.writes_until_power_loss: int | None = None
         self.full = False
@@ -103,6 +107,14 @@ class Disk:
         """Write a final block, not synced yet."""
         self._staged_blocks[block.block.height] = (block, certificate)
 
+    def stage_boundary(self, boundary: EpochBoundary) -> None:
+        """Write the end of an epoch, synced with its last block."""
+        self._staged_boundaries[boundary.block.epoch] = boundary
+
+    def find_boundary(self, epoch: int) -> EpochBoundary | None:
+        """The end of an epoch, synced or not."""
+        return self._staged_boundaries.get(epoch) or self.store.boundaries.get(epoch)
+
     def find_batch(self, digest: bytes) -> Batch | None:
         """A batch, synced or not."""
         return self._staged_batches.get(digest) or self.store.batches.get(digest)
@@ -119,13 +131,16 @@ class Disk:
             self._stall()
             self.store.batches.update(self._staged_batches)
             self.store.blocks.update(self._staged_blocks)
+            self.store.boundaries.update(self._staged_boundaries)
             self._staged_batches.clear()
             self._staged_blocks.clear()
+            self._staged_boundaries.clear()
 
     def lose_power(self) -> None:
         """Keep what was synced, and of each file a random piece of the rest."""
         self._staged_batches.clear()
         self._staged_blocks.clear()
+        self._staged_boundaries.clear()
         self.writes_until_power_loss = None
         for file in self._files.values():
             # Nothing of it, all of it, or a piece.

@@ -10,18 +10,28 @@ from typing import Final, cast
 
 from consensus.blocktree import Node
 from consensus.certificates import Checks
+from consensus.epochs import BoundaryInvalid, EpochBoundary
 from consensus.events import Deliver, FinalBlock, Finalized, Misbehaviour
 from consensus.evidence import evidence_fault
 from consensus.journal import decode_record, encode_record
-from consensus.messages import Ack, AvailabilityProof, BatchMessage, Certificates, Message
+from consensus.messages import (
+    Ack,
+    AvailabilityProof,
+    BatchMessage,
+    Certificates,
+    Message,
+    Proposal,
+)
 from consensus.sim.disk import Disk
-from consensus.values import ZERO_HASH, Block, Certificate, Tip, ValidatorSet, Vote, VoteKind
+from consensus.sim.epochs import Calendar
+from consensus.values import ZERO_HASH, Block, Certificate, Tip, Vote, VoteKind
 from consensus.wal import WAL_NAME
 from consensus.wire import DecodeError
 
-Key = tuple[int, VoteKind]
-"""A view, and what a vote says about it."""
+Key = tuple[int, int, VoteKind]
+"""An epoch, a view, and what a vote says about it."""
 _VOTE_TAG: Final = b"\x01"
+_PROPOSAL_TAG: Final = b"\x02"
 _CERTIFICATE_TAG: Final = b"\x03"
 """First byte of a record in the log."""
 
@@ -41,7 +51,7 @@ class Invariants:
     def __init__(
         self,
         chain_id: str,
-        validators: ValidatorSet,
+        calendar: Calendar,
         checks: Checks,
         byzantine: frozenset[int],
         disks: Callable[[], list[Disk]],
@@ -49,9 +59,7 @@ class Invariants:
     ) -> None:
         """`disks` are those of honest machines; `genesis` is what block 1 follows."""
         self._chain_id = chain_id
-        self._validators = validators
-        self._stakes = [member.stake for member in validators.members]
-        self._stake_total = sum(self._stakes)
+        self._calendar = calendar
         self._checks = checks
         self._byzantine = byzantine
         self._disks = disks
@@ -67,9 +75,20 @@ class Invariants:
         self._roots = {0: genesis.block.executed_root}
         self._claims: dict[int, bytes] = {}
         """Execution roots that final blocks vouch for, by height."""
+        self._boundaries: dict[int, bytes] = {}
+        """Digest of each epoch's last block, by epoch."""
+        self._above: dict[bytes, Block] = {}
+        """Last blocks and fillers that an honest validator voted for."""
+        self._ended: dict[int, int] = {}
+        """The last epoch that an honest validator knows to be over."""
         self._delivered: dict[int, int] = {}
         self.height = 0
         """The highest final block anywhere."""
+
+    @property
+    def epochs_ended(self) -> int:
+        """How many epochs are over somewhere."""
+        return len(self._boundaries)
 
     # --- what machines tell -----------------------------------------------------------------
 
@@ -92,29 +111,70 @@ class Invariants:
         elif isinstance(message, BatchMessage) and message.proof is not None:
             self._proof(message.proof)
 
-    def persisted(self, node: int, record: bytes) -> None:
-        """A validator's program writes into its log."""
-        if record[:1] != _CERTIFICATE_TAG or record in self._persisted:
+    def persisted(self, node: int, epoch: int, record: bytes) -> None:
+        """A validator's program writes into its log of an epoch."""
+        if record[:1] not in (_CERTIFICATE_TAG, _PROPOSAL_TAG) or record in self._persisted:
             return
-        self._persisted.add(record)
         try:
-            certificate = decode_record(record)
+            value = decode_record(record)
         except DecodeError as error:
             raise InvariantBroken(f"validator {node} wrote a record that is none") from error
-        if isinstance(certificate, Certificate):
-            self._certificate(certificate)
+        if isinstance(value, Certificate):
+            its = value.body.epoch
+            _require(its == epoch, f"validator {node} counts votes of epoch {its} in epoch {epoch}")
+            self._persisted.add(record)
+            self._certificate(value)
+        elif isinstance(value, Proposal) and node not in self._byzantine:
+            self._persisted.add(record)
+            self._voted_for(node, value.block)
 
     def finalized(self, node: int, effect: Finalized) -> None:
         """A replica calls blocks final."""
-        if effect.certificate is None:
-            raise InvariantBroken(f"validator {node} ended an epoch, of which this world has one")
-        self._certificate(effect.certificate)
         last = effect.blocks[-1].block
-        body = effect.certificate.body
-        _require(body.kind is VoteKind.FINALIZE, f"validator {node} finalized without finalization")
-        _require(body.digest == last.digest(), f"validator {node} finalized another block")
+        ends = last.height == self._calendar.last_height(last.epoch)
+        if effect.certificate is not None:
+            self._certificate(effect.certificate)
+            body = effect.certificate.body
+            finalizes = body.kind is VoteKind.FINALIZE
+            _require(finalizes, f"validator {node} finalized without finalization")
+            _require(body.digest == last.digest(), f"validator {node} finalized another block")
+        else:
+            _require(ends, f"validator {node} finalized without a certificate")
         for final in effect.blocks:
             self._final_block(node, final)
+
+    def ended(self, node: int, index: int, boundary: EpochBoundary) -> None:
+        """A replica says that an epoch is over. It is once, and for the same next set."""
+        block, epoch = boundary.block, boundary.block.epoch
+        digest = self._boundaries.setdefault(epoch, block.digest())
+        _require(digest == block.digest(), f"replica {node} ends epoch {epoch} at another block")
+        final = self._blocks.get(block.height)
+        same = final is not None and final[1] == digest
+        _require(same, f"replica {node} ends epoch {epoch} at a block that is not final")
+        _require(
+            block.height == self._calendar.last_height(epoch),
+            f"replica {node} ends epoch {epoch} at height {block.height}",
+        )
+        below = block
+        for filler in boundary.descendants:
+            self._filler(node, filler, below)
+            below = filler
+        self._certificate(boundary.certificate)
+        body = boundary.certificate.body
+        proven = (body.kind, body.digest) == (VoteKind.FINALIZE, below.digest())
+        _require(proven, f"replica {node} ends epoch {epoch} without proof")
+        following = self._calendar.validators(epoch + 1)
+        _require(
+            boundary.members == following.members,
+            f"replica {node} names other validators of epoch {epoch + 1}",
+        )
+        trusted = self._calendar.validators(epoch)
+        try:
+            boundary.follow(trusted, self._chain_id, self._checks.verify_many)
+        except BoundaryInvalid as error:
+            raise InvariantBroken(f"replica {node} ends an epoch in vain: {error}") from error
+        if index not in self._byzantine:
+            self._ended[index] = epoch
 
     def delivered(self, node: int, effect: Deliver, restarted_from: int) -> None:
         """A replica hands a block to execution."""
@@ -129,10 +189,11 @@ class Invariants:
         self._delivered[node] = height
 
     def restarted(
-        self, node: int, index: int, executed_height: int, records: tuple[bytes, ...]
+        self, node: int, index: int, epoch: int, executed_height: int, records: tuple[bytes, ...]
     ) -> None:
-        """Validator `index` begins again as replica `node`: above what it had executed durably,
-        and bound by the votes in its log, whether they were sent or not."""
+        """Validator `index` begins again as replica `node`, in an epoch: above what it had executed
+        durably, and bound by the votes in its log, whether they were sent or not."""
+        self._ended[index] = epoch - 1
         self._delivered[node] = executed_height
         for record in records if index not in self._byzantine else ():
             if record[:1] == _VOTE_TAG:
@@ -156,17 +217,28 @@ class Invariants:
         def verify(key: bytes, message: bytes, signature: bytes) -> bool:
             return self._checks.verify_many([(key, message, signature)])[0]
 
-        fault = evidence_fault(evidence, self._validators, self._chain_id, verify)
-        _require(fault is None, f"replica {node} shows evidence that proves nothing: {fault}")
+        reached = range(self._calendar.epoch_of(self.height + 1) + 1)
+        faults = [
+            evidence_fault(evidence, self._calendar.validators(epoch), self._chain_id, verify)
+            for epoch in reversed(reached)
+        ]
+        proves = None in faults
+        _require(proves, f"replica {node} shows evidence that proves nothing: {faults[0]}")
 
     # --- rules ------------------------------------------------------------------------------
 
     def _vote(self, node: int, vote: Vote) -> None:
         body = vote.body
-        said = self._votes[body.view, body.kind].setdefault(node, body.digest)
+        epoch = body.epoch
+        seated = node in self._calendar.validators(epoch).by_index
+        _require(seated, f"validator {node} votes in epoch {epoch}, in which it has no seat")
+        over = epoch <= self._ended.get(node, -1)
+        _require(not over, f"validator {node} votes in epoch {epoch}, which is over for it")
+        said = self._votes[epoch, body.view, body.kind].setdefault(node, body.digest)
         _require(said == body.digest, f"validator {node} voted twice in view {body.view}")
         both = all(
-            node in self._votes[body.view, kind] for kind in (VoteKind.NULLIFY, VoteKind.FINALIZE)
+            node in self._votes[epoch, body.view, kind]
+            for kind in (VoteKind.NULLIFY, VoteKind.FINALIZE)
         )
         _require(not both, f"validator {node} nullified and finalized view {body.view}")
 
@@ -175,24 +247,23 @@ class Invariants:
             return
         self._checked.add(certificate)
         body = certificate.body
-        view = body.view
-        stake = self._signed_stake(
-            certificate.signers, certificate.signatures, body.signed_message(self._chain_id)
-        )
-        enough = 3 * stake > 2 * self._stake_total
+        epoch, view = body.epoch, body.view
+        message = body.signed_message(self._chain_id)
+        stake = self._signed_stake(epoch, certificate.signers, certificate.signatures, message)
+        enough = 3 * stake > 2 * self._stake_total(epoch)
         _require(enough, f"a {body.kind.name} certificate of view {view} has stake {stake}")
-        known = self._certified.setdefault((view, body.kind), body.digest)
+        known = self._certified.setdefault((epoch, view, body.kind), body.digest)
         _require(known == body.digest, f"two blocks are certified in view {view}")
-        pair = (view, VoteKind.NULLIFY), (view, VoteKind.FINALIZE)
+        pair = (epoch, view, VoteKind.NULLIFY), (epoch, view, VoteKind.FINALIZE)
         both = all(key in self._certified for key in pair)
         _require(not both, f"view {view} is nullified and finalized")
         if body.kind is VoteKind.NULLIFY:
             _require(body.digest == ZERO_HASH, f"a nullification of view {view} names a block")
         if body.kind is VoteKind.FINALIZE:
-            notarized = self._certified.get((view, VoteKind.NOTARIZE), body.digest)
+            notarized = self._certified.get((epoch, view, VoteKind.NOTARIZE), body.digest)
             _require(notarized == body.digest, f"view {view} finalized another block")
-            self._quorum(view, VoteKind.NOTARIZE, body.digest)
-        self._quorum(view, body.kind, body.digest)
+            self._quorum((epoch, view, VoteKind.NOTARIZE), body.digest)
+        self._quorum((epoch, view, body.kind), body.digest)
 
     def _proof(self, proof: AvailabilityProof) -> None:
         if proof in self._proofs:
@@ -200,29 +271,68 @@ class Invariants:
         self._proofs.add(proof)
         tip = proof.body.tip
         message = proof.body.signed_message(self._chain_id)
-        stake = self._signed_stake(proof.signers, proof.signatures, message)
-        enough = 3 * stake >= self._stake_total
+        epoch = proof.body.epoch
+        stake = self._signed_stake(epoch, proof.signers, proof.signatures, message)
+        enough = 3 * stake >= self._stake_total(epoch)
         _require(enough, f"a proof of lane {tip.lane} at {tip.sequence} has stake {stake}")
         self._available(tip)
 
+    def _stake_total(self, epoch: int) -> int:
+        return sum(member.stake for member in self._calendar.validators(epoch).members)
+
     def _signed_stake(
-        self, signers: tuple[int, ...], given: tuple[bytes, ...], message: bytes
+        self, epoch: int, signers: tuple[int, ...], given: tuple[bytes, ...], message: bytes
     ) -> int:
         """Stake of different members whose signatures are good."""
-        known = [(s, g) for s, g in zip(signers, given, strict=True) if s < len(self._stakes)]
-        keys = [self._validators.members[signer].signing_key for signer, _ in known]
+        members = self._calendar.validators(epoch).by_index
+        known = [(s, g) for s, g in zip(signers, given, strict=True) if s in members]
+        keys = [members[signer].signing_key for signer, _ in known]
         items = [(key, message, sig) for key, (_, sig) in zip(keys, known, strict=True)]
         good = self._checks.verify_many(items)
         counted = {signer for (signer, _), holds in zip(known, good, strict=True) if holds}
-        return sum(self._stakes[signer] for signer in counted)
+        return sum(members[signer].stake for signer in counted)
 
-    def _quorum(self, view: int, kind: VoteKind, digest: bytes) -> None:
+    def _quorum(self, key: Key, digest: bytes) -> None:
         """Honest votes, and all that the Byzantine may add, make a quorum."""
-        votes = self._votes[view, kind]
+        epoch, view, kind = key
+        members = self._calendar.validators(epoch).by_index
+        votes = self._votes[key]
         signers = {signer for signer, said in votes.items() if said == digest} | self._byzantine
-        stake = sum(self._stakes[signer] for signer in signers)
-        enough = 3 * stake > 2 * self._stake_total
+        stake = sum(members[signer].stake for signer in signers if signer in members)
+        enough = 3 * stake > 2 * self._stake_total(epoch)
         _require(enough, f"no quorum of {kind.name} votes for view {view}")
+
+    def _epoch(self, who: str, block: Block) -> None:
+        """A block is of the epoch of its height, and an epoch's last names the next validators."""
+        calendar, height = self._calendar, block.height
+        _require(
+            block.epoch == calendar.epoch_of(height),
+            f"{who} block {height} of epoch {block.epoch}, not {calendar.epoch_of(height)}",
+        )
+        named = ZERO_HASH
+        if height == calendar.last_height(block.epoch):
+            named = calendar.validators(block.epoch + 1).digest()
+        _require(
+            block.next_validators == named,
+            f"{who} block {height}, which names a wrong set of next validators",
+        )
+
+    def _voted_for(self, node: int, block: Block) -> None:
+        """What an honest validator proposed or voted for: no batch, no root, no set above the last
+        block of an epoch."""
+        last = self._calendar.last_height(block.epoch)
+        if last is None or block.height <= last:
+            self._epoch(f"validator {node} voted for", block)
+        elif block.parent in self._above:
+            self._filler(node, block, self._above[block.parent])
+        if last is not None and block.height >= last:
+            self._above[block.digest()] = block
+
+    def _filler(self, node: int, block: Block, below: Block) -> None:
+        """A block above an epoch's last brings nothing."""
+        same = (block.cut, block.executed_height, block.executed_root, block.next_validators)
+        as_below = (below.cut, below.executed_height, below.executed_root, ZERO_HASH)
+        _require(same == as_below, f"validator {node} took a filler that brings something")
 
     def _available(self, tip: Tip) -> None:
         held = any(tip.digest in disk.store.batches for disk in self._disks())
@@ -246,10 +356,11 @@ class Invariants:
         parent = self._blocks.get(block.height - 1)
         if parent is None:
             raise InvariantBroken(f"block {block.height} became final before its parent")
+        self._epoch(f"replica {node} finalized", block)
         self._child(final, parent[0], parent[1])
         for view in range(block.parent_view + 1, block.view):
-            self._quorum(view, VoteKind.NULLIFY, ZERO_HASH)
-            finalized = (view, VoteKind.FINALIZE) in self._certified
+            self._quorum((block.epoch, view, VoteKind.NULLIFY), ZERO_HASH)
+            finalized = (block.epoch, view, VoteKind.FINALIZE) in self._certified
             _require(not finalized, f"final view {view} was skipped")
         claimed = self._claims.setdefault(block.executed_height, block.executed_root)
         height = block.executed_height
@@ -260,14 +371,21 @@ class Invariants:
         block = final.block
         follows = parent_digest == block.parent and parent.block.view == block.parent_view
         _require(follows, f"block {block.height} does not follow the final parent")
-        key = self._validators.members[block.proposer].vrf_key
+        members = self._calendar.validators(block.epoch).by_index
+        _require(
+            block.proposer in members, f"block {block.height} is by {block.proposer}, no member"
+        )
+        key = members[block.proposer].vrf_key
         output = self._checks.vrf_output(key, parent.beacon, block.vrf_proof)
         _require(output is not None, f"the VRF proof of final block {block.height} does not hold")
         self._cut(block, parent.block)
 
     def _cut(self, block: Block, parent: Block) -> None:
-        below = {tip.lane: tip for tip in parent.cut}
+        begins = block.epoch != parent.epoch  # then all lanes begin anew
+        below = {tip.lane: tip for tip in parent.cut} if not begins else {}
+        members = self._calendar.validators(block.epoch).by_index
         for tip in block.cut:
+            _require(tip.lane in members, f"block {block.height} takes from {tip.lane}, no member")
             was = below.pop(tip.lane, Tip(tip.lane, 0, ZERO_HASH))
             if tip == was:
                 continue

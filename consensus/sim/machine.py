@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final, Protocol
 
 from consensus.certificates import Checks
@@ -13,6 +14,7 @@ from consensus.events import (
     Deliver,
     Diverged,
     Effect,
+    EpochEnded,
     Event,
     Executed,
     Finalized,
@@ -24,15 +26,16 @@ from consensus.events import (
     ReplicaConfig,
     SealBatch,
     Send,
-    Signer,
     Start,
     StoreBatch,
     WakeAt,
 )
+from consensus.journal import carried
 from consensus.messages import BatchMessage, Blocks, Message
 from consensus.replica import COMPACT_AFTER_RECORDS, Replica
 from consensus.sim.byzantine import Liar
 from consensus.sim.disk import Disk
+from consensus.sim.epochs import Calendar
 from consensus.sim.invariants import InvariantBroken, Invariants
 from consensus.values import Batch, Block, Certificate
 from consensus.wal import Wal
@@ -73,8 +76,8 @@ class Machine:
         self,
         number: int,
         index: int,
-        config: ReplicaConfig,
-        signer: Signer,
+        genesis: ReplicaConfig,
+        calendar: Calendar,
         checks: Checks,
         disk: Disk,
         world: Surroundings,
@@ -90,29 +93,61 @@ class Machine:
         self.now_ms = 0
         """Its own clock at the last step."""
         self.delivered_block: Block | None = None
+        self.delivered_payloads: set[bytes] = set()
+        """On a chain of epochs: of all batches ever executed here."""
         self.compactions = 0
         self.compact_after_records = COMPACT_AFTER_RECORDS
         self.evidence: list[Misbehaviour] = []
         self.liar: Liar | None = None
         """Speaks in its place, if the validator is Byzantine."""
-        self._config = config
-        self._signer = signer
+        self._genesis = genesis
+        self._config = genesis
+        self._calendar = calendar
         self._checks = checks
         self._world = world
         self._invariants = invariants
         self._wal: Wal | None = None
         self._executed = 0
         self._executing: deque[Executed] = deque()
+        self._again: deque[bytes] = deque()
+        """Payloads of own batches that an ended epoch did not make final."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that its replica is made for."""
+        return self._config.validators.epoch
+
+    @property
+    def seated(self) -> bool:
+        """Whether it is a validator in this epoch."""
+        return self._config.own_index is not None
 
     def start(self, now_ms: int) -> None:
         """Recover from the disk and begin."""
-        key = self._config.validators.members[self.index].signing_key
-        self._wal, records = Wal.open(self.disk, self._config.chain_id, key, create=True)
-        recovered = self._recovered(records)
-        self._executed = recovered.executed[-1][0] if recovered.executed else 0
-        self._invariants.restarted(self.number, self.index, self._executed, records)
-        self.replica = Replica.recover(self._config, self._signer, recovered, now_ms, self._checks)
+        executed = self._executed_height()
+        epoch = self._calendar.epoch_of(executed + 1)
+        self._config = self._config_of(epoch)
+        records: tuple[bytes, ...] = ()
+        self._wal = None
+        if self.seated:
+            self._wal, records = Wal.open(
+                self.disk,
+                self._config.chain_id,
+                self._config.validators.by_index[self.index].signing_key,
+                create=True,
+                epoch=epoch,
+                carry=carried,
+            )
+        recovered = self._recovered(records, executed)
+        self._executed = executed
+        self._invariants.restarted(self.number, self.index, epoch, executed, records)
+        signer = self._calendar.signer(epoch, self.index) if self.seated else None
+        if self.liar is not None:
+            liars_keys = self._calendar.signer(epoch, self.index)
+            self.liar.enter(liars_keys, self._config.validators)
+        self.replica = Replica.recover(self._config, signer, recovered, now_ms, self._checks)
         self.replica.compact_after_records = self.compact_after_records
+        self._again = deque(self._left_over())
         self.up = True
         self.step(Start(), now_ms)
 
@@ -122,6 +157,7 @@ class Machine:
         self.lives += 1
         self.replica = None
         self._executing.clear()
+        self._again.clear()
         self.disk.lose_power()
 
     def step(self, event: Event, now_ms: int) -> None:
@@ -138,6 +174,13 @@ class Machine:
             return
         for effect in self.replica.step(event, now_ms):
             self._perform(effect)
+        while self._again and self.replica.lane_room:
+            for effect in self.replica.step(SealBatch(self._again.popleft()), now_ms):
+                self._perform(effect)
+        if isinstance(event, Executed) and event.height == self._config.last_height:
+            # Everything of the epoch is executed: the next one's replica takes over.
+            self._flush()
+            self.start(now_ms)
 
     def _perform(self, effect: Effect) -> None:
         handler = _HANDLERS.get(type(effect))
@@ -147,7 +190,7 @@ class Machine:
 
     def persist(self, effect: Persist) -> None:
         """Into the log, not flushed yet."""
-        self._invariants.persisted(self.index, effect.record)
+        self._invariants.persisted(self.index, self.epoch, effect.record)
         if self._wal is not None:
             self._wal.append(effect.record)
 
@@ -168,8 +211,7 @@ class Machine:
 
     def broadcast(self, effect: Broadcast) -> None:
         """To every other validator."""
-        members = len(self._config.validators.members)
-        peers = [peer for peer in range(members) if peer != self.index]
+        peers = [peer for peer in self._calendar.ids if peer != self.index]
         self._transmit(peers, effect.message)
 
     def check_batch(self, effect: CheckBatch) -> None:
@@ -186,6 +228,11 @@ class Machine:
             self.disk.stage_block(final, effect.certificate if last else None)
         self._world.note(self.number, "final", effect.blocks[-1].block.digest())
 
+    def epoch_ended(self, effect: EpochEnded) -> None:
+        """Into the store, with the epoch's last block."""
+        self._invariants.ended(self.number, self.index, effect.boundary)
+        self.disk.stage_boundary(effect.boundary)
+
     def deliver(self, effect: Deliver) -> None:
         """Execute: a hash chain over blocks, beacons, payloads, and which verdicts counted."""
         self._invariants.delivered(self.number, effect, self._executed)
@@ -197,6 +244,8 @@ class Machine:
                 if batch is None:
                     raise InvariantBroken(f"block {height} was delivered without its batches")
                 fields += (batch.payload, self._attested(increment.lane, batch.payload, height))
+                if self._config.epoch_blocks:
+                    self.delivered_payloads.add(batch.payload)
         root = tagged_hash(b"sim-execution", *fields)
         self.disk.store.roots[height] = root
         self.delivered_block = effect.block
@@ -212,17 +261,24 @@ class Machine:
         """Serve final blocks up to one with a certificate."""
         blocks: list[Block] = []
         best: tuple[int, Certificate] | None = None
+        fillers: tuple[Block, ...] = ()
         height = effect.from_height
+        epoch = self._calendar.epoch_of(height)
         while (entry := self.disk.find_block(height)) is not None:
             final, certificate = entry
             blocks.append(final.block)
+            if height == self._calendar.last_height(epoch):
+                boundary = self.disk.find_boundary(epoch)
+                if boundary is not None:
+                    best, fillers = (len(blocks), boundary.certificate), boundary.descendants
+                break
             if certificate is not None:
                 best = (len(blocks), certificate)
                 if len(blocks) >= SERVED_BLOCKS_MAX:
                     break
             height += 1
         if best is not None:
-            self._transmit((effect.peer,), Blocks(tuple(blocks[: best[0]]), best[1]))
+            self._transmit((effect.peer,), Blocks(tuple(blocks[: best[0]]), best[1], fillers))
 
     def load_batch(self, effect: LoadBatch) -> None:
         """Serve a batch and its ancestors, oldest first; the links shuffle them anyway."""
@@ -258,7 +314,7 @@ class Machine:
                 self._world.transmit(self.number, peer, said)
 
     def _said(self, peer: int, message: Message) -> Sequence[Message]:
-        if self.liar is None or self.replica is None:
+        if self.liar is None or self.replica is None or not self.seated:
             return (message,)
         tree = self.replica._simplex.tree
         return self.liar.say(peer, message, self.now_ms, tree, self.replica.view)
@@ -273,32 +329,80 @@ class Machine:
 
     def _root(self, height: int) -> bytes:
         if height == 0:
-            return self._config.genesis_execution_root
+            return self._genesis.genesis_execution_root
         return self.disk.store.roots[height]
 
-    def _recovered(self, records: tuple[bytes, ...]) -> Recovered:
+    def _config_of(self, epoch: int) -> ReplicaConfig:
+        """What the replica of an epoch must know, off the store."""
+        calendar = self._calendar
+        validators = calendar.validators(epoch)
+        seat = self.index if self.index in validators.by_index else None
+        blocks = calendar.scenario.epoch_blocks
+        if not blocks:
+            return self._genesis
+        return replace(
+            self._genesis,
+            validators=validators,
+            own_index=seat,
+            epoch_blocks=blocks,
+            root=self.disk.store.blocks[epoch * blocks][0] if epoch else None,
+            next_validators=calendar.validators(epoch + 1),
+        )
+
+    def _left_over(self) -> list[bytes]:
+        """Own payloads that no epoch has made final and that this one's lane does not hold."""
+        if not self.seated or not self._config.epoch_blocks:
+            return []
+        batches = self.disk.store.batches.values()
+        own = [batch for batch in batches if batch.header.lane == self.index]
+        held = {batch.payload for batch in own if batch.header.epoch == self.epoch}
+        earlier = [batch for batch in own if batch.header.epoch < self.epoch]
+        earlier.sort(key=lambda batch: (batch.header.epoch, batch.header.sequence))
+        payloads = dict.fromkeys(batch.payload for batch in earlier)
+        return [one for one in payloads if one not in held | self.delivered_payloads]
+
+    def owed(self) -> frozenset[bytes]:
+        """Own payloads that are stored and not executed yet."""
+        if not self.seated or not self._config.epoch_blocks:
+            return frozenset()
+        own = (b for b in self.disk.store.batches.values() if b.header.lane == self.index)
+        return frozenset(batch.payload for batch in own) - self.delivered_payloads
+
+    def _executed_height(self) -> int:
+        """How far the store is executed; forgets what it is said to have done above that."""
         store = self.disk.store
         executed = 0
         while executed + 1 in store.roots and executed + 1 in store.blocks:
             executed += 1
         for height in [height for height in store.roots if height > executed]:
             del store.roots[height]
-        newest = max(
-            (h for h, (_, certificate) in store.blocks.items() if certificate is not None),
-            default=0,
-        )
-        executed = min(executed, newest)
+        executed = min(executed, self._newest_proven())
         for key in [key for key, (height, _) in store.verdicts.items() if height > executed]:
             del store.verdicts[key]
-        finalized = tuple(store.blocks[h][0] for h in range(max(executed, 1), newest + 1))
-        delivered_cut = store.blocks[executed][0].block.cut if executed else ()
-        floors = {tip.lane: tip.sequence for tip in delivered_cut}
-        headers = [batch.header for batch in store.batches.values()]
+        return executed
+
+    def _newest_proven(self) -> int:
+        """The highest final block that is stored with what proves it."""
+        store = self.disk.store
+        proven = [h for h, (_, certificate) in store.blocks.items() if certificate is not None]
+        proven += [boundary.block.height for boundary in store.boundaries.values()]
+        return max(proven, default=0)
+
+    def _recovered(self, records: tuple[bytes, ...], executed: int) -> Recovered:
+        """What the store holds of this epoch, and the log's records."""
+        store = self.disk.store
+        newest = self._newest_proven()
+        first = self.epoch * self._config.epoch_blocks + 1
+        stored = store.blocks[executed][0].block if executed >= first else None
+        finalized = tuple(store.blocks[h][0] for h in range(max(executed, first), newest + 1))
+        floors = {tip.lane: tip.sequence for tip in stored.cut} if stored is not None else {}
+        batches = store.batches.values()
+        headers = [batch.header for batch in batches if batch.header.epoch == self.epoch]
         own = [header for header in headers if header.lane == self.index]
         return Recovered(
             wal_records=records,
             finalized=finalized,
-            certificate=store.blocks[newest][1] if newest else None,
+            certificate=store.blocks[newest][1] if newest >= first else None,
             executed=tuple((h, store.roots[h]) for h in range(1, executed + 1)),
             own_tip=max(own, key=lambda header: header.sequence, default=None),
             headers=tuple(h for h in headers if h.sequence > floors.get(h.lane, 0)),
@@ -313,6 +417,7 @@ _HANDLERS: dict[type, Callable[..., None]] = {
     Broadcast: Machine.broadcast,
     CheckBatch: Machine.check_batch,
     Finalized: Machine.finalized,
+    EpochEnded: Machine.epoch_ended,
     Deliver: Machine.deliver,
     WakeAt: Machine.wake_at,
     LoadBlocks: Machine.load_blocks,

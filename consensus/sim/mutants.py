@@ -5,17 +5,19 @@ configuration reaches it; a node never imports this module. Each names the profi
 soonest, and what the invariants must say of it: another violation does not catch it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from consensus import catchup, certificates, proposals, wal
 from consensus.ballots import Ballots
 from consensus.beacon import next_beacon
+from consensus.blocktree import Node
 from consensus.context import Context
 from consensus.lanes import Lane, Lanes
 from consensus.proposals import ACCEPTED, Judge, Judgement
+from consensus.sim import machine
 from consensus.sim.machine import Machine
 from consensus.simplex import Simplex
 from consensus.values import Block, Certificate, Tip, ValidatorSet, Vote, VoteKind
@@ -111,8 +113,8 @@ def _count_twice() -> Swaps:
         stake_needed: int,
         verify_many: certificates.VerifyMany,
     ) -> str | None:
-        stake = sum(validators.members[signer].stake for signer in signers)
-        keys = [validators.members[signer].signing_key for signer in signers]
+        stake = sum(validators.by_index[signer].stake for signer in signers)
+        keys = [validators.by_index[signer].signing_key for signer in signers]
         items = [(key, message, sig) for key, sig in zip(keys, given, strict=True)]
         return None if stake >= stake_needed and all(verify_many(items)) else "not enough"
 
@@ -200,6 +202,50 @@ def _never_repeat() -> Swaps:
         self._resend_at_ms = None
 
     return {(Simplex, "_resend"): resend}
+
+
+def _fillers_bring_batches() -> Swaps:
+    honest = Simplex._propose
+
+    def propose(self: Simplex) -> bool:
+        context, parent = self._context, self._certified_parent()
+        config = context.config
+        if parent is not None and parent.block.height == config.last_height:
+            context.config = replace(config, epoch_blocks=0)
+        try:
+            return honest(self)
+        finally:
+            context.config = config
+
+    def filler_fault(block: Block, below: Block) -> str | None:
+        return None
+
+    return {(Simplex, "_propose"): propose, (proposals, "filler_fault"): filler_fault}
+
+
+def _any_next_set() -> Swaps:
+    def epoch_fault(self: Judge, block: Block, parent: Block) -> str | None:
+        return None
+
+    return {(Judge, "_epoch_fault"): epoch_fault}
+
+
+def _old_log_binds() -> Swaps:
+    def carried(records: Sequence[bytes]) -> tuple[bytes, ...]:
+        return tuple(records)
+
+    return {(machine, "carried"): carried}
+
+
+def _votes_after_the_end() -> Swaps:
+    """The epoch's last block is final, and its replica goes on as if it were not."""
+
+    def end(self: Simplex, last: Node, fillers: tuple[Block, ...], given: Certificate) -> None:
+        honest(self, last, fillers, given)
+        self.ended = False
+
+    honest = Simplex._end
+    return {(Simplex, "_end"): end}
 
 
 MUTANTS: Final[dict[str, Mutant]] = {
@@ -292,6 +338,30 @@ MUTANTS: Final[dict[str, Mutant]] = {
         _any_vrf_proof_will_do,
         "the VRF proof of final block .* does not hold",
         "leaders",
+    ),
+    "filler-brings-batches": Mutant(
+        "takes batches into blocks above an epoch's last",
+        _fillers_bring_batches,
+        "took a filler that brings something",
+        "epochs",
+    ),
+    "any-next-set": Mutant(
+        "votes for a block whatever next validators it names",
+        _any_next_set,
+        "names a wrong set of next validators",
+        "epochs",
+    ),
+    "old-log-binds": Mutant(
+        "takes the votes and certificates of an epoch's log into the next",
+        _old_log_binds,
+        "votes in epoch .*, which is over for it|counts votes of epoch",
+        "epochs",
+    ),
+    "votes-after-the-end": Mutant(
+        "goes on voting in an epoch that is over",
+        _votes_after_the_end,
+        "votes in epoch .*, which is over for it",
+        "epochs",
     ),
     "never-repeat": Mutant(
         "says everything once", _never_repeat, "not live within .* after the faults", "harsh"

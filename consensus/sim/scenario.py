@@ -54,6 +54,8 @@ class Misdeed(enum.StrEnum):
     """Proposes a tip of its own lane that does not exist."""
     BAD_ROOT = "bad-root"
     BAD_VRF = "bad-vrf"
+    BAD_SET = "bad-set"
+    """Proposes blocks that name other validators for the next epoch."""
     FORK_LANE = "fork-lane"
     """Other batches for half of the peers."""
     BAD_BATCH = "bad-batch"
@@ -108,6 +110,8 @@ class Scenario:
     """From here on links, disks and clocks behave; Byzantine validators do not."""
     live_within_ms: int = 30_000
     """How long after that everything must go on again, at the latest."""
+    epoch_blocks: int = 0
+    """Blocks of an epoch, each with another set of validators; 0: one epoch for ever."""
     compact_after_records: int = 12
     """How soon replicas compact their logs."""
     real_crypto: bool = False
@@ -192,10 +196,12 @@ class Profile:
     strengths: Strengths
     byzantine: float = 0.0
     """How often a world has Byzantine validators."""
-    misdeeds: tuple[Misdeed, ...] = tuple(Misdeed)
+    misdeeds: tuple[Misdeed, ...] = tuple(m for m in Misdeed if m is not Misdeed.BAD_SET)
     misdeeds_each_max: int = MISDEEDS_EACH_MAX
     sweep: bool = False
     """Whether the seed names the write in which a validator crashes."""
+    epochs: tuple[int, ...] = ()
+    """How many blocks an epoch may have, if there is more than one."""
 
 
 def _only(strengths: Strengths, *hazards: Hazard) -> Strengths:
@@ -236,6 +242,13 @@ PROFILES: Final[dict[str, Profile]] = {
         byzantine=1.0,
         misdeeds=(Misdeed.STALE_PARENT,),
     ),
+    "epochs": Profile(
+        "every fault, and other validators every few blocks",
+        _MILD,
+        byzantine=0.8,
+        misdeeds=tuple(Misdeed),
+        epochs=(2, 4, 7),
+    ),
     "sweep": Profile("a crash in write number SEED / N of validator SEED % N", {}, sweep=True),
     "calm": Profile("nothing goes wrong", {}),
 }
@@ -265,6 +278,7 @@ def draw(profile: str, seed: int, count: int, stakes: tuple[int, ...] | None = N
         seal_every_ms=random.choice((150, 500, 500, 3_000)) * count // SEALS_A_VALIDATOR,
         compact_after_records=random.choice((12, 60)),
         crash_at_write=(seed % count, 1 + seed // count) if kind.sweep else None,
+        epoch_blocks=random.choice(kind.epochs) if kind.epochs else 0,
     )
     return replace(scenario, **fields)  # type: ignore[arg-type]
 

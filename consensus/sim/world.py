@@ -10,8 +10,9 @@ from consensus.events import Event, MessageReceived, PeerConnected, ReplicaConfi
 from consensus.messages import Message, decode_message, encode_message
 from consensus.replica import RecoveryConflict
 from consensus.sim.byzantine import Liar
-from consensus.sim.crypto import make_validators
+from consensus.sim.crypto import make_checks
 from consensus.sim.disk import Disk, PowerLost
+from consensus.sim.epochs import Calendar
 from consensus.sim.invariants import InvariantBroken, Invariants
 from consensus.sim.links import Links, Network
 from consensus.sim.machine import ATTESTATION, BAD_PAYLOAD, Machine
@@ -66,6 +67,8 @@ class Fate:
     partitions: int
     compactions: int
     """How often a log was compacted."""
+    epochs: int
+    """How many have ended."""
     convicted: tuple[int, ...]
     """Validators that somebody holds evidence against."""
 
@@ -94,23 +97,24 @@ class World:
         """The last message, so that a broadcast is encoded and decoded once."""
         self._goals: dict[int, int] = {}
         """Lane -> sequence that was sealed when the faults ended: it must become final."""
+        self._owed: dict[int, tuple[int, frozenset[bytes]]] = {}
+        """The same on a chain of epochs: owner -> its epoch, and payloads. Who loses its seat keeps
+        what is owed until it has one again."""
         self._byzantine = frozenset(index for index, _ in scenario.byzantine)
         self.machines: list[Machine] = []
-        validators, self._signers, self._checks = make_validators(
-            scenario.stakes, scenario.real_crypto
-        )
-        self._validators = validators
+        self.calendar = Calendar(scenario)
+        self._checks = make_checks(scenario.real_crypto)
         self.invariants = Invariants(
             CHAIN_ID,
-            validators,
+            self.calendar,
             self._checks,
             self._byzantine,
             self._honest_disks,
             root_node(self._config(0)),
         )
         twins = [i for i, misdeeds in scenario.byzantine if Misdeed.TWINS in misdeeds]
-        indices = [*range(len(scenario.stakes)), *twins]
-        self._by_index: list[list[Machine]] = [[] for _ in scenario.stakes]
+        indices = [*self.calendar.ids, *twins]
+        self._by_index: list[list[Machine]] = [[] for _ in self.calendar.ids]
         for number, index in enumerate(indices):
             machine = self._make_machine(number, index)
             self.machines.append(machine)
@@ -310,6 +314,7 @@ class World:
             if machine.index not in self._byzantine and machine.replica is not None:
                 held = {tip.lane: tip.sequence for tip in machine.replica.held_tips}
                 self._goals[machine.index] = held.get(machine.index, 0)
+                self._owed[machine.index] = (machine.epoch, machine.owed())
 
     def _free_disks(self) -> None:
         for machine in self.machines:
@@ -325,10 +330,22 @@ class World:
         if machine.index in self._byzantine:
             return False
         block = machine.delivered_block
-        if block is None or block.height < self.height_at_calm + BLOCKS_TO_BE_LIVE:
+        blocks = max(BLOCKS_TO_BE_LIVE, self.scenario.epoch_blocks + 1)  # so that one epoch ends
+        if block is None or block.height < self.height_at_calm + blocks:
             return True
+        if self.scenario.epoch_blocks:
+            return self._owes(machine)
         final = {tip.lane: tip.sequence for tip in block.cut}
         return any(final.get(lane, 0) < goal for lane, goal in self._goals.items())
+
+    def _owes(self, machine: Machine) -> bool:
+        """Whether a machine lacks what somebody sealed who has kept its seat ever since."""
+        for owner, (epoch, payloads) in self._owed.items():
+            later = range(epoch, machine.epoch + 1)
+            kept = all(owner in self.calendar.validators(one).by_index for one in later)
+            if kept and not payloads <= machine.delivered_payloads:
+                return True
+        return False
 
     def _fate(self) -> Fate:
         calm_ms = START_MS + self.scenario.calm_at_ms
@@ -343,6 +360,7 @@ class World:
             crashes=self.crashes,
             partitions=self.partitions,
             compactions=sum(machine.compactions for machine in self.machines),
+            epochs=self.invariants.epochs_ended,
             convicted=tuple(
                 sorted({e.evidence.culprit for m in self.machines for e in m.evidence})
             ),
@@ -356,7 +374,7 @@ class World:
             genesis_digest=tagged_hash(b"sim-genesis"),
             genesis_timestamp_ms=START_MS - 1_000,
             genesis_execution_root=tagged_hash(b"sim-genesis-root"),
-            validators=self._validators,
+            validators=self.calendar.validators(0),
             own_index=index,
             timing=self.scenario.timing,
         )
@@ -364,13 +382,16 @@ class World:
     def _make_machine(self, number: int, index: int) -> Machine:
         scenario = self.scenario
         config = self._config(index)
-        signer = self._signers[index]
+        signer = self.calendar.signer(0, index)
         misdeeds = scenario.misdeeds(index)
         own = Random(self._random.getrandbits(64))
-        liar = Liar(index, misdeeds, signer, CHAIN_ID, self._validators, own) if misdeeds else None
+        first = self.calendar.validators(0)
+        liar = Liar(index, misdeeds, signer, CHAIN_ID, first, own) if misdeeds else None
         slow_ms_max = scenario.slow_disk_ms_max if self._random.random() < 0.5 else 0
         disk = Disk(Random(self._random.getrandbits(64)), slow_ms_max)
-        machine = Machine(number, index, config, signer, self._checks, disk, self, self.invariants)
+        machine = Machine(
+            number, index, config, self.calendar, self._checks, disk, self, self.invariants
+        )
         machine.liar = liar
         machine.compact_after_records = scenario.compact_after_records
         return machine

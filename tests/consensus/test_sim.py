@@ -79,8 +79,11 @@ def test_byzantine_validators_never_hold_a_third_of_the_stake() -> None:
 
 
 def test_fifty_seeds_draw_everything_that_may_go_wrong() -> None:
-    drawn = {name for seed in range(50) for name in draw("all", seed, 7).hazards()}
-    assert drawn == {*Hazard, *Misdeed}
+    def drawn(profile: str) -> set[Hazard | Misdeed]:
+        return {name for seed in range(50) for name in draw(profile, seed, 7).hazards()}
+
+    assert drawn("epochs") == {*Hazard, *Misdeed}
+    assert drawn("all") == {*Hazard, *Misdeed} - {Misdeed.BAD_SET}
 
 
 def test_what_is_left_out_of_a_scenario_is_gone_and_the_rest_stays() -> None:
