@@ -142,6 +142,11 @@ class NodeClient:
         """The receipt of a settled job."""
         return await self._call(self._proofs.GetReceipt, node_pb2.JobRequest(job=job))
 
+    async def boundaries(self, from_epoch: int) -> Sequence[bytes]:
+        """Ends of epochs from one on, as many as one reply has."""
+        request = node_pb2.BoundariesRequest(from_epoch=from_epoch)
+        return list((await self._call(self._proofs.ListBoundaries, request)).boundaries)
+
     async def submit(self, signed: transactions_pb2.SignedTx) -> bytes:
         """Submit a transaction; returns its id."""
         reply = await self._call(

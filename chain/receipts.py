@@ -4,10 +4,12 @@ What is checked, in this order; each step hashes to the next, so nothing in betw
 
     request, result bytes --digest--> job receipt --leaf, path--> receipts root of the job's block
     --links--> execution root --named by--> header --parents--> certified block
-    --signed by--> more than two thirds of the stake of the genesis validators
+    --signed by--> more than two thirds of the stake of its epoch's validators
+    --named by--> the boundary of the epoch before, and so back to genesis' validators
 
 The job's id follows from the transaction that asked for it. A verifier needs the receipt and the
-genesis file it trusts, nothing else. `receipt_files` writes receipts as JSON and protobuf.
+genesis file it trusts, nothing else; a set that it has followed to (`chain.light`) saves it the
+boundaries before. `receipt_files` writes receipts as JSON and protobuf.
 """
 
 import enum
@@ -18,11 +20,13 @@ from google.protobuf.message import DecodeError as ProtobufError
 
 from assay.v1 import inference_pb2, transactions_pb2
 from chain.genesis import Genesis
+from chain.light import decode_boundary
 from chain.records import ExecutionLink, JobReceipt, JobStatus
 from chain.rejections import Rejection, RejectionReason
 from chain.store import Store
+from consensus.epochs import BoundaryInvalid
 from consensus.values import Block, Certificate, ValidatorSet, VoteKind
-from consensus.wire import U8, U32, Count, DecodeError, Hash, Size, decode
+from consensus.wire import U8, U32, Count, DecodeError, Hash, Size, decode, encode
 from ext import merkle
 from ext.hashing import tagged_hash
 from ext.signatures import verify_many
@@ -50,6 +54,7 @@ class ReceiptFault(enum.StrEnum):
     EXECUTION_MISMATCH = "EXECUTION_MISMATCH"
     HEADER_MISMATCH = "HEADER_MISMATCH"
     UNKNOWN_EPOCH = "UNKNOWN_EPOCH"
+    BAD_BOUNDARY = "BAD_BOUNDARY"
     NOT_FINAL = "NOT_FINAL"
     NO_QUORUM = "NO_QUORUM"
     BAD_SIGNATURE = "BAD_SIGNATURE"
@@ -99,7 +104,8 @@ class Receipt:
     epoch_boundaries: Annotated[
         tuple[Annotated[bytes, Size(MESSAGE_BYTES_MAX)], ...], Count(BOUNDARIES_MAX)
     ]
-    """Changes of the validator set since genesis: none, while there is one epoch."""
+    """The ends of the epochs before the certificate's, rising: from genesis on, or as many as fit.
+    `consensus.epochs` has their layout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,19 +129,23 @@ class VerifiedReceipt:
         return self.receipt.job_receipt.status
 
 
-def verify_receipt(receipt: Receipt, genesis: Genesis) -> VerifiedReceipt:
-    """What the receipt proves to somebody who trusts `genesis`. Raises ReceiptInvalid."""
+def verify_receipt(
+    receipt: Receipt, genesis: Genesis, trusted: ValidatorSet | None = None
+) -> VerifiedReceipt:
+    """What the receipt proves to somebody who trusts `genesis`, and of its chain perhaps a later
+    set of validators. Raises ReceiptInvalid."""
     _check_origin(receipt, genesis)
     result = _check_messages(receipt)
     _check_execution(receipt)
     certified = _check_headers(receipt)
-    signed_stake = _check_certificate(receipt.certificate, certified, genesis)
+    validators = _follow_boundaries(receipt, genesis, trusted)
+    signed_stake = _check_certificate(receipt.certificate, certified, validators, genesis.chain_id)
     return VerifiedReceipt(
         receipt=receipt,
         result=result,
         signers=receipt.certificate.signers,
         signed_stake=signed_stake,
-        total_stake=genesis.validator_set().stake_total,
+        total_stake=validators.stake_total,
     )
 
 
@@ -244,10 +254,6 @@ def _check_execution(receipt: Receipt) -> None:
 
 def _check_headers(receipt: Receipt) -> Block:
     """The certified block, once every header leads to it."""
-    if receipt.epoch_boundaries:
-        raise ReceiptInvalid(
-            ReceiptFault.UNKNOWN_EPOCH, "this program knows epoch 0 only: boundaries must be empty"
-        )
     block = receipt.header
     for child in receipt.descendants:
         if (child.parent, child.height) != (block.digest(), block.height + 1):
@@ -259,9 +265,40 @@ def _check_headers(receipt: Receipt) -> Block:
     return block
 
 
-def _check_certificate(certificate: Certificate, block: Block, genesis: Genesis) -> int:
-    """Stake behind the certificate, once it makes `block` final."""
+def _follow_boundaries(
+    receipt: Receipt, genesis: Genesis, trusted: ValidatorSet | None
+) -> ValidatorSet:
+    """The validators of the certificate's epoch, on the word of those before them."""
+    epoch = receipt.certificate.body.epoch
     validators = genesis.validator_set()
+    if trusted is not None and trusted.epoch <= epoch:
+        validators = trusted
+    first = epoch - len(receipt.epoch_boundaries)
+    if first > validators.epoch or first < 0:
+        raise ReceiptInvalid(
+            ReceiptFault.UNKNOWN_EPOCH,
+            f"the certificate is of epoch {epoch} and comes with {len(receipt.epoch_boundaries)} "
+            f"boundaries, trusted are the validators of epoch {validators.epoch}: follow the chain "
+            "to a later set, and trust that",
+        )
+    try:
+        for offset, data in enumerate(receipt.epoch_boundaries):
+            boundary = decode_boundary(data)
+            if boundary.block.epoch != first + offset:
+                raise BoundaryInvalid(
+                    f"boundary {offset} ends epoch {boundary.block.epoch}, not {first + offset}"
+                )
+            if boundary.block.epoch >= validators.epoch:
+                validators = boundary.follow(validators, genesis.chain_id)
+    except BoundaryInvalid as error:
+        raise ReceiptInvalid(ReceiptFault.BAD_BOUNDARY, str(error)) from error
+    return validators
+
+
+def _check_certificate(
+    certificate: Certificate, block: Block, validators: ValidatorSet, chain_id: str
+) -> int:
+    """Stake behind the certificate, once it makes `block` final."""
     body = certificate.body
     if body.kind is not VoteKind.FINALIZE:
         raise ReceiptInvalid(
@@ -270,7 +307,8 @@ def _check_certificate(certificate: Certificate, block: Block, genesis: Genesis)
     if (body.epoch, block.epoch) != (validators.epoch, validators.epoch):
         raise ReceiptInvalid(
             ReceiptFault.UNKNOWN_EPOCH,
-            f"certificate of epoch {body.epoch}, block of {block.epoch}, known is epoch 0",
+            f"certificate of epoch {body.epoch}, block of {block.epoch}, the validators are of "
+            f"epoch {validators.epoch}",
         )
     named = (body.digest, body.view, body.parent_view)
     if named != (block.digest(), block.view, block.parent_view):
@@ -280,10 +318,10 @@ def _check_certificate(certificate: Certificate, block: Block, genesis: Genesis)
             f"lead to {block.digest().hex()} of view {block.view}",
         )
     stake = _check_quorum(certificate, validators)
-    message = body.signed_message(genesis.chain_id)
+    message = body.signed_message(chain_id)
     checked = verify_many(
         [
-            (validators.members[signer].signing_key, message, signature)
+            (validators.by_index[signer].signing_key, message, signature)
             for signer, signature in zip(certificate.signers, certificate.signatures, strict=True)
         ]
     )
@@ -302,12 +340,10 @@ def _check_quorum(certificate: Certificate, validators: ValidatorSet) -> int:
             ReceiptFault.NO_QUORUM,
             f"{len(signers)} signers and {len(certificate.signatures)} signatures",
         )
-    if list(signers) != sorted(set(signers)) or any(
-        signer >= len(validators.members) for signer in signers
-    ):
+    if list(signers) != sorted(set(signers)) or not set(signers) <= validators.by_index.keys():
         raise ReceiptInvalid(
             ReceiptFault.NO_QUORUM,
-            f"signers {list(signers)} must rise and be below {len(validators.members)}",
+            f"signers {list(signers)} must rise and be of {list(validators.ids)}",
         )
     stake = validators.weight(frozenset(signers))
     if stake < validators.quorum_stake:
@@ -377,8 +413,22 @@ def build_receipt(store: Store, genesis: Genesis, job: bytes) -> Receipt:
         header=header,
         descendants=tuple(descendants),
         certificate=certified[1],
-        epoch_boundaries=(),
+        epoch_boundaries=_boundaries(store, certified[1].body.epoch),
     )
+
+
+def _boundaries(store: Store, epoch: int) -> tuple[bytes, ...]:
+    """The ends of the epochs before this one, as many as a receipt may have."""
+    found = []
+    for ended in range(max(0, epoch - BOUNDARIES_MAX), epoch):
+        boundary = store.boundary(ended)
+        if boundary is None:
+            raise Rejection(
+                RejectionReason.NOT_READY,
+                f"this node has no boundary of epoch {ended} yet; ask another one, or again later",
+            )
+        found.append(encode(boundary))
+    return tuple(found)
 
 
 def _job_receipt(leaf: bytes) -> JobReceipt | None:

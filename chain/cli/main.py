@@ -19,6 +19,7 @@ NOUNS: Final = (
     "validator",
     "query",
     "receipt",
+    "light",
     "sim",
     "wal",
 )

@@ -13,11 +13,13 @@ from rich.console import Console
 from chain.genesis import GenesisError
 from chain.keys import MnemonicError
 from chain.keystore import KeystoreError
+from chain.light import LightError
 from chain.readable import ReadableError
 from chain.receipts import ReceiptInvalid
 from chain.rejections import Rejection
 from chain.store import StoreError
 from chain.tls import TlsError
+from consensus.epochs import BoundaryInvalid
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
@@ -35,6 +37,8 @@ _OPERATOR_ERRORS: Final = {
     StoreError: "BAD_STORE",
     TlsError: "BAD_CERTIFICATE",
     ReadableError: "UNREADABLE",
+    BoundaryInvalid: "BAD_BOUNDARY",
+    LightError: "BAD_VALIDATORS",
 }
 
 

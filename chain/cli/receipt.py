@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chain import receipt_files
+from chain import light, receipt_files
 from chain.cli.output import EXIT_USAGE, JsonOption, emit, errors_reported, fail
 from chain.genesis import load as load_genesis
 from chain.readable import render
@@ -65,12 +65,17 @@ def describe(verified: VerifiedReceipt) -> dict[str, Any]:
 def verify(
     file: Annotated[Path, typer.Argument(help="The receipt, JSON or protobuf.")],
     genesis: Annotated[Path, typer.Option(help="The genesis file that you trust.")],
+    validators: Annotated[
+        Path | None,
+        typer.Option(help="A later set of validators that `assay light follow` has kept."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a receipt without a network: exit 0 if it is proven, 1 with the reason if not."""
     with errors_reported(as_json):
         trusted = load_genesis(genesis)
-        shown = describe(verify_receipt(receipt_files.read(file), trusted))
+        later = None if validators is None else light.load(validators, trusted)
+        shown = describe(verify_receipt(receipt_files.read(file), trusted, later))
         verdicts = ", ".join(
             f"validator {word['validator']} {word['verdict']} ({word['engine_profile']})"
             for word in shown["verifiers"]

@@ -104,7 +104,11 @@ def register(
         operator = _operator(as_json, validator_home, passphrase_file)
         shown = _shown(as_json, resolve(as_json, home, node).node, operator, operator, address)
         message = transactions_pb2.RegisterValidator(keys=shown, stake=stake * GRAIN_PER_ASY)
-        _send(as_json, home, node, operator, [message], timeout)
+        value = _send(as_json, home, node, operator, [message], timeout)
+        account = operator.account.public_key
+        target = resolve(as_json, home, node).node
+        index = call_node(target, as_json, lambda client: _index_of(client, account))
+        emit(as_json, value | {"index": index})
 
 
 @app.command()
@@ -135,7 +139,7 @@ def rotate(
             target = resolve(as_json, home, node).node
             shown = _shown(as_json, target, operator, fresh, address)
         message = transactions_pb2.RotateValidator(keys=shown)
-        _send(as_json, home, node, operator, [message], timeout)
+        emit(as_json, _send(as_json, home, node, operator, [message], timeout))
 
 
 @app.command()
@@ -151,7 +155,7 @@ def bond(
     """Stake more."""
     operator = _operator(as_json, validator_home, passphrase_file)
     message = transactions_pb2.Stake(amount=amount * GRAIN_PER_ASY)
-    _send(as_json, home, node, operator, [message], timeout)
+    emit(as_json, _send(as_json, home, node, operator, [message], timeout))
 
 
 @app.command()
@@ -167,7 +171,7 @@ def unbond(
     """Unstake some. It returns after the unbonding epochs, and can be slashed until then."""
     operator = _operator(as_json, validator_home, passphrase_file)
     message = transactions_pb2.Unstake(amount=amount * GRAIN_PER_ASY)
-    _send(as_json, home, node, operator, [message], timeout)
+    emit(as_json, _send(as_json, home, node, operator, [message], timeout))
 
 
 @app.command()
@@ -181,7 +185,9 @@ def leave(
 ) -> None:
     """Give up the seat. Keep the node running until `list` says it has none; then `unbond`."""
     operator = _operator(as_json, validator_home, passphrase_file)
-    _send(as_json, home, node, operator, [transactions_pb2.LeaveValidators()], timeout)
+    emit(
+        as_json, _send(as_json, home, node, operator, [transactions_pb2.LeaveValidators()], timeout)
+    )
 
 
 @app.command()
@@ -195,7 +201,7 @@ def unjail(
 ) -> None:
     """Be a candidate again after a jail term."""
     operator = _operator(as_json, validator_home, passphrase_file)
-    _send(as_json, home, node, operator, [transactions_pb2.Unjail()], timeout)
+    emit(as_json, _send(as_json, home, node, operator, [transactions_pb2.Unjail()], timeout))
 
 
 @app.command("list")
@@ -296,9 +302,19 @@ def _send(
     operator: Operator,
     messages: Sequence[Message],
     timeout_s: float,
-) -> None:
+) -> dict[str, Any]:
     target = resolve(as_json, home, node)
     operations = [make_operation(message) for message in messages]
     status = send(as_json, target, operator.account, operations, timeout_s)
-    value = outcome_value(status) | {"account": encode_address(operator.account.public_key)}
-    emit(as_json, value)
+    return outcome_value(status) | {"account": encode_address(operator.account.public_key)}
+
+
+async def _index_of(client: NodeClient, account: bytes) -> int | None:
+    """The id that the account's validator was given."""
+    start = 0
+    while views := (await client.validator_page(start)).validators:
+        for view in views:
+            if view.account == account:
+                return view.index
+        start = views[-1].index + 1
+    return None

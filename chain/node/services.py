@@ -12,6 +12,7 @@ from dataclasses import fields
 import grpc
 
 from assay.v1 import node_pb2, node_pb2_grpc, receipts_pb2
+from chain.light import boundary_page
 from chain.node.errors import CallContext, refuse
 from chain.node.inference import InferenceFlow
 from chain.node.node import Node
@@ -285,6 +286,13 @@ class ProofsService(_Base, node_pb2_grpc.ProofsServicer):
     ) -> receipts_pb2.Receipt:
         """The receipt of a settled job."""
         return await self._node.look_up(self._node.receipt, request.job)
+
+    async def ListBoundaries(  # noqa: N802
+        self, request: node_pb2.BoundariesRequest, context: CallContext
+    ) -> node_pb2.BoundariesReply:
+        """A page of ends of epochs."""
+        found = await self._node.look_up(boundary_page, self._node.store, request.from_epoch)
+        return node_pb2.BoundariesReply(boundaries=found)
 
 
 def _check_account(account: bytes) -> None:

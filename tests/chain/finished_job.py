@@ -1,6 +1,6 @@
 """A store with a finished job in it: real trees, real signatures, as a node would leave it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from assay.v1 import inference_pb2, transactions_pb2
 from chain.genesis import Genesis
@@ -129,9 +129,10 @@ class Chain:
         origins: tuple[JobOrigin, ...] = (),
         accounts: bytes = b"",
         events: tuple[bytes, ...] | None = None,
+        epoch: int = 0,
     ) -> BlockCommit:
         """Execute one more block; its tables count blocks."""
-        fresh = self.next_block()
+        fresh = replace(self.next_block(), epoch=epoch)
         height = fresh.height
         leaves = (transaction_leaf(height, 0),) if leaves is None else leaves
         link = ExecutionLink(
@@ -144,7 +145,9 @@ class Chain:
         commit = BlockCommit(
             block=fresh,
             beacon=sha256(f"beacon-{height}".encode()),
-            certificate=certify(self.genesis, fresh) if certified else None,
+            certificate=certify(self.genesis, fresh, (epoch, epoch + 1, epoch + 2))
+            if certified
+            else None,
             link=link,
             execution_root=root,
             receipt_leaves=leaves,

@@ -24,9 +24,11 @@ from chain.records import JobStatus
 from chain.rejections import Rejection, RejectionReason
 from chain.store import Store
 from consensus.values import Verdict, VoteKind
+from consensus.wire import encode
 from ext import merkle
 from ext.hashing import sha256
 from tests.builders import certify, genesis
+from tests.chain.boundaries import boundaries, boundary, set_of, sign
 from tests.chain.finished_job import JOB, JOB_HEIGHT, RESULT, Chain
 
 
@@ -175,7 +177,7 @@ CHANGES: dict[str, tuple[Callable[[Receipt], Receipt], ReceiptFault]] = {
     ),
     "boundaries": (
         lambda r: dataclasses.replace(r, epoch_boundaries=(b"x",)),
-        ReceiptFault.UNKNOWN_EPOCH,
+        ReceiptFault.UNKNOWN_EPOCH,  # of an epoch before the first
     ),
     "two of four": (_signed_by(0, 1), ReceiptFault.NO_QUORUM),
     "one signer twice": (_signed_by(0, 1, 1), ReceiptFault.NO_QUORUM),
@@ -347,3 +349,67 @@ def test_a_path_leads_from_its_leaf_to_the_root(size: int, data: st.DataObject) 
         left, right = (step.sibling, node) if step.sibling_is_left else (node, step.sibling)
         node = sha256(b"\x01" + left + right)
     assert node == merkle.root(leaves)
+
+
+def in_epoch(receipt: Receipt, epoch: int, first: int = 0) -> Receipt:
+    """The receipt with the header of a later epoch, certified by its validators."""
+    header = dataclasses.replace(receipt.header, epoch=epoch)
+    return dataclasses.replace(
+        receipt,
+        header=header,
+        descendants=(),
+        certificate=sign(header, set_of(epoch).ids[1:]),
+        epoch_boundaries=boundaries(epoch - first, first),
+    )
+
+
+def test_a_receipt_of_a_later_epoch_is_proven_from_genesis(receipt: Receipt) -> None:
+    later = in_epoch(receipt, 3)
+    verified = verify_receipt(later, genesis())
+    assert (verified.signers, verified.signed_stake) == ((3, 4, 5), 300)
+    assert receipt_files.load(receipt_files.dump_json(later)) == later
+    assert receipt_files.load(receipt_files.dump_protobuf(later)) == later
+
+
+def test_a_receipt_without_its_first_boundaries_needs_a_later_set(receipt: Receipt) -> None:
+    short = in_epoch(receipt, 3, first=2)
+    assert reason_of(short) is ReceiptFault.UNKNOWN_EPOCH
+    assert verify_receipt(short, genesis(), set_of(2)).signed_stake == 300
+    assert verify_receipt(in_epoch(receipt, 3), genesis(), set_of(2)).signed_stake == 300
+
+
+def test_a_receipt_older_than_the_set_trusted_is_proven_from_genesis(receipt: Receipt) -> None:
+    assert verify_receipt(receipt, genesis(), set_of(4)).signed_stake == 300
+
+
+def test_a_receipt_with_other_boundaries_is_refused(receipt: Receipt) -> None:
+    later = in_epoch(receipt, 3)
+    one, two, three = later.epoch_boundaries
+    for changed, reason in (
+        ((one, three, two), ReceiptFault.BAD_BOUNDARY),
+        ((one, two, three[:-1]), ReceiptFault.BAD_BOUNDARY),
+        ((one, two), ReceiptFault.UNKNOWN_EPOCH),
+        ((one, one, two, three), ReceiptFault.UNKNOWN_EPOCH),
+        ((), ReceiptFault.UNKNOWN_EPOCH),
+    ):
+        assert reason_of(dataclasses.replace(later, epoch_boundaries=changed)) is reason
+    old = dataclasses.replace(later, certificate=sign(later.header, set_of(0).ids[:3]))
+    assert reason_of(old) is ReceiptFault.NO_QUORUM
+
+
+def test_a_built_receipt_has_the_boundaries_before_its_certificate(tmp_path: Path) -> None:
+    """The header is of epoch 0 and certified by way of a block of epoch 2."""
+    with Store(tmp_path / "data", genesis().chain_id, genesis().digest()) as store:
+        chain = Chain.start(store)
+        chain.run_job()
+        chain.commit(certified=False)
+        chain.commit(certified=False)
+        chain.commit(epoch=2)
+        with pytest.raises(Rejection) as lacking:
+            build_receipt(store, genesis(), JOB)
+        assert lacking.value.reason is RejectionReason.NOT_READY
+        for epoch in range(2):
+            store.put_boundary(boundary(epoch))
+        built = build_receipt(store, genesis(), JOB)
+    assert built.epoch_boundaries == tuple(encode(boundary(epoch)) for epoch in range(2))
+    assert verify_receipt(built, genesis()).signers == (2, 3, 4)

@@ -68,7 +68,8 @@ def test_a_newcomer_registers_bonds_moves_leaves_and_unbonds(
     output_of(assay("tx", "transfer", made.account.hex(), amount, *funded))
     register = ("validator", "register", "--address", "127.0.0.1:20777", *own)
     assert error_of(assay(*register, "--stake", "1"))["reason"] == "INSUFFICIENT_STAKE"
-    output_of(assay(*register, "--stake", str(LEAST_ASY)))
+    registered = output_of(assay(*register, "--stake", str(LEAST_ASY)))
+    assert registered["index"] == VALIDATORS
     assert (listed()["status"], listed()["index"], listed()["stake"]) == ("waiting", VALIDATORS, 0)
     output_of(assay("validator", "bond", "--amount", "3", *own))
     output_of(assay("validator", "rotate", "--address", "127.0.0.1:20778", *own))

@@ -148,7 +148,7 @@ function blockDigest(block: Fields): Uint8Array {
 /** The certified block, once every header leads to it. */
 function checkHeaders(receipt: Receipt): Fields {
   if ((receipt["epoch_boundaries"] as Uint8Array[]).length > 0) {
-    refuse("UNKNOWN_EPOCH", "this page knows epoch 0 only: boundaries must be empty");
+    refuse("UNKNOWN_EPOCH", "this page checks receipts of epoch 0 only; check this one by: assay receipt verify");
   }
   let block = receipt["header"] as Fields;
   for (const child of receipt["descendants"] as Fields[]) {
@@ -172,7 +172,7 @@ function checkCertificate(certificate: Fields, block: Fields, genesis: Genesis):
   }
   if (number(body, "epoch") !== 0n || number(block, "epoch") !== 0n) {
     refuse("UNKNOWN_EPOCH",
-      `certificate of epoch ${number(body, "epoch")}, block of ${number(block, "epoch")}, known is 0`);
+      `certificate of epoch ${number(body, "epoch")}, block of ${number(block, "epoch")}, known here is 0: check it by assay receipt verify`);
   }
   const digest = blockDigest(block);
   const sameViews = number(body, "view") === number(block, "view") &&
