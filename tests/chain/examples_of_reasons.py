@@ -27,7 +27,7 @@ from chain.transactions import check_signed, decode_transaction, make_operation,
 from consensus.values import AttestationKind, JobCommit
 from consensus.wire import encode
 from tests.builders import genesis, key
-from tests.chain import epoch_world
+from tests.chain import epoch_world, examples_of_codes
 from tests.chain.execution.test_suspicion import LOUD, a_world, audited
 from tests.chain.finished_job import JOB, JOB_HEIGHT, Chain
 from tests.chain.ledger_world import (
@@ -466,7 +466,7 @@ def page() -> str:
             "",
             f"For example {CASES[reason][0]}: “{detail}”",
         ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *examples_of_codes.section()]) + "\n"
 
 
 if __name__ == "__main__":

@@ -2,11 +2,14 @@
 
 import copy
 import pickle
+import re
 from pathlib import Path
 
 import pytest
 
 import assay.errors
+import chain.cli
+from chain.gateway.errors import GatewayReason
 from chain.rejections import (
     EXCEPTIONS,
     EXPLANATIONS,
@@ -15,9 +18,16 @@ from chain.rejections import (
     RejectionReason,
     exception_name,
 )
+from tests.chain import examples_of_codes
 from tests.chain.examples_of_reasons import CASES, page, provoked
 
+COMMANDS = Path(chain.cli.__file__).parent
+SAID = re.compile(r'(?:fail\(\s*[\w.]+,\s*|Error: )"([A-Z_]+)"')
+"""What `fail` is called with, and the table of errors in chain/cli/output.py."""
+NOT_TRIED = {"BAD_CERTIFICATE", "BENCHMARK_FAILED", "NO_MODEL"}
+"""Damaged files of node and benchmark, and a package index that is away."""
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reasons.md"
+GATEWAY_PAGE = PAGE.with_name("gateway.md")
 
 
 def test_every_reason_is_explained_and_has_an_example() -> None:
@@ -31,6 +41,25 @@ def test_the_example_of_a_reason_is_refused_for_it(reason: RejectionReason) -> N
     assert rejection.reason is reason
     assert type(rejection).__name__ == exception_name(reason)
     assert rejection.detail
+
+
+def test_every_reason_of_the_command_line_is_the_chains_or_has_a_command_that_ends_for_it() -> None:
+    said = {code for file in COMMANDS.glob("*.py") for code in SAID.findall(file.read_text())}
+    assert said - set(RejectionReason) - NOT_TRIED == set(examples_of_codes.CASES)
+
+
+@pytest.mark.parametrize("code", examples_of_codes.CASES)
+def test_the_command_of_a_reason_ends_for_it(code: str) -> None:
+    found = examples_of_codes.provoked(code)
+    assert found["reason"] == code
+    assert found["detail"]
+
+
+def test_every_reason_of_the_gateway_is_told_with_what_to_do() -> None:
+    rows = re.findall(r"^\| \d{3} \| ([A-Z_, ]+) \| .+ \|$", GATEWAY_PAGE.read_text(), re.MULTILINE)
+    told = {code for row in rows for code in row.split(", ")}
+    assert set(GatewayReason) <= told
+    assert told <= {*GatewayReason, *RejectionReason}
 
 
 def test_the_page_of_reasons_is_what_the_examples_say() -> None:

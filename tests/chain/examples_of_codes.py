@@ -1,0 +1,129 @@
+"""For each reason that the command line gives of its own, a command that ends for it.
+
+`tests.chain.examples_of_reasons` puts them into docs/reasons.md.
+"""
+
+import json
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, chdir, contextmanager
+from functools import cache
+from pathlib import Path
+from unittest.mock import patch
+
+from typer.testing import CliRunner
+
+from chain.cli.main import build_app
+from chain.genesis import save
+from chain.keys import Role
+from chain.keystore import KdfCost, save_key
+from chain.node.config import NodeConfig, save_config
+from chain.store import Store
+from tests.builders import genesis, key
+
+NODE = "--node 127.0.0.1:1"
+KEY = "--key key.json --passphrase-file passphrase"
+GATEWAY = f"gateway {NODE}"
+CASES = {
+    "USAGE": "gateway --node 127.0.0.1:1 --jobs 0",
+    "FILE": "receipt verify nowhere.json --genesis genesis.json",
+    "UNREADABLE": "receipt verify broken.json --genesis genesis.json",
+    "BAD_GENESIS": "genesis show broken.json",
+    "BAD_CONFIG": "node prune --home misspelt --keep-blocks 512",
+    "BAD_STORE": "node prune --home home --keep-blocks 512",
+    "BAD_SNAPSHOT": "node restore --home home --from nowhere",
+    "NODE_RUNS": "node prune --home running --keep-blocks 512",
+    "CANNOT_START": "node start --home nowhere",
+    "BAD_KEY": f"tx transfer ADDRESS 1 {NODE} --key broken.json --passphrase-file passphrase",
+    "BAD_MNEMONIC": "keys new shop --from-mnemonic passphrase --passphrase-file passphrase",
+    "NO_PASSPHRASE": "keys new shop",
+    "NO_NODE": "query validators",
+    "NO_DEVNET": "query validators --home nowhere",
+    "NODE_UNAVAILABLE": f"query validators {NODE}",
+    "NO_KEY": GATEWAY,
+    "NO_API_KEYS": f"{GATEWAY} --listen 0.0.0.0:8088",
+    "NO_BOOK": f"{GATEWAY} --api-keys nowhere.toml",
+    "BAD_API_KEYS": f"{GATEWAY} --api-keys nowhere.toml --book book",
+    "CANNOT_LISTEN": f"{GATEWAY} {KEY} --listen 127.0.0.1:PORT",
+    "NO_SESSION": f"mcp {NODE}",
+    "NO_GENESIS": f"mcp {NODE} --uncapped",
+    "NO_MCP": f"mcp {NODE} --uncapped --genesis genesis.json {KEY}",
+    "BAD_OPTIONS": "sim run --seeds 5:1",
+    "BAD_REPORT": "sim market --calibration broken.json",
+    "NOT_INSTALLED": "sim wan --validators 4 --seconds 1 --plots plots",
+    "NO_RUNTIME": "devnet start --home net",
+}
+"""What is typed after `assay`."""
+ABSENT = {"NO_MCP": "mcp", "NOT_INSTALLED": "matplotlib", "NO_RUNTIME": "runtime"}
+"""Packages that are as if they were not installed."""
+CHEAP = KdfCost(passes=1, memory_kib=64, lanes=1)
+
+
+@cache
+def provoked(code: str) -> Mapping[str, str]:
+    """Reason and detail that the command of a case ends with."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        port = stack.enter_context(_setting(folder))
+        stack.enter_context(chdir(folder))
+        if code in ABSENT:
+            stack.enter_context(patch.dict(sys.modules, {ABSENT[code]: None}))
+        address = key("bob").public_key.hex()
+        line = CASES[code].replace("ADDRESS", address).replace("PORT", str(port))
+        words = [*line.split(), *([] if line.startswith("mcp") else ["--json"])]
+        done = CliRunner().invoke(build_app(), words, catch_exceptions=False)
+        if done.exit_code == 0:
+            raise AssertionError(f"assay {line} went well")
+        found: dict[str, str] = json.loads(done.stderr.splitlines()[-1])
+        return {
+            name: text.replace(f"{folder}/", "").replace(str(port), "PORT")
+            for name, text in found.items()
+        }
+
+
+@contextmanager
+def _setting(folder: Path) -> Iterator[int]:
+    """Keys, homes and files of all cases; a port that is taken."""
+    save_key(folder / "key.json", key("alice"), Role.ACCOUNT, b"a passphrase", CHEAP)
+    (folder / "passphrase").write_text("a passphrase\n")
+    (folder / "broken.json").write_text("{")
+    save(genesis(), folder / "genesis.json")
+    for name in ("home", "running", "misspelt"):
+        (folder / name).mkdir()
+        save(genesis(), folder / name / "genesis.json")
+        save_config(folder / name, NodeConfig(validator=0))
+    with (folder / "misspelt" / "node.toml").open("a") as settings:
+        settings.write("\n[storrage]\nkeep_blocks = 512\n")
+    place, chain = folder / "running" / "data" / "store", genesis()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        Store(place, chain.chain_id, chain.digest(), background=False),
+    ):
+        port: int = taken.getsockname()[1]
+        yield port
+
+
+def section() -> list[str]:
+    """Lines of docs/reasons.md."""
+    lines = [
+        "",
+        "# Reasons of the command line",
+        "",
+        "Beside the chain's, as `reason` and `detail` with `--json`, else in one line. Each with a",
+        "command that ends for it.",
+        "",
+        "| reason | `assay …` | what it says |",
+        "|---|---|---|",
+    ]
+    for code, command in CASES.items():
+        detail = provoked(code)["detail"].partition("; last error")[0].replace("|", "\\|")
+        lines.append(f"| {code} | `{command}` | {' '.join(detail.split())} |")
+    return [
+        *lines,
+        "",
+        "# Reasons of the gateway",
+        "",
+        "As `code`, beside the chain's: [Errors](gateway.md#errors) lists each with its status.",
+    ]
