@@ -1,5 +1,6 @@
 """What is in deploy/ is of one piece: what can be checked without a container engine or systemd."""
 
+import json
 import os
 import re
 import shlex
@@ -94,3 +95,31 @@ def test_the_image_copies_what_there_is_and_all_that_is_built_from() -> None:
     }
     assert [name for name in copied if not (DEPLOY.parent / name).exists()] == []
     assert {"pyproject.toml", "setup.py", "chain", "consensus", "ext", "runtime"} <= copied
+
+
+def test_the_image_runs_the_program_and_compose_gives_it_a_verb() -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    (entry,) = re.findall(r"^ENTRYPOINT (.+)$", text, re.MULTILINE)
+    (default,) = re.findall(r"^CMD (.+)$", text, re.MULTILINE)
+    assert (json.loads(entry), json.loads(default)) == (["assay"], ["--help"])
+    instructions = {line.split()[0] for line in re.findall(r"^[A-Z]+ .*$", text, re.MULTILINE)}
+    assert instructions <= {"FROM", "RUN", "WORKDIR", "COPY", "ENV", "USER", "ENTRYPOINT", "CMD"}
+    ours = [service for service in compose()["services"].values() if service["image"] == "assay"]
+    for service in ours:
+        build = service["build"]
+        assert (DEPLOY / build["context"] / build["dockerfile"]).samefile(DEPLOY / "Dockerfile")
+        assert service["command"][0] != "assay"
+
+
+def test_what_compose_mounts_and_publishes_is_there() -> None:
+    script = (DEPLOY / "make-homes.sh").read_text()
+    listens = set(re.findall(r"-listen 0\.0\.0\.0:(\d+)", script))
+    for name, service in compose()["services"].items():
+        for volume in service.get("volumes", []):
+            place = volume.split(":")[0].removeprefix("./")
+            made = place == "models" or re.fullmatch(r"homes/validator-[0-3]", place)
+            assert made or (DEPLOY / place).is_dir(), f"{name} mounts {place}"
+        for published in service.get("ports", []):
+            address, _, inside = published.split(":")
+            assert address == "127.0.0.1"
+            assert name == "grafana" or inside in listens
