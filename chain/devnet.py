@@ -119,7 +119,7 @@ def create_devnet(
     for index in range(count):
         folder = home / f"validator-{index}"
         peer, public, http = (f"127.0.0.1:{port}" for port in ports[3 * index : 3 * index + 3])
-        member = _make_validator(folder, index, peer)
+        member = create_validator_home(folder, index, peer)
         members.append(member)
         balances[member.account] = VALIDATOR_BALANCE
         save_config(
@@ -155,7 +155,8 @@ def _save_account(folder: Path, key: KeyPair) -> None:
     save_key(folder / "account.json", key, Role.ACCOUNT, passphrase, _KDF)
 
 
-def _make_validator(folder: Path, index: int, address: str) -> GenesisValidator:
+def create_validator_home(folder: Path, index: int, address: str) -> GenesisValidator:
+    """A validator's keys, under a passphrase of their own."""
     passphrase = secrets.token_hex(16).encode()
     write_private(folder / KeyFiles().passphrase_file, passphrase)
     return create_validator(
