@@ -266,13 +266,14 @@ def can_be_judged(scope: Scope, model: bytes, provider: bytes, offer: Offer) -> 
 def _auditors(
     scope: Scope, model: bytes, provider: bytes | None, operator: int
 ) -> Iterator[tuple[int, Verifier]]:
-    """(validator, its announcement) of all that are neither the provider nor its operator, and
-    have something to lose."""
+    """(validator, its announcement) of all that are neither the provider nor its operator, have
+    something to lose, and keep their seat in the next epoch: who loses it could not reveal."""
+    staying = scope.sets.get(scope.epoch + 1, scope.validators).by_index
     stake_min = scope.parameters.verifier_stake_min // DRAWN_STAKE_DIVISOR
     for key, verifier in scope.state.verifiers.scan(model):
         index = int.from_bytes(key[ID_BYTES:], "big")
         member = scope.validators.by_index.get(index)
-        if member is None:
+        if member is None or index not in staying:
             continue
         account = member.account
         if index != operator and account != provider and scope.stake_of(account) >= stake_min:

@@ -16,7 +16,6 @@ import numpy as np
 from chain import genesis as genesis_file
 from chain import receipt_files
 from chain.events import Event, EventKind
-from chain.execution import Ledger
 from chain.explorer.values import (
     address_value,
     message_value,
@@ -37,6 +36,7 @@ from chain.records import (
     TransactionReceipt,
 )
 from chain.rejections import Rejection, RejectionReason
+from chain.standings import Standing, standings
 from chain.store import Store
 from consensus.wire import DecodeError, decode
 
@@ -207,25 +207,29 @@ class Readings:
     async def _validators(self) -> dict[str, Any]:
         links = self._node.peers.links
         attendance = self._node.meter.attendance
-        convictions = await self._node.worker.read(Ledger.convictions)
+        own = self._node.config.validator
+        entries = await self._node.worker.read(standings)
         signed, proposed, counted = await self._node.look_up(
             _participation, self._store, self._node.height
         )
         shown = []
-        for member in self._node.genesis.validators:
-            index, conviction = member.index, convictions.get(member.index)
+        for entry in entries:
+            if entry.standing is Standing.LEFT:
+                continue
+            index, record, conviction = entry.index, entry.registered, entry.conviction
             shown.append(
                 {
                     "index": index,
-                    "account": address_value(member.account),
-                    "signing_key": member.signing_key.hex(),
-                    "stake": str(member.stake),
-                    "address": member.address,
-                    "this_node": index == self._node.config.validator,
-                    "connected": links[index].connected if index in links else True,
+                    "account": address_value(record.account),
+                    "signing_key": record.signing_key.hex(),
+                    "stake": str(entry.weight),
+                    "status": entry.standing.value,
+                    "address": record.address,
+                    "this_node": index == own,
+                    "connected": links[index].connected if index in links else index == own,
                     "fault": "" if conviction is None else conviction.fault.name,
                     "convicted_height": 0 if conviction is None else conviction.height,
-                    "missed": attendance.missed[index],
+                    "missed": attendance.missed.get(index, 0),
                     "certificates": signed.get(index, 0),
                     "proposed": proposed.get(index, 0),
                 }

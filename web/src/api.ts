@@ -226,6 +226,8 @@ export interface Validators {
     address: string;
     this_node: boolean;
     connected: boolean;
+    /** active, waiting, unbonding or jailed. */
+    status: string;
     fault: string;
     convicted_height: number;
     missed: number;

@@ -20,7 +20,7 @@ from tests.chain.epoch_world import (
     owner,
     registration,
 )
-from tests.chain.ledger_world import CHAIN
+from tests.chain.ledger_world import CHAIN, MODEL, World, a_request, serving
 
 
 def test_genesis_issues_the_voting_stake_as_the_stake_of_its_accounts() -> None:
@@ -230,6 +230,28 @@ def test_a_ledger_made_anew_from_its_rows_goes_on_to_the_same_sets() -> None:
         each.epochs(3)
     assert chain.weights() == twin.weights()
     assert ledger.execution_root == twin.ledger.execution_root
+
+
+def test_who_loses_its_seat_with_the_next_epoch_judges_no_new_job() -> None:
+    rules = Parameters(epoch_blocks=20, validator_stake_min=1)
+    world = World(parameters=rules)
+    world.open_market()
+    leaver = world.set.members[4].account
+    assert world.do(leaver, pb.SetVerifier(model=MODEL), pb.LeaveValidators(), serving()).accepted
+    while world.ledger.epoch == 0:
+        world.block()
+    here, following = world.ledger.validator_set(1), world.ledger.validator_set(2)
+    assert here is not None
+    assert following is not None
+    assert 4 in here.by_index
+    assert 4 not in following.by_index
+    job = world.request(a_request(tier=pb.TIER_CRITICAL))
+    world.block()
+    world.answer(job)
+    while not world.job(job).committee:
+        world.block()
+    assert world.ledger.epoch == 1
+    assert set(world.seats(job)) == {1, 2, 3}
 
 
 ACTIONS = st.lists(

@@ -85,7 +85,7 @@ export function ValidatorsPage(): JSX.Element {
           <Table caption="The validator set" rows={data.validators} rowKey={(one) => one.index} empty="none"
             columns={[
               { title: "Validator", cell: (one) => <>{one.index}{one.this_node && " (this node)"}</> },
-              { title: "Standing", cell: (one) => (one.fault !== "" ? <><Badge name="convicted" /> {words(one.fault)}, block {one.convicted_height}</> : <Badge name={one.connected ? "connected" : "not connected"} />) },
+              { title: "Standing", cell: (one) => (one.fault !== "" ? <><Badge name="convicted" /> {words(one.fault)}, block {one.convicted_height}</> : one.status !== "active" ? <Badge name={one.status} /> : <Badge name={one.connected ? "connected" : "not connected"} />) },
               { title: "Missed votes", numeric: true, cell: (one) => `${count(one.missed)} of ${count(data.judged)}` },
               { title: "Certificates", numeric: true, cell: (one) => `${count(one.certificates)} of ${data.blocks}` },
               { title: "Proposed", numeric: true, cell: (one) => count(one.proposed) },
