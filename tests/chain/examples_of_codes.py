@@ -31,6 +31,7 @@ CASES = {
     "FILE": "receipt verify nowhere.json --genesis genesis.json",
     "UNREADABLE": "receipt verify broken.json --genesis genesis.json",
     "BAD_GENESIS": "genesis show broken.json",
+    "BAD_VALIDATORS": "light show broken.json --genesis genesis.json",
     "BAD_CONFIG": "node prune --home misspelt --keep-blocks 512",
     "BAD_STORE": "node prune --home home --keep-blocks 512",
     "BAD_SNAPSHOT": "node restore --home home --from nowhere",

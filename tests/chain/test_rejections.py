@@ -22,10 +22,10 @@ from tests.chain import examples_of_codes
 from tests.chain.examples_of_reasons import CASES, page, provoked
 
 COMMANDS = Path(chain.cli.__file__).parent
-SAID = re.compile(r'(?:fail\(\s*[\w.]+,\s*|Error: )"([A-Z_]+)"')
+SAID = re.compile(r'(?:fail\(\s*[\w.]+,\s*|(?:Error|Invalid): )"([A-Z_]+)"')
 """What `fail` is called with, and the table of errors in chain/cli/output.py."""
-NOT_TRIED = {"BAD_CERTIFICATE", "BENCHMARK_FAILED", "NO_MODEL"}
-"""Damaged files of node and benchmark, and a package index that is away."""
+NOT_TRIED = {"BAD_BOUNDARY", "BAD_CERTIFICATE", "BENCHMARK_FAILED", "NO_MODEL"}
+"""A node that lies (tests/chain/node/test_boundaries.py), damaged files, a package index away."""
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reasons.md"
 GATEWAY_PAGE = PAGE.with_name("gateway.md")
 
