@@ -23,6 +23,7 @@ from typing import Final
 from chain import genesis as genesis_file
 from chain.genesis import Genesis, GenesisError, split_address
 from chain.node.config import ConfigError, NodeConfig, load_config
+from chain.node.epochs import engine_epoch
 from chain.node.health import DISK_FREE_BYTES_LEAST, DISK_FREE_BYTES_LOW
 from chain.node.recovery import VOTES_FOLDER
 from chain.node.signer import load_keys
@@ -111,7 +112,8 @@ def _keys(config: NodeConfig, genesis: Genesis) -> Iterator[Diagnosis]:
         advice = "restore keys/ from your backup, or derive it anew from the mnemonic"
         yield _error("keys", "BAD_KEYS", str(error), advice)
         return
-    yield _fine("keys", f"all {len(files)} files fit validator {config.validator} of the genesis")
+    fit = "are whole" if genesis.parameters.epoch_blocks else "fit the genesis"
+    yield _fine("keys", f"all {len(files)} files of validator {config.validator} {fit}")
 
 
 def _vote_log(config: NodeConfig, genesis: Genesis) -> Iterator[Diagnosis]:
@@ -139,8 +141,9 @@ def _vote_log(config: NodeConfig, genesis: Genesis) -> Iterator[Diagnosis]:
             "what the disk did, and do not delete it",
         )
         return
-    key = genesis.validators[config.validator].signing_key
-    if (found.chain_id, found.signing_key) != (genesis.chain_id, key):
+    if found.chain_id != genesis.chain_id or found.signing_key not in _signing_keys(
+        config, genesis
+    ):
         yield _error(
             "votes",
             "VOTES_FOREIGN",
@@ -148,8 +151,21 @@ def _vote_log(config: NodeConfig, genesis: Genesis) -> Iterator[Diagnosis]:
             "put this validator's own log back",
         )
         return
+    in_epoch = f"epoch {found.epoch}, " * (genesis.parameters.epoch_blocks > 0)
     torn = f"; {found.torn_bytes} bytes torn at its end, which is harmless" * bool(found.torn_bytes)
-    yield _fine("votes", f"{len(found.groups)} groups, {found.size} bytes{torn}")
+    yield _fine("votes", f"{in_epoch}{len(found.groups)} groups, {found.size} bytes{torn}")
+
+
+def _signing_keys(config: NodeConfig, genesis: Genesis) -> tuple[bytes | None, ...]:
+    """Those that this home's log may be of: with epochs whichever of its own the ledger names."""
+    if not genesis.parameters.epoch_blocks:
+        return (genesis.validators[config.validator].signing_key,)
+    try:
+        keys = load_keys(config.keys, genesis, config.validator)
+    except ConfigError:
+        return ()
+    held = (keys.signing, keys.next_signing)
+    return tuple(key.public_key for key in held if key is not None)
 
 
 def _running(config: NodeConfig) -> Iterator[Diagnosis]:
@@ -196,6 +212,8 @@ def _store(config: NodeConfig, genesis: Genesis, now_ms: int) -> Iterator[Diagno
         block = store.final_block(store.final_height)
         detail = (
             f"height {height}, final {store.final_height}, pruned through {store.pruned_through}"
+            + f", epoch {engine_epoch(genesis, height or 0)}"
+            * (genesis.parameters.epoch_blocks > 0)
         )
     yield _fine("store", detail)
     if block is not None and block[0].timestamp_ms > now_ms + CLOCK_AHEAD_MS_MAX:
@@ -241,7 +259,9 @@ def _clock(genesis: Genesis, now_ms: int) -> Iterator[Diagnosis]:
 
 
 def _ports(config: NodeConfig, genesis: Genesis, runs: bool) -> Iterator[Diagnosis]:
-    peer = config.peer_listen or genesis.validators[config.validator].address
+    peer = config.peer_listen
+    if not peer and config.validator < len(genesis.validators):
+        peer = genesis.validators[config.validator].address
     settings = (
         ("public_listen", config.public_listen),
         ("peer_listen", peer),
