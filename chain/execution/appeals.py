@@ -8,8 +8,8 @@ deadlines of its own. Scores that more than half of all of them reveal are a fac
 - WON: the bond comes back, and the provider has what the rejection took of its collateral, and its
   tokens' price. Seats that said FAIL pay: with the exact engine, where scores were made up, up to
   `wrong_pass_slash`; with others, which may have erred, their fee. What the slash had burned counts
-  as burned no more, and the treasury pays what is missing, as far as it reaches. The requester
-  keeps its refund.
+  as burned no more, and the treasury gives back what it had of it. The requester keeps its refund.
+  The arbiters' fees come first, then what was lost; the price only as far as wrong words pay.
 - LOST: the bond pays the arbiters; the rest is burned.
 - NO_FACT: too few spoke alike. The bond comes back, and all stays as it was.
 
@@ -28,6 +28,7 @@ from chain.execution.market import arbiters
 from chain.execution.scope import Scope
 from chain.execution.transfers import burn_part, forfeit, take_collateral
 from chain.pairs import ARBITER_PROFILE, judged_by, pair_for
+from chain.parameters import BASIS_POINTS
 from chain.records import COMMITTEE_MAX, Appeal, CommitteeSeat, Job, JobStatus
 from chain.rejections import Rejection, RejectionReason
 from consensus.arbitration import fact
@@ -101,7 +102,7 @@ def reveal(scope: Scope, validator: int, message: JobReveal, encoded: bytes) -> 
     """Open an arbiter's commitment; `encoded` is the message as it came."""
     opened, place = _seat_in(scope, message.job, validator, JobStatus.REVEALING)
     job, seat = opened.job, opened.job.committee[place]
-    account = scope.validators.members[validator].account
+    account = scope.validator(validator).account
     if seat.verdict is not None:
         raise _bad(f"validator {validator} has revealed already")
     if seat.commitment is None or commitment_to(encoded, message.job, account) != seat.commitment:
@@ -168,7 +169,7 @@ def _rule(scope: Scope, job_id: bytes, opened: Appeal) -> None:
             scope.burn(opened.bond - fees)
         share = fees // len(right)
         for seat in right:
-            scope.credit(scope.validators.members[seat.validator].account, share)
+            scope.credit(scope.validator(seat.validator).account, share)
         scope.credit(scope.treasury, fees - share * len(right))
     scope.emit(EventKind.APPEAL_RULED, job_id, other=provider, amount=paid, code=ruling)
 
@@ -193,7 +194,7 @@ def _mend_record(scope: Scope, opened: Appeal, scores: Scores) -> bool:
 def _restitution(
     scope: Scope, job_id: bytes, opened: Appeal, scores: Scores, fees: int
 ) -> tuple[int, int]:
-    """(to the arbiters, to the provider), out of what wrong words cost, then of the treasury.
+    """(to the arbiters, to the provider), out of what wrong words cost, then of what was slashed.
 
     What is left of wrong words is slashed like any other.
     """
@@ -207,7 +208,7 @@ def _restitution(
         if seat.verdict is Verdict.FAIL:
             made_up = seat.engine_profile == ARBITER_PROFILE and seat.scores != scores
             due = scope.parameters.wrong_pass_slash if made_up else seat_price(scope, job)
-            account = scope.validators.members[seat.validator].account
+            account = scope.validator(seat.validator).account
             taken = take_collateral(scope, account, due)
             pot += taken
             if taken:
@@ -216,7 +217,7 @@ def _restitution(
     scope.burn(-undone)  # of a slash that was none
     pot += undone
     missing = max(0, fees + owed - pot)
-    given = min(missing, scope.account(scope.treasury).balance)
+    given = min(missing, _treasury_had(scope, job), scope.account(scope.treasury).balance)
     scope.debit(scope.treasury, given)
     pot += given
     fees = min(fees, pot)
@@ -226,10 +227,20 @@ def _restitution(
     return fees, paid
 
 
+def _treasury_had(scope: Scope, job: Job) -> int:
+    """At most what the slash that was none brought the treasury, and so all that it gives back.
+
+    Whoever has provider, requester, committee and arbiters of a model would else name a price, have
+    the result failed, the escrow back, and that price from the treasury.
+    """
+    share = scope.parameters.slash_burn_bps
+    return job.burned * (BASIS_POINTS - share) // share if share else 0
+
+
 def _fine_arbiters(scope: Scope, job_id: bytes, job: Job, scores: Scores) -> None:
     """Who revealed other scores made them up; who committed and hid pays a seat's price."""
     for seat in job.committee:
-        account = scope.validators.members[seat.validator].account
+        account = scope.validator(seat.validator).account
         said = _spoken(seat)
         if said is not None and said != scores:
             forfeit(scope, account, job_id, scope.parameters.wrong_pass_slash)

@@ -11,7 +11,7 @@ from assay.v1 import transactions_pb2 as pb
 from chain.events import EventKind
 from chain.execution.appeals import AppealRuling
 from chain.pairs import ARBITER_PROFILE
-from chain.parameters import Parameters
+from chain.parameters import GRAIN_PER_ASY, Parameters
 from chain.records import JobStatus
 from chain.rejections import RejectionReason
 from consensus.values import (
@@ -20,6 +20,7 @@ from consensus.values import (
     JobCommit,
     JobReveal,
     Scores,
+    ValidatorSet,
     Verdict,
 )
 from consensus.verdicts import NO_SCORES
@@ -27,11 +28,13 @@ from consensus.wire import encode
 from ext.hashing import tagged_hash
 from tests.chain.execution.test_suspicion import BETS, GAIN, LOSS, LOUD, QUIET, audited, scores_of
 from tests.chain.ledger_world import (
+    ALICE,
     FAIL,
     MODEL,
     PROVIDERS,
     World,
     a_pair,
+    a_request,
     a_result,
     account,
     an_offer,
@@ -57,9 +60,9 @@ def a_world(bets: pb.Bets | None = None, parameters: Parameters | None = None) -
     return world
 
 
-def rejected_job(world: World) -> bytes:
+def rejected_job(world: World, request: pb.RequestInference | None = None) -> bytes:
     """A job that everybody who was asked has failed."""
-    job = world.request()
+    job = world.request(request)
     world.block()
     world.answer(job, a_result(profile=ARBITER_PROFILE))
     for _ in range(2):
@@ -150,6 +153,34 @@ def test_a_wronged_provider_is_made_whole_and_those_who_made_up_scores_pay() -> 
     after = offer_of(world, PROVIDER)
     assert (after.completed, after.failed) == (offer.completed + 1, offer.failed - 1)
     assert total_value(world.ledger) == world.ledger.supply().issued
+
+
+def test_one_who_is_everybody_in_a_market_takes_nothing_out_of_the_treasury() -> None:
+    world = a_world()
+    treasury = world.ledger.treasury
+    dear = an_offer(price=100 * GRAIN_PER_ASY, profile=ARBITER_PROFILE)
+    assert world.do(ALICE, pb.Transfer(to=treasury, amount=1_000 * GRAIN_PER_ASY)).accepted
+    assert world.do(PROVIDER, dear).accepted
+    held = balance(world, treasury)
+    job = rejected_job(world, a_request(max_price=8_000 * GRAIN_PER_ASY))
+    record = world.job(job)
+    assert appealed(world, job) == ""
+    ruling, paid = ruled(world, job, dict.fromkeys(ARBITERS, good_scores(record)))
+    assert ruling is AppealRuling.WON
+    assert paid >= record.lost
+    assert balance(world, treasury) >= held
+    assert total_value(world.ledger) == world.ledger.supply().issued
+
+
+def test_arbiters_are_known_by_their_ids_and_not_by_places_in_the_set() -> None:
+    world = a_world()
+    job = rejected_job(world)
+    assert appealed(world, job) == ""
+    gone, *still_there = ARBITERS
+    members = [one for one in world.ledger.validators.members if one.index != gone]
+    world.ledger._sets[0] = ValidatorSet(0, tuple(members))  # as another epoch's may be
+    ruling, _ = ruled(world, job, dict.fromkeys(still_there, good_scores(world.job(job))))
+    assert ruling is AppealRuling.WON
 
 
 def test_who_appeals_in_vain_pays_the_arbiters_and_loses_its_bond() -> None:
