@@ -251,7 +251,7 @@ class World:
         )
         lanes = [
             lane_batch(index, self.waiting if index == 0 else (), self.attestations.get(index, ()))
-            for index in range(self.validators)
+            for index in self.ledger.validators.ids
         ]
         self.waiting, self.attestations = [], {}
         return context, lanes
