@@ -24,10 +24,14 @@ class Watermark:
     nothing is signed at all."""
     knows_lane: bool
     """Whether all own batches that others hold are stored here."""
+    handed_on: bool = False
+    """Whether it was the log of an earlier epoch that began so."""
 
 
 FORGOTTEN: Final = Watermark(None, False)
 """How a log begins whose key may have been used before."""
+HANDED_ON: Final = Watermark(None, False, handed_on=True)
+"""How an epoch's log begins after one that began so, and did not get to know more."""
 Record = Vote | Proposal | Certificate | SignedHeader | Watermark
 
 _KINDS: Final[dict[int, type[Record]]] = {
@@ -46,7 +50,7 @@ def carried(records: Sequence[bytes]) -> tuple[bytes, ...]:
     marks = [record for record in map(decode_record, records) if isinstance(record, Watermark)]
     if not marks or (marks[-1].votes_above is not None and marks[-1].knows_lane):
         return ()
-    return (encode_record(FORGOTTEN),)
+    return (encode_record(HANDED_ON),)
 
 
 def encode_record(record: Record) -> bytes:

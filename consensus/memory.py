@@ -12,7 +12,10 @@ nothing is sealed before every other validator has said up to where it holds our
 that is held here again: what is final comes by delivery, the rest is asked of who has it. Of a lane
 that never had a batch those who must be heard of votes are enough.
 
-A chain that has no certificate yet is the exception: its validators have nothing to remember.
+A chain that has no certificate yet is the exception: its validators have nothing to remember. So
+has one whose log was begun in an earlier epoch, as long as this one has no certificate: most often
+a new member. If they all were silent in an epoch's first view, nobody might ever leave it. Who has
+no log in the midst of a chain may have lost it in just that view, and is silent in it.
 """
 
 from dataclasses import replace
@@ -39,6 +42,8 @@ class Memory:
         self._views: dict[int, int] = {}
         self._tips: dict[int, Tip] = {}
         """Own batches that others hold; sequence 0 for none."""
+        self._handed_on = False
+        """Whether the log was begun in an earlier epoch."""
         self._asked_ms = context.now_ms - context.resend_ms
         self._asked_standing_ms = self._asked_ms
 
@@ -66,6 +71,7 @@ class Memory:
         """What the log says of its own beginning; the last such record counts."""
         self._simplex.votes_above = record.votes_above
         self._lanes.forgetful = not record.knows_lane
+        self._handed_on = record.handed_on
 
     def record(self) -> Watermark | None:
         """What the log must go on saying."""
@@ -73,7 +79,12 @@ class Memory:
         final_view = self._simplex.tree.root.block.view
         if self.is_whole and votes_above is not None and votes_above <= final_view:
             return None
-        return Watermark(votes_above, not self._lanes.forgetful)
+        return self._mark()
+
+    def _mark(self) -> Watermark:
+        return Watermark(
+            self._simplex.votes_above, not self._lanes.forgetful, handed_on=self._handed_on
+        )
 
     def hear(self, peer: int, status: Status) -> None:
         """A status that a validator sent since our start."""
@@ -100,7 +111,7 @@ class Memory:
             self._lanes.forgetful = not self._knows_lane()
             if self._lanes.forgetful:
                 self._ask_batches()
-        now = Watermark(self._simplex.votes_above, not self._lanes.forgetful)
+        now = self._mark()
         if now != before:
             self._context.persist(now)
 
@@ -120,9 +131,11 @@ class Memory:
         if self._context.validators.weight(shown) < self._stake_needed():
             return None
         begins = self._context.config.base_view
-        if view == begins + 1 or len(self._context.validators.members) == 1:
-            # No certificate exists: the epoch begins. Or there is nobody to contradict.
-            return begins
+        was_there = self._context.epoch > 0 and not self._handed_on
+        if view == begins + 1 and not was_there:
+            return begins  # no certificate exists
+        if len(self._context.validators.members) == 1:
+            return begins  # there is nobody to contradict
         return view + 1
 
     def _knows_lane(self) -> bool:

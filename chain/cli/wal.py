@@ -94,6 +94,7 @@ def describe(record: bytes) -> dict[str, Any]:
             "record": "watermark",
             "votes_above_view": value.votes_above,
             "knows_lane": value.knows_lane,
+            "handed_on": value.handed_on,
         }
     header = value.header
     return {

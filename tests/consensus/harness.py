@@ -48,12 +48,17 @@ def config(own_index: int | None, validators: ValidatorSet = VALIDATORS) -> Repl
 class Bench:
     """A replica that was started, its clock, and everything it asked for."""
 
-    def __init__(self, index: int, recovered: Recovered | None = None) -> None:
+    def __init__(
+        self,
+        index: int,
+        recovered: Recovered | None = None,
+        settings: ReplicaConfig | None = None,
+    ) -> None:
         self.index = index
         self.now_ms = NOW_MS
         self.effects: list[Effect] = []
         self.replica = Replica.recover(
-            config(index), SIGNERS[index], recovered or Recovered(), self.now_ms
+            settings or config(index), SIGNERS[index], recovered or Recovered(), self.now_ms
         )
         self.step(Start())
 

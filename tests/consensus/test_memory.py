@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consensus.events import (
+    FinalBlock,
     MessageReceived,
     PeerConnected,
     Persist,
@@ -16,11 +17,20 @@ from consensus.events import (
     StoreBatch,
     Tick,
 )
-from consensus.journal import FORGOTTEN, Watermark, decode_record, encode_record
+from consensus.journal import FORGOTTEN, HANDED_ON, Watermark, decode_record, encode_record
 from consensus.messages import BatchMessage, BatchRequest, Certificates, Proposal, Status
 from consensus.values import Batch, BatchHeader, Certificate, Tip, Vote, VoteKind
 from ext.hashing import sha256
-from tests.consensus.harness import CHAIN_ID, SIGNERS, TIMING, Bench, certificate
+from tests.consensus.harness import (
+    CHAIN_ID,
+    SIGNERS,
+    TIMING,
+    VALIDATORS,
+    Bench,
+    certificate,
+    config,
+    first_proposal,
+)
 
 OWN = 3
 OTHERS = (0, 1, 2)
@@ -127,6 +137,27 @@ def test_where_no_certificate_exists_there_is_nothing_to_remember() -> None:
     assert bench.replica.lane_room > 0
     wait_for_votes(bench)
     assert 1 in spoken_views(bench)
+
+
+@pytest.mark.parametrize(("record", "speaks"), [(HANDED_ON, True), (FORGOTTEN, False)])
+def test_in_an_epochs_first_view_who_lost_its_log_there_is_silent_and_who_lost_it_before_is_not(
+    record: Watermark, speaks: bool
+) -> None:
+    boundary = replace(first_proposal().block, height=4, view=6)
+    second = replace(
+        config(OWN),
+        validators=replace(VALIDATORS, epoch=1),
+        epoch_blocks=4,
+        root=FinalBlock(boundary, bytes(32)),
+    )
+    executed = tuple((height, bytes(32)) for height in range(1, 5))
+    log = (encode_record(record),)
+    bench = Bench(OWN, Recovered(wal_records=log, executed=executed), second)
+    for peer in OTHERS:
+        bench.step(MessageReceived(peer, replace(status(7), epoch=1)))
+    wait_for_votes(bench)
+    assert (7 in spoken_views(bench)) == speaks
+    assert (bench.replica.silence == "") == speaks
 
 
 def test_a_log_that_goes_back_to_the_first_vote_needs_nobody() -> None:

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from consensus.journal import FORGOTTEN, Watermark, carried, encode_record
+from consensus.journal import FORGOTTEN, HANDED_ON, Watermark, carried, encode_record
 from consensus.sim.disk import Disk, PowerLost
 from consensus.wal import (
     WAL_NAME,
@@ -221,8 +221,9 @@ def test_a_new_epoch_does_not_make_another_chains_log_ours() -> None:
     ("records", "handed_on"),
     [
         ([], ()),
-        ([FORGOTTEN], (FORGOTTEN,)),
-        ([FORGOTTEN, Watermark(7, False)], (FORGOTTEN,)),
+        ([FORGOTTEN], (HANDED_ON,)),
+        ([HANDED_ON], (HANDED_ON,)),
+        ([FORGOTTEN, Watermark(7, False)], (HANDED_ON,)),
         ([FORGOTTEN, Watermark(7, True)], ()),
     ],
 )
