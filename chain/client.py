@@ -133,6 +133,10 @@ class NodeClient:
         """A job as the ledger has it now."""
         return await self._call(self._inference.Get, node_pb2.JobRequest(job=job))
 
+    async def explain(self, job: bytes) -> node_pb2.Explanation:
+        """Why each attempt of a job went to its provider."""
+        return await self._call(self._inference.Explain, node_pb2.JobRequest(job=job))
+
     async def jobs(self, limit: int = 0) -> Sequence[node_pb2.JobView]:
         """The newest jobs."""
         reply = await self._call(self._inference.List, node_pb2.JobsRequest(limit=limit))

@@ -19,6 +19,7 @@ from chain.keystore import KeystoreError, load_key, read_passphrase
 from chain.rejections import Rejection
 
 T = TypeVar("T")
+JOB_ID_BYTES = 32
 
 NodeOption = Annotated[
     str, typer.Option("--node", help="HOST:PORT of a node's public gRPC.", show_default=False)
@@ -95,6 +96,17 @@ def parse_key(as_json: bool, text: str) -> bytes:
         return parse_account(text)
     except Rejection as rejection:
         fail(as_json, rejection.reason.value, rejection.detail)
+
+
+def parse_job(as_json: bool, text: str) -> bytes:
+    """A job id as people write it."""
+    try:
+        identity = bytes.fromhex(text)
+    except ValueError:
+        identity = b""
+    if len(identity) != JOB_ID_BYTES:
+        fail(as_json, "MALFORMED", f"{text!r} is no job id: give 64 hexadecimal digits", 2)
+    return identity
 
 
 def open_genesis(as_json: bool, target: Target) -> Genesis | None:

@@ -18,6 +18,7 @@ NOUNS: Final = (
     "session",
     "validator",
     "query",
+    "market",
     "receipt",
     "light",
     "sim",

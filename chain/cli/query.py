@@ -8,7 +8,7 @@ import typer
 from assay.v1 import node_pb2
 from chain.addresses import encode_address, parse_account
 from chain.asking import pick_model
-from chain.cli.calls import HomeOption, NodeOption, call_node, resolve
+from chain.cli.calls import HomeOption, NodeOption, call_node, parse_job, resolve
 from chain.cli.output import JsonOption, emit, fail
 from chain.cli.validator import validator_line, validator_value
 from chain.client import NodeClient
@@ -17,7 +17,6 @@ from chain.readable import render
 from chain.rejections import Rejection
 
 app = typer.Typer(help="What the chain knows, as one node tells it.", no_args_is_help=True)
-JOB_ID_BYTES = 32
 
 
 @app.command()
@@ -57,7 +56,7 @@ def job(
 
     async def ask(client: NodeClient) -> node_pb2.JobView | None:
         if job != "latest":
-            return await client.job(_identity(as_json, job))
+            return await client.job(parse_job(as_json, job))
         jobs = await client.jobs(1)
         return jobs[0] if jobs else None
 
@@ -65,16 +64,6 @@ def job(
     if view is None:
         fail(as_json, "UNKNOWN_JOB", "no job yet")
     emit(as_json, job_value(view))
-
-
-def _identity(as_json: bool, text: str) -> bytes:
-    try:
-        identity = bytes.fromhex(text)
-    except ValueError:
-        identity = b""
-    if len(identity) != JOB_ID_BYTES:
-        fail(as_json, "MALFORMED", f"{text!r} is no job id: give 64 hexadecimal digits", 2)
-    return identity
 
 
 def job_value(view: node_pb2.JobView) -> dict[str, Any]:

@@ -12,7 +12,13 @@ from chain.execution.block import (
     take_fee,
     transfer_rules,
 )
-from chain.execution.lifecycle import MOVED_BY_BLOCKS, wants_block
+from chain.execution.choices import Choice, choice_of
+from chain.execution.lifecycle import (
+    MOVED_BY_BLOCKS,
+    assignment_weights,
+    available_offers,
+    wants_block,
+)
 from chain.execution.outcome import BlockContext, BlockOutcome, LaneBatch, LedgerMeta
 from chain.execution.ruling import round_positions
 from chain.execution.scope import Scope
@@ -234,6 +240,16 @@ class Ledger:
         """(id, job), open and final."""
         return self._state.jobs.scan()
 
+    def explain(self, job_id: bytes) -> Choice | None:
+        """How the offers stand for a job that nobody has now; None for any other. It draws nobody:
+        the next block's beacon will."""
+        job = self._state.jobs.get(job_id)
+        if job is None or job.status is not JobStatus.REQUESTED:
+            return None
+        scope = self._scope(self.height, self.timestamp_ms)
+        offers = available_offers(scope, job)
+        return choice_of(scope, job, offers, assignment_weights(scope, offers), None)
+
     def newest_jobs(self, limit: int) -> list[tuple[bytes, Job]]:
         """(id, job) of the last requested ones, newest first."""
         return heapq.nlargest(
@@ -392,7 +408,7 @@ class Ledger:
             changed_jobs=changed_jobs,
             changed_appeals=changed_appeals,
             new_jobs=tuple(scope.new_jobs),
-            payloads=tuple(scope.payloads),
+            payloads=(*scope.payloads, *scope.choices),
             refused_attestations=tuple(scope.refused_attestations),
             wants_blocks=self.wants_blocks(),
             next_deadline_ms=self.next_deadline_ms(),

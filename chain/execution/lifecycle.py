@@ -8,6 +8,7 @@ stays stuck.
 from collections.abc import Sequence
 from functools import lru_cache
 
+from chain.execution.choices import assignment_seed, note_choice
 from chain.execution.market import (
     eligible_verifiers,
     seats_to_draw,
@@ -34,6 +35,7 @@ def advance(scope: Scope, job_id: bytes) -> None:
     late = scope.timestamp_ms > job.deadline_ms
     if job.status is JobStatus.REQUESTED:
         if not assign(scope, job_id, job) and late:
+            note_choice(scope, job_id, job, (), (), None)
             refund(scope, job_id, job)
     elif job.status is JobStatus.ASSIGNED:
         if late:
@@ -93,12 +95,13 @@ def assignment_weights(scope: Scope, offers: Sequence[tuple[Taker, Offer]]) -> l
 def assign(scope: Scope, job_id: bytes, job: Job) -> bool:
     """Draw a provider by this block's beacon; False if nobody could take the job."""
     offers = available_offers(scope, job)
-    seed = tagged_hash(b"assign", scope.beacon, job_id, job.attempts.to_bytes(1, "little"))
-    drawn = draw(seed, assignment_weights(scope, offers), 1)
+    weights = assignment_weights(scope, offers)
+    drawn = draw(assignment_seed(scope.beacon, job_id, job.attempts), weights, 1)
     if not drawn:
         return False
     taker, offer = offers[drawn[0]]
     provider = taker.provider
+    note_choice(scope, job_id, job, offers, weights, provider)
     scope.put_offer(job.model, provider, offer._replace(open_jobs=offer.open_jobs + 1))
     assigned = job._replace(
         status=JobStatus.ASSIGNED,

@@ -78,7 +78,8 @@ class BlockOutcome:
     """Jobs under appeal, as their arbiters see them."""
     new_jobs: tuple[NewJob, ...]
     payloads: tuple[tuple[bytes, bytes], ...]
-    """(digest, bytes) of RequestInference and InferenceResult messages that jobs now refer to."""
+    """(digest, bytes) of RequestInference and InferenceResult messages that jobs now refer to, and
+    (key, bytes) of `choices.Choice`, which nothing refers to."""
     refused_attestations: tuple[RefusedAttestation, ...]
     wants_blocks: bool
     """True while some job's next step needs nothing but another block."""

@@ -106,6 +106,8 @@ class Scope:
     job_receipts: list[tuple[int, bytes, JobReceipt]] = field(default_factory=list)
     new_jobs: list[NewJob] = field(default_factory=list)
     payloads: list[tuple[bytes, bytes]] = field(default_factory=list)
+    choices: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """(key, bytes) of each `choices.Choice` that is kept."""
     refused_attestations: list[RefusedAttestation] = field(default_factory=list)
     burned: int = 0
     """Not yet in the supply's row; `end_block` puts it there."""

@@ -20,6 +20,7 @@ from chain.node.rate_limit import RateLimit, host_of
 from chain.node.views import (
     account_view,
     block_view,
+    explanation,
     job_view,
     model_view,
     offer_view,
@@ -161,6 +162,22 @@ class InferenceService(_Base, node_pb2_grpc.InferenceServicer):
         if view is None:
             detail = f"no job {request.job.hex()} on this chain; check the id, or wait until its "
             detail += "request is final"
+            raise Rejection(RejectionReason.UNKNOWN_JOB, detail)
+        return view
+
+    async def Explain(  # noqa: N802
+        self, request: node_pb2.JobRequest, context: CallContext
+    ) -> node_pb2.Explanation:
+        """Why each attempt's provider was drawn."""
+        now = await self._node.worker.read(lambda ledger: ledger.explain(request.job))
+        attempts_max = self._node.genesis.parameters.attempts_max
+        view = await self._node.look_up(
+            explanation, request.job, now, attempts_max, self._node.store
+        )
+        if now is None and not view.choices:
+            detail = f"nothing is kept here of how job {request.job.hex()} was assigned: it is not "
+            detail += "drawn yet, its block is pruned, this node joined later, or more jobs were "
+            detail += "drawn in its block than are written down; ask a node that was there"
             raise Rejection(RejectionReason.UNKNOWN_JOB, detail)
         return view
 

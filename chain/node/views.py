@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from assay.v1 import inference_pb2, node_pb2
 from assay.v1.transactions_pb2 import OperationKind
+from chain.execution.choices import Choice, choice_key
 from chain.node.provider import stored_result
 from chain.pairs import pair_message
 from chain.records import (
@@ -131,6 +132,52 @@ def settled_job_view(identity: bytes, store: Store) -> node_pb2.JobView | None:
         input_tokens=receipt.input_tokens,
         output_tokens=receipt.output_tokens,
         result=None if payload is None else inference_pb2.InferenceResult.FromString(payload),
+    )
+
+
+def explanation(
+    identity: bytes, now: Choice | None, attempts_max: int, store: Store
+) -> node_pb2.Explanation:
+    """Why each attempt of a job went to its provider, as far as it is kept here. A job has one draw
+    for each attempt, and one more that ended it if nobody could be drawn."""
+    view = node_pb2.Explanation(job=identity)
+    for attempt in range(1, attempts_max + 1):
+        kept = store.payload(choice_key(identity, attempt))
+        if kept is not None:
+            view.choices.append(_choice_view(decode(Choice, kept)))
+    if now is not None:
+        view.now.CopyFrom(_choice_view(now))
+    return view
+
+
+def _choice_view(choice: Choice) -> node_pb2.Explanation.Choice:
+    return node_pb2.Explanation.Choice(
+        attempt=choice.attempt,
+        height=choice.height,
+        beacon=choice.beacon,
+        escrow=choice.escrow,
+        max_output_tokens=choice.max_output_tokens,
+        stake_min=choice.stake_min,
+        provider=choice.provider or b"",
+        complete=choice.complete,
+        candidates=[
+            node_pb2.Explanation.Candidate(
+                provider=item.provider,
+                standing=item.standing.name,
+                weight=item.weight,
+                input_price=item.input_price,
+                output_price=item.output_price,
+                capacity=item.capacity,
+                open_jobs=item.open_jobs,
+                completed=item.completed,
+                failed=item.failed,
+                operator=item.operator,
+                engine_profile=item.engine_profile,
+                stake=item.stake,
+                price_needed=item.price_needed,
+            )
+            for item in choice.candidates
+        ],
     )
 
 

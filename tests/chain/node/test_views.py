@@ -8,6 +8,7 @@ from chain.execution.jobs import result_digest
 from chain.node.views import (
     account_view,
     block_view,
+    explanation,
     job_view,
     model_view,
     offer_view,
@@ -27,6 +28,7 @@ from tests.chain.ledger_world import (
     World,
     a_registration,
     a_result,
+    an_offer,
 )
 from tests.chain.node.agents import store_of
 
@@ -144,3 +146,21 @@ def test_a_job_that_left_the_state_is_shown_from_its_receipt(tmp_path: Path) -> 
         assert (view.input_tokens, view.output_tokens) == (12, 4)
         assert view.result == RESULT
         assert settled_job_view(bytes(32), store) is None
+
+
+def test_a_choice_is_shown_with_every_offer_as_it_stood(tmp_path: Path) -> None:
+    world = World()
+    world.open_market(providers=PROVIDERS)
+    identity = world.request()
+    waiting = world.ledger.explain(identity)
+    with store_of(tmp_path) as (store, chain):
+        chain.commit(payloads=world.block().payloads)
+        view = explanation(identity, waiting, 3, store)
+        (choice,) = view.choices
+        assert (choice.attempt, choice.provider) == (1, world.job(identity).provider)
+        assert [item.standing for item in choice.candidates] == ["WEIGHED"] * 3
+        assert {item.provider for item in view.now.candidates} == set(PROVIDERS)
+        # The state has gone on; what was written down has not.
+        world.do(PROVIDERS[0], an_offer(price=7))
+        assert explanation(identity, None, 3, store).choices == view.choices
+        assert not explanation(MODEL, None, 3, store).choices

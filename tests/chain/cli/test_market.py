@@ -1,0 +1,52 @@
+"""`assay market`, on a real network."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chain.addresses import encode_address
+from chain.keys import Role
+from chain.keystore import KdfCost, save_key
+from tests.builders import key
+from tests.chain.cli.test_cli import assay, error_of, output_of
+from tests.chain.gateway.tiny_network import TinyNetwork, tiny_genesis
+
+CHEAP = KdfCost(passes=1, memory_kib=64, lanes=1)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyNetwork]:
+    network = TinyNetwork(tiny_genesis("alice"))
+    with network.running(tmp_path_factory.mktemp("market-network")) as running:
+        yield running
+
+
+def test_a_real_job_is_explained_by_every_node_and_drawn_again_alike(
+    network: TinyNetwork, tmp_path: Path
+) -> None:
+    (tmp_path / "pass").write_text("secret\n")
+    (tmp_path / "pass").chmod(0o600)
+    save_key(tmp_path / "alice.json", key("alice"), Role.ACCOUNT, b"secret", CHEAP)
+    paying = ("--key", tmp_path / "alice.json", "--passphrase-file", tmp_path / "pass")
+    asked = assay(
+        "infer", "hello", "--raw", "--max-tokens", "2", "--node", network.nodes[0], *paying
+    )
+    assert asked.exit_code == 0, asked.output
+    providers = [encode_address(key(f"account-{index}").public_key) for index in range(2)]
+    for node in network.nodes:
+        found = output_of(assay("market", "explain", "latest", "--node", node, "--json"))
+        (choice,) = found["choices"]
+        standings = {item["provider"]: item["standing"] for item in choice["candidates"]}
+        assert standings == dict.fromkeys(providers, "WEIGHED")
+        assert choice["provider"] in providers
+        assert choice["redrawn"] is True
+        assert choice["complete"] is True
+    text = assay("market", "explain", "latest", "--node", network.nodes[0]).output
+    assert "took part in the draw, " in text
+    assert "drawn again: the same" in text
+
+
+def test_a_job_that_nobody_knows_has_no_explanation(network: TinyNetwork) -> None:
+    told = assay("market", "explain", "00" * 32, "--node", network.nodes[0], "--json")
+    assert error_of(told)["reason"] == "UNKNOWN_JOB"
