@@ -19,6 +19,7 @@ NOUNS: Final = (
     "validator",
     "query",
     "market",
+    "provider",
     "receipt",
     "light",
     "sim",

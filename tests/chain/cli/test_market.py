@@ -1,4 +1,4 @@
-"""`assay market`, on a real network."""
+"""`assay market` and `assay provider`, on a real network."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,13 +22,17 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyNetwork]:
         yield running
 
 
-def test_a_real_job_is_explained_by_every_node_and_drawn_again_alike(
-    network: TinyNetwork, tmp_path: Path
-) -> None:
+@pytest.fixture
+def paying(tmp_path: Path) -> tuple[str | Path, ...]:
     (tmp_path / "pass").write_text("secret\n")
     (tmp_path / "pass").chmod(0o600)
     save_key(tmp_path / "alice.json", key("alice"), Role.ACCOUNT, b"secret", CHEAP)
-    paying = ("--key", tmp_path / "alice.json", "--passphrase-file", tmp_path / "pass")
+    return ("--key", tmp_path / "alice.json", "--passphrase-file", tmp_path / "pass")
+
+
+def test_a_real_job_is_explained_by_every_node_and_drawn_again_alike(
+    network: TinyNetwork, paying: tuple[str | Path, ...]
+) -> None:
     asked = assay(
         "infer", "hello", "--raw", "--max-tokens", "2", "--node", network.nodes[0], *paying
     )
@@ -50,3 +54,25 @@ def test_a_real_job_is_explained_by_every_node_and_drawn_again_alike(
 def test_a_job_that_nobody_knows_has_no_explanation(network: TinyNetwork) -> None:
     told = assay("market", "explain", "00" * 32, "--node", network.nodes[0], "--json")
     assert error_of(told)["reason"] == "UNKNOWN_JOB"
+
+
+def test_a_provider_is_told_what_a_job_brought_it_and_why_another_got_it(
+    network: TinyNetwork, paying: tuple[str | Path, ...]
+) -> None:
+    node = ("--node", network.nodes[0], "--json")
+    asked = assay("infer", "why", "--raw", "--max-tokens", "2", *node, *paying)
+    assert asked.exit_code == 0, asked.output
+    names = [encode_address(key(f"account-{index}").public_key) for index in range(2)]
+    told = {
+        name: output_of(assay("provider", "why", "latest", "--provider", name, *node))
+        for name in names
+    }
+    drawn = output_of(assay("query", "job", "latest", *node))["provider"]
+    (other,) = set(names) - {drawn}
+    assert (told[drawn]["code"], told[other]["code"]) == ("PAID", "NOT_DRAWN")
+    assert told[drawn]["paid"] > told[other]["paid"] == 0
+    earned = output_of(assay("provider", "earnings", "--provider", drawn, *node))
+    assert earned["jobs"][0] == told[drawn]
+    assert sum(day["paid"] for day in earned["days"].values()) == sum(
+        item["paid"] for item in earned["jobs"]
+    )

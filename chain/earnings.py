@@ -1,0 +1,151 @@
+"""What a job brought a provider, and why it brought nothing: read off what a node shows of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from assay.v1 import node_pb2
+from chain.execution.choices import Standing
+from chain.parameters import Parameters
+from chain.records import JobReceipt, JobStatus
+from consensus.values import Verdict
+
+FINAL_NAMES = frozenset(
+    status.name for status in (JobStatus.VERIFIED, JobStatus.REJECTED, JobStatus.REFUNDED)
+)
+
+_LEFT_OUT = {
+    Standing.WITHDRAWN.name: ("your offer was withdrawn", "offer a capacity above 0"),
+    Standing.OTHER_ASKED_FOR.name: ("the request named another provider", "nothing"),
+    Standing.STAKE_TOO_SMALL.name: (
+        "your stake was below the least an offer needs",
+        "stake more: a slash may have taken some",
+    ),
+    Standing.TOO_FEW_VERIFIERS.name: (
+        "too few verifiers could judge your engine profile's results",
+        "offer a profile that more verifiers have a calibrated pair with",
+    ),
+    Standing.ALREADY_TRIED.name: ("you had the job before, and were late", "see your runtime"),
+    Standing.NO_ROOM.name: (
+        "as many jobs were open with you as your capacity",
+        "raise the capacity, or add a runtime",
+    ),
+    Standing.ESCROW_TOO_SMALL.name: (
+        "the escrow did not reach your price of the output and verification",
+        "lower the output price, if such jobs are worth it to you",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """What a job brought one provider. `code` is stable."""
+
+    code: str
+    detail: str
+    advice: str
+    paid: int | None
+    """Grain; None while it is open, or where it can't be told from a refund to the same account."""
+
+
+def reward_of(
+    provider: bytes,
+    job: node_pb2.JobView,
+    choices: Sequence[node_pb2.Explanation.Choice],
+    receipt: JobReceipt | None,
+    parameters: Parameters,
+) -> Reward:
+    """Why the provider was paid for the job, or was not. `choices` are those that are kept."""
+    mine = [choice for choice in choices if choice.provider == provider]
+    if job.provider != provider:
+        if mine:
+            attempt = mine[-1].attempt
+            return Reward(
+                "LATE",
+                f"you were drawn for attempt {attempt} and did not answer in time",
+                "see that your runtime answers, and that your capacity is what it can bear",
+                0,
+            )
+        return _not_drawn(provider, choices)
+    if job.status not in FINAL_NAMES or receipt is None:
+        return Reward("PENDING", f"the job is {job.status}", "wait until it is settled", None)
+    paid = sum(item.amount for item in receipt.payments if item.account == provider)
+    if job.requester == provider:
+        return Reward("OWN_REQUEST", "you asked for it yourself", "nothing", None)
+    if receipt.status is JobStatus.REJECTED:
+        failed = [item.validator for item in receipt.verdicts if item.verdict is Verdict.FAIL]
+        return Reward(
+            "REJECTED",
+            f"validators {_listed(failed)} of {len(receipt.verdicts)} that spoke said FAIL",
+            "see `assay query job` for their scores; check that your runtime serves the registered "
+            "package with the profile you offer",
+            paid,
+        )
+    if receipt.status is JobStatus.REFUNDED:
+        spoke = len(receipt.verdicts)
+        return Reward(
+            "NOT_JUDGED",
+            f"you answered, and {spoke} verifiers said something: too few to rule",
+            "nothing of yours is at fault; offer a profile that more verifiers can judge",
+            paid,
+        )
+    short = _short_by(job, mine, receipt, parameters)
+    if short:
+        return Reward(
+            "UNDERPAID",
+            f"the tokens and verification came to {short} grain more than the escrow of "
+            f"{job.max_price}: a draw knows the price of the output, not how long the prompt is",
+            "set the output price so that it bears long prompts, or offer to those who pay more",
+            paid,
+        )
+    return Reward("PAID", "verified and paid", "nothing", paid)
+
+
+def _not_drawn(provider: bytes, choices: Sequence[node_pb2.Explanation.Choice]) -> Reward:
+    if not choices:
+        return Reward(
+            "NOT_KEPT",
+            "this node has not kept how the job was assigned",
+            "ask a node that executed its block and has not pruned it",
+            0,
+        )
+    last = choices[-1]
+    for item in last.candidates:
+        if item.provider != provider:
+            continue
+        if item.standing in _LEFT_OUT:
+            detail, advice = _LEFT_OUT[item.standing]
+            return Reward(item.standing, detail, advice, 0)
+        total = sum(int(other.weight) for other in last.candidates)
+        return Reward(
+            "NOT_DRAWN",
+            f"you took part with {100 * int(item.weight) // total}% of the weight, and the beacon "
+            "drew another",
+            "a lower price, more stake up to the cap, free capacity and a good record weigh more",
+            0,
+        )
+    if not last.complete:
+        return Reward("NOT_KEPT", "more offers stood than were written down", "nothing", 0)
+    return Reward("NO_OFFER", "you had no offer for this model", "make one", 0)
+
+
+def _short_by(
+    job: node_pb2.JobView,
+    mine: Sequence[node_pb2.Explanation.Choice],
+    receipt: JobReceipt,
+    parameters: Parameters,
+) -> int:
+    """By how much the escrow fell short of what was used; 0 if it did not, or that is not kept."""
+    seats = sum(seat.round == 0 for seat in job.committee)
+    if not mine or not seats:
+        return 0
+    asked = next(item for item in mine[-1].candidates if item.provider == job.provider)
+    price = (
+        receipt.input_tokens * asked.input_price
+        + receipt.output_tokens * asked.output_price
+        + seats * parameters.seat_price(receipt.input_tokens, receipt.output_tokens)
+    )
+    return max(0, price - job.max_price)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers)) or "none"
