@@ -22,6 +22,7 @@ from chain.genesis import FILE_BYTES_MAX as GENESIS_BYTES_MAX
 from chain.genesis import STAKE_MAX, SUPPLY_MAX, Genesis
 from chain.genesis import VERSION as GENESIS_VERSION
 from chain.receipts import Receipt, ReceiptFault
+from consensus.epochs import EpochBoundary
 from consensus.wire import Count, Exactly, Signed, Size, Unsigned
 
 MESSAGES = (
@@ -132,7 +133,7 @@ class _Protobuf:
 def schema() -> dict[str, Any]:
     """Layouts, messages and bounds, JSON-ready."""
     wire, protobuf = _Wire(), _Protobuf()
-    for kind in (Receipt, Genesis):
+    for kind in (Receipt, Genesis, EpochBoundary):
         wire.record(kind)
     for message in MESSAGES:
         protobuf.message(message)

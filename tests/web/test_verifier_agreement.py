@@ -18,8 +18,11 @@ from chain.readable import ReadableError, parse_object
 from chain.receipts import Receipt, ReceiptInvalid, build_receipt, verify_receipt
 from chain.store import Store
 from consensus.values import VoteKind
+from consensus.wire import encode
 from tests.builders import certify, genesis
+from tests.chain.boundaries import boundaries, boundary, set_of, sign
 from tests.chain.finished_job import JOB, Chain
+from tests.chain.test_light import TAMPERED
 from tests.web.page_tools import vitest
 
 BYTE_FLIPS = 50
@@ -129,6 +132,48 @@ def _tampered(shown: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield f"{kind} {'.'.join(map(str, place))}", changed
 
 
+def _of_epochs(receipt: Receipt) -> Iterator[tuple[str, Receipt]]:
+    """The receipt with a header of a later epoch: true, and with other boundaries."""
+    header = dataclasses.replace(receipt.header, epoch=3)
+    later = dataclasses.replace(
+        receipt,
+        header=header,
+        descendants=(),
+        certificate=sign(header, set_of(3).ids[1:]),
+        epoch_boundaries=boundaries(3),
+    )
+    yield "of epoch 3", later
+    by_old = dataclasses.replace(later, certificate=sign(header, (0, 1, 2)))
+    yield "of epoch 3, signed by the first set", by_old
+    one, two, three = later.epoch_boundaries
+    for name, changed in {
+        "swapped": (one, three, two),
+        "cut": (one, two, three[:-1]),
+        "too few": (one, two),
+        "one twice": (one, one, two),
+        "only later ones": (two, three),
+    }.items():
+        yield f"boundaries {name}", dataclasses.replace(later, epoch_boundaries=changed)
+    for name, tampered in TAMPERED.items():
+        for epoch in (0, 2):
+            given = list(later.epoch_boundaries)
+            given[epoch] = encode(tampered(boundary(epoch)))
+            yield (
+                f"boundary {epoch}: {name}",
+                dataclasses.replace(later, epoch_boundaries=tuple(given)),
+            )
+    random = Random(4)
+    for _ in range(BYTE_FLIPS):
+        given = [bytearray(data) for data in later.epoch_boundaries]
+        chosen = given[random.randrange(len(given))]
+        place = random.randrange(len(chosen))
+        chosen[place] ^= random.randrange(1, 256)
+        yield (
+            f"a byte of a boundary, {place}",
+            dataclasses.replace(later, epoch_boundaries=tuple(map(bytes, given))),
+        )
+
+
 def _resigned(receipt: Receipt) -> Iterator[tuple[str, Receipt]]:
     """Receipts that are well-formed throughout, with other evidence."""
     last = receipt.descendants[-1]
@@ -169,7 +214,7 @@ def _files(receipts: dict[str, Receipt]) -> Iterator[tuple[str, bytes]]:
         yield f"{title}: protobuf", binary
         for name, changed in _tampered(receipt_files.to_json(receipt)):
             yield f"{title}: {name}", json.dumps(changed).encode()
-        for name, other in _resigned(receipt):
+        for name, other in (*_resigned(receipt), *_of_epochs(receipt)):
             yield f"{title}: {name}, protobuf", receipt_files.dump_protobuf(other)
             try:
                 yield f"{title}: {name}, JSON", receipt_files.dump_json(other)
@@ -253,6 +298,7 @@ def test_the_page_and_the_program_judge_each_receipt_alike(
     assert verdicts >= {"VERIFIED", "UNREADABLE", "WRONG_CHAIN", "WRONG_JOB", "NOT_IN_BLOCK"}
     assert verdicts >= {"REQUEST_ALTERED", "RESULT_ALTERED", "EXECUTION_MISMATCH", "NOT_FINAL"}
     assert verdicts >= {"HEADER_MISMATCH", "UNKNOWN_EPOCH", "NO_QUORUM", "BAD_SIGNATURE"}
+    assert "BAD_BOUNDARY" in verdicts
     vectors = {
         "genesis": json.dumps(genesis_file.to_json(genesis())),
         "chain_id": genesis().chain_id,

@@ -17,6 +17,7 @@ const CHECK_WORDS: Record<Check, [string, string]> = {
   messages: ["Request and result", "their bytes hash to what the chain ruled on"],
   execution: ["Place in the chain", "Merkle path, receipts root and execution roots lead to the header"],
   headers: ["Headers", "each block names its parent’s digest, up to the certified one"],
+  epochs: ["Validators", "of its epoch, each set named and signed for by the one before, back to genesis"],
   certificate: ["Certificate", "Ed25519 signatures of more than two thirds of the stake make it final"],
 };
 
@@ -197,12 +198,12 @@ function OutcomePart({ outcome, name, trust }: { outcome: Outcome; name: string;
           );
         })}
       </ol>
-      {outcome.ok && <Proven verified={outcome.verified} genesis={trust.genesis} />}
+      {outcome.ok && <Proven verified={outcome.verified} />}
     </>
   );
 }
 
-function Proven({ verified, genesis }: { verified: Verified; genesis: Genesis | null }): JSX.Element {
+function Proven({ verified }: { verified: Verified }): JSX.Element {
   const ruled = verified.receipt["job_receipt"] as Fields;
   const header = verified.receipt["header"] as Fields;
   const result = verified.result;
@@ -212,7 +213,7 @@ function Proven({ verified, genesis }: { verified: Verified; genesis: Genesis | 
     ["Asked by", address(ruled["requester"])],
     ["Answered by", address(ruled["provider"])],
     ["Settled in block", `${count(ruled["height"] as bigint)}, vouched for by block ${count(header["height"] as bigint)}`],
-    ["Final by", `validators ${verified.signers.join(", ")}: ${amount(verified.signedStake)} of ${amount(genesis?.stakeTotal ?? 0n)} stake`],
+    ["Final by", `validators ${verified.signers.join(", ")}: ${amount(verified.signedStake)} of ${amount(verified.totalStake)} stake`],
   ];
   const verdicts = ruled["verdicts"] as Fields[];
   return (

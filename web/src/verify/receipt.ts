@@ -9,6 +9,7 @@ import { decodeRecord, encodeRecord, type Fields, parse, parseBytes, render, Wir
 export type Fault =
   | "UNREADABLE" | "WRONG_CHAIN" | "WRONG_JOB" | "REQUEST_ALTERED" | "RESULT_ALTERED"
   | "NOT_IN_BLOCK" | "EXECUTION_MISMATCH" | "HEADER_MISMATCH" | "UNKNOWN_EPOCH" | "NOT_FINAL"
+  | "BAD_BOUNDARY"
   | "NO_QUORUM" | "BAD_SIGNATURE";
 
 export class ReceiptInvalid extends Error {
