@@ -50,7 +50,8 @@ class Parameters:
     committee_size: U16 = 3
     escalated_committee_size: U16 = COMMITTEE_MAX
     reveal_quorum: U16 = 2
-    """Fewest verdicts (not ABSTAIN) that a ruling may rest on."""
+    """Fewest verdicts (not ABSTAIN) that a ruling may rest on; a model may be registered with
+    more, up to `committee_size`."""
     job_rows_kept_blocks: U32 = 1_024
     """How long a final job stays in state; afterwards its receipt says what it came to."""
     output_tokens_max: U32 = 4_096

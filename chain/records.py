@@ -114,6 +114,8 @@ class Model:
     royalty_bps: U16
     pairs: Annotated[tuple[CalibratedPair, ...], Count(PAIRS_MAX)]
     """Rising by provider's, then verifier's profile; `chain.pairs` has the rules."""
+    quorum: U16
+    """Fewest verdicts (not ABSTAIN) that a ruling may rest on."""
 
 
 @quickly_replaced
@@ -135,6 +137,8 @@ class Offer(NamedTuple):
     failed: U64
     traps: U64
     """That the treasury has paid for."""
+    standing: U16
+    """What its last jobs say of it; `chain.execution.standing` has the rule."""
 
 
 class JobStatus(enum.IntEnum):

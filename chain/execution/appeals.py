@@ -26,6 +26,7 @@ from chain.execution import suspicion
 from chain.execution.collateral import seat_price
 from chain.execution.market import arbiters
 from chain.execution.scope import Scope
+from chain.execution.standing import after_appeal
 from chain.execution.transfers import burn_part, forfeit, take_collateral
 from chain.pairs import ARBITER_PROFILE, judged_by, pair_for
 from chain.parameters import BASIS_POINTS
@@ -63,11 +64,12 @@ def appeal(scope: Scope, sender: bytes, message: pb.Appeal) -> None:
             "job, and to a VERIFIED one of a provider that was just ejected; never to a trap",
         )
     judging = arbiters(scope, job)[:COMMITTEE_MAX]
-    if len(judging) < scope.parameters.reveal_quorum:
+    quorum = scope.model(job.model).quorum
+    if len(judging) < quorum:
         raise Rejection(
             RejectionReason.NO_ARBITER,
             f"{len(judging)} validators serve the model with {ARBITER_PROFILE} and a calibrated "
-            f"pair, {scope.parameters.reveal_quorum} are needed: ask operators to serve it so",
+            f"pair, {quorum} are needed: ask operators to serve it so",
         )
     bond = scope.parameters.appeal_bond + len(judging) * seat_price(scope, job)
     scope.debit(sender, bond)
@@ -151,7 +153,7 @@ def _rule(scope: Scope, job_id: bytes, opened: Appeal) -> None:
         raise RuntimeError(f"the appeal of job {job_id.hex()} has no provider")
     scope.state.put(scope.state.appeals, job_id, None)
     words = [_spoken(seat) for seat in job.committee]
-    scores = fact(words, scope.parameters.reveal_quorum)
+    scores = fact(words, scope.model(job.model).quorum)
     ruling, paid = AppealRuling.NO_FACT, 0
     if scores is None:
         scope.credit(provider, opened.bond)
@@ -186,8 +188,7 @@ def _mend_record(scope: Scope, opened: Appeal, scores: Scores) -> bool:
     if opened.status is JobStatus.VERIFIED:
         return reinstated
     offer = scope.offer(job.model, job.provider or b"")
-    mended = offer._replace(completed=offer.completed + 1, failed=max(0, offer.failed - 1))
-    scope.put_offer(job.model, job.provider or b"", mended)
+    scope.put_offer(job.model, job.provider or b"", after_appeal(offer))
     return True
 
 

@@ -17,12 +17,13 @@ from chain.execution.market import (
 from chain.execution.ruling import count_round, start_reveals
 from chain.execution.scope import Scope, Taker
 from chain.execution.settlement import refund
+from chain.execution.standing import after_failure
 from chain.records import CommitteeSeat, Job, JobStatus, Offer
 from consensus.committees import committee_seed, draw
 from ext.hashing import tagged_hash
 
 FACTOR_SCALE = 1_000
-"""Price and record count as whole thousandths, at least one."""
+"""Price counts as whole thousandths, at least one."""
 MOVED_BY_BLOCKS = (JobStatus.REQUESTED, JobStatus.ANSWERED)
 """What waits for a beacon, and not for somebody's word."""
 SEATS_KEPT = 4_096
@@ -73,8 +74,7 @@ def available_offers(scope: Scope, job: Job) -> list[tuple[Taker, Offer]]:
 def assignment_weights(scope: Scope, offers: Sequence[tuple[Taker, Offer]]) -> list[int]:
     """Weights: capped stake x free capacity x price x record, in integers.
 
-    The price factor is the cheapest offer's price over this one's; the record factor is the share
-    of completed jobs, counting one more completed than there were.
+    The price factor is the cheapest offer's price over this one's; the record is the standing.
     """
     if not offers:
         return []
@@ -82,13 +82,12 @@ def assignment_weights(scope: Scope, offers: Sequence[tuple[Taker, Offer]]) -> l
     stake_max = scope.parameters.stake_weight_cap
     weights = []
     for taker, offer in offers:
-        input_price, output_price, capacity, _, _, open_jobs, completed, failed, _ = offer
-        price, done, stake = input_price + output_price, completed + 1, taker.stake
+        input_price, output_price, capacity, _, _, open_jobs, _, _, _, standing = offer
+        price, stake = input_price + output_price, taker.stake
         price_factor = FACTOR_SCALE * (cheapest + 1) // (price + 1) or 1
-        record_factor = FACTOR_SCALE * done // (done + failed) or 1
         # One more, so that a chain without required stake can assign, too.
         capped = (stake if stake < stake_max else stake_max) + 1
-        weights.append(capped * (capacity - open_jobs) * price_factor * record_factor)
+        weights.append(capped * (capacity - open_jobs) * price_factor * standing)
     return weights
 
 
@@ -123,7 +122,7 @@ def miss(scope: Scope, job_id: bytes, job: Job) -> None:
     if job.provider is None:
         raise RuntimeError(f"job {job_id.hex()} is assigned to nobody")
     offer = scope.offer(job.model, job.provider)
-    missed = offer._replace(open_jobs=offer.open_jobs - 1, failed=offer.failed + 1)
+    missed = after_failure(offer._replace(open_jobs=offer.open_jobs - 1))
     scope.put_offer(job.model, job.provider, missed)
     waiting = job._replace(
         status=JobStatus.REQUESTED,
@@ -153,7 +152,7 @@ def draw_committee(scope: Scope, job_id: bytes, job: Job, late: bool) -> None:
     finds nobody new is counted as it stands.
     """
     eligible = eligible_verifiers(scope, job, scope.height)
-    if job.round == 0 and len(eligible) < scope.parameters.reveal_quorum:
+    if job.round == 0 and len(eligible) < scope.model(job.model).quorum:
         if late:
             refund(scope, job_id, job)
         return
@@ -191,4 +190,4 @@ def wants_block(scope: Scope, job: Job) -> bool:
     if job.round > 0 or scope.height + 1 < job.draw_height:
         return True
     soon = scope.height + 1 + scope.parameters.audit_delay_blocks
-    return len(eligible_verifiers(scope, job, soon)) >= scope.parameters.reveal_quorum
+    return len(eligible_verifiers(scope, job, soon)) >= scope.model(job.model).quorum

@@ -6,6 +6,7 @@ from assay.v1 import transactions_pb2 as pb
 from chain.events import EventKind
 from chain.execution import faults, suspicion
 from chain.execution.scope import Scope, Taker
+from chain.execution.standing import NEW
 from chain.execution.transfers import stake_needed
 from chain.pairs import ARBITER_PROFILE, checked_pairs, pair_for, thresholds_for, verifier_profiles
 from chain.records import (
@@ -45,12 +46,19 @@ def register_model(scope: Scope, sender: bytes, message: pb.RegisterModel) -> No
         raise _bad_model(
             f"royalty_bps is {message.royalty_bps}, at most {scope.parameters.royalty_bps_max}"
         )
+    quorum = message.quorum or scope.parameters.reveal_quorum
+    if not scope.parameters.reveal_quorum <= quorum <= scope.parameters.committee_size:
+        raise _bad_model(
+            f"quorum is {quorum}, allowed are {scope.parameters.reveal_quorum} to the committee's "
+            f"{scope.parameters.committee_size}, or 0"
+        )
     model = Model(
         owner=sender,
         name=message.name,
         context_tokens=message.context_tokens,
         royalty_bps=message.royalty_bps,
         pairs=checked_pairs(message.pairs),
+        quorum=quorum,
     )
     scope.debit(sender, scope.parameters.model_price)
     scope.burn(scope.parameters.model_price)
@@ -103,6 +111,7 @@ def set_offer(scope: Scope, sender: bytes, message: pb.SetOffer) -> None:
         completed=before.completed if before else 0,
         failed=before.failed if before else 0,
         traps=before.traps if before else 0,
+        standing=before.standing if before else NEW,
     )
     scope.put_new_offer(message.model, sender, offer)
     if message.capacity > 0:
@@ -241,7 +250,7 @@ def arbiters(scope: Scope, job: Job) -> tuple[int, ...]:
     model = scope.model(job.model)
     if pair_for(model, job.engine_profile, ARBITER_PROFILE) is None:
         return ()
-    members = scope.validators.members
+    members = scope.validators.by_index
     found = [
         index
         for index, verifier in _auditors(scope, job.model, job.provider, job.operator)
@@ -260,7 +269,7 @@ def can_be_judged(scope: Scope, model: bytes, provider: bytes, offer: Offer) -> 
         thresholds_for(registered, offer.engine_profile, verifier.engine_profile) is not None
         for _, verifier in _auditors(scope, model, provider, offer.operator)
     )
-    return able >= scope.parameters.reveal_quorum
+    return able >= registered.quorum
 
 
 def _auditors(

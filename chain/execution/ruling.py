@@ -77,7 +77,7 @@ def commit(scope: Scope, validator: int, message: JobCommit) -> None:
     if all(committed):
         start_reveals(scope, message.job, job)
         return
-    if sum(committed) == scope.parameters.reveal_quorum:
+    if sum(committed) == scope.model(job.model).quorum:
         job = job._replace(deadline_ms=_grace_ends_ms(scope, job))
     scope.put_job(message.job, job, before=job.status)
 
@@ -149,7 +149,7 @@ def count_round(scope: Scope, job_id: bytes, job: Job) -> None:
     contested = any([seat.verdict is Verdict.FAIL for seat in job.committee])
     job = _without_outliers(scope, job_id, job)
     verdicts = [seat.verdict for seat in job.committee if seat.verdict is not None]
-    quorum = scope.parameters.reveal_quorum
+    quorum = scope.model(job.model).quorum
     if not contested and rule(verdicts, quorum, NO_REMEDIES) is Ruling.ACCEPT:
         settle(scope, job_id, job)  # as almost always: no need to ask what else could be done
         return

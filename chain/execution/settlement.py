@@ -24,6 +24,7 @@ from assay.v1 import transactions_pb2 as pb
 from chain.execution import sessions, suspicion
 from chain.execution.collateral import charge_askers, fine_idle, seat_price, slash_wrong_passes
 from chain.execution.scope import Scope
+from chain.execution.standing import after_failure, after_success
 from chain.execution.transfers import slash, take_collateral
 from chain.execution.traps import open_trap, pay_from_treasury
 from chain.pairs import judged_by
@@ -75,7 +76,7 @@ def settle(scope: Scope, job_id: bytes, job: Job) -> None:
     scope.burn(burned)
     payments.pay(job.requester, job.escrow - price)
     offer = scope.offer(job.model, provider)
-    scope.put_offer(job.model, provider, offer._replace(completed=offer.completed + 1))
+    scope.put_offer(job.model, provider, after_success(offer))
     _finish(scope, job_id, job, JobStatus.VERIFIED, payments, job.escrow - price)
 
 
@@ -99,7 +100,7 @@ def reject(scope: Scope, job_id: bytes, job: Job, with_slash: bool) -> None:
     burned = scope.burned - burned
     if not job.trap:
         offer = scope.offer(job.model, provider)
-        scope.put_offer(job.model, provider, offer._replace(failed=offer.failed + 1))
+        scope.put_offer(job.model, provider, after_failure(offer))
     lost = held - _collateral(scope, provider)
     job = job._replace(lost=lost, burned=burned)
     _finish(scope, job_id, job, JobStatus.REJECTED, payments, job.escrow)

@@ -84,7 +84,7 @@ def pay_from_treasury(scope: Scope, job: Job, provider: bytes, cost: int) -> tup
 def _is_plain(scope: Scope, job: Job) -> bool:
     """Whether a quorum has failed it, and nobody has said anything else or hidden its word."""
     words = [seat.verdict for seat in job.committee if seat.commitment is not None]
-    return len(words) >= scope.parameters.reveal_quorum and set(words) == {Verdict.FAIL}
+    return len(words) >= scope.model(job.model).quorum and set(words) == {Verdict.FAIL}
 
 
 def _bad(detail: str) -> Rejection:

@@ -248,6 +248,7 @@ def test_jobs_go_by_stake_free_capacity_price_and_record() -> None:
         completed=0,
         failed=0,
         traps=0,
+        standing=500,
     )
     stake = 10**9 - 1
     state = State()
@@ -271,13 +272,13 @@ def test_jobs_go_by_stake_free_capacity_price_and_record() -> None:
         ]
         return assignment_weights(scope, named)
 
-    one = 10**9 * 2 * 1_000 * 1_000
-    more_stake = (2 * stake + 1) * 2 * 1_000 * 1_000
+    one = 10**9 * 2 * 1_000 * 500
+    more_stake = (2 * stake + 1) * 2 * 1_000 * 500
     assert weights(offer, offer) == [one, more_stake]
     assert weights(offer._replace(open_jobs=1)) == [one // 2]
     assert weights(offer, offer, offer._replace(input_price=1_999)) == [one, more_stake, one // 2]
-    assert weights(offer._replace(failed=1)) == [one // 2]
-    assert weights(offer._replace(failed=1, completed=8)) == [one * 900 // 1_000]
+    assert weights(offer._replace(standing=250)) == [one // 2]
+    assert weights(offer._replace(standing=450)) == [one * 9 // 10]
     assert weights() == []
 
 
