@@ -49,8 +49,8 @@ class Comparison:
 
     @property
     def margin_over_cost(self) -> float:
-        """Mean margin in units of the honest work of one part."""
-        return self.margin.mean / self.honest_cost
+        """Mean margin in units of the honest work of one part; 0 if nobody was drawn for any."""
+        return self.margin.mean / self.honest_cost if self.honest_cost else 0.0
 
     @property
     def honesty_pays(self) -> bool:

@@ -69,7 +69,7 @@ def test_an_honest_verifier_earns_the_price_of_its_seat_less_its_work() -> None:
 
 
 def test_a_fraud_that_always_shows_is_rejected_and_slashed_every_time() -> None:
-    played = Market(by_provider(BASE, FRAUD), undisturbed(), 1).play()
+    played = Market(by_provider(BASE, FRAUD), undisturbed(), 2).play()
     verified, rejected, refunded = played.statuses
     assert (verified, rejected, refunded) == (4 - played.provider_parts, played.provider_parts, 0)
     assert played.provider_parts > 0
@@ -81,7 +81,7 @@ def test_a_fraud_that_always_shows_is_rejected_and_slashed_every_time() -> None:
 
 def test_a_fraud_that_never_shows_earns_what_it_saves() -> None:
     hidden = replace(undisturbed(), detection_ppm=dict.fromkeys(read_reports().detection_ppm, 0))
-    comparison = Arena(hidden, [1]).compare("", by_provider(BASE, FRAUD))
+    comparison = Arena(hidden, [2]).compare("", by_provider(BASE, FRAUD))
     work = hidden.generation_cost * BASE.work.output_tokens
     saved = work - work * hidden.cost_of_fraud_ppm["int4"] // MILLION
     assert comparison.margin.mean == -saved
