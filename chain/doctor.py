@@ -28,6 +28,7 @@ from chain.node.health import DISK_FREE_BYTES_LEAST, DISK_FREE_BYTES_LOW
 from chain.node.recovery import VOTES_FOLDER
 from chain.node.signer import load_keys
 from chain.store import LOCK_FILE_NAME, STORE_NAME, Store, StoreError
+from consensus.memory import NO_QUORUM_WITHOUT
 from consensus.wal import WAL_NAME, inspect
 
 CLOCK_AHEAD_MS_MAX: Final = 2_000
@@ -120,13 +121,16 @@ def _vote_log(config: NodeConfig, genesis: Genesis) -> Iterator[Diagnosis]:
     path = config.data / VOTES_FOLDER / WAL_NAME
     if not path.exists():
         if (config.data / STORE_NAME).exists():
+            validators = genesis.validator_set()
+            others = validators.stake_total - validators.weight({config.validator})
             yield _error(
                 "votes",
                 "VOTES_MISSING",
                 f"there is a store and no {path}: what this key has signed is unknown",
                 "put the log back from where it was moved, never an older copy of it; without it "
                 "the node votes only once its peers have shown it past all it can have signed "
-                "(docs/decisions/0023)",
+                "(docs/decisions/0023)"
+                + (f"; {NO_QUORUM_WITHOUT}" if others < validators.quorum_stake else ""),
             )
         else:
             yield _fine("votes", "none yet: the first start makes the log")

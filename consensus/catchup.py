@@ -47,7 +47,7 @@ class CatchUp:
             self._of_another_epoch(peer, status)
             return
         if self._once(self._helped_ms, peer):
-            self._help(peer, status.view, status.finalized_view)
+            self._help(peer, status.standing, status.finalized_view)
             own = self._context.own_index
             if own is not None and self._context.is_validator(peer):
                 held = {tip.lane: tip.sequence for tip in status.tips}

@@ -5,20 +5,21 @@ Votes. It was in a view only after a quorum had voted in the one before. So it a
 their statuses, which it hears on connections younger than its own start: among those that it must
 hear there is an honest one of that quorum, whose view is not behind that vote's. All views up to
 one past what they say are left to the others. A view that somebody claims counts only once a
-certificate shows it: who lies does not silence us, he is not heard.
+certificate shows it: who lies does not silence us, he is not heard. Nor is who forgot as well, and
+says so: then nothing is signed by more than a third that forgot, and the chain stands still, safe.
 
 Lane. A batch needs no quorum to exist; one peer that holds it is enough to prove a fork. So
 nothing is sealed before every other validator has said up to where it holds our lane, and all of
 that is held here again: what is final comes by delivery, the rest is asked of who has it. Of a lane
 that never had a batch those who must be heard of votes are enough.
 
-A chain that has no certificate yet is the exception: its validators have nothing to remember. So
-has one whose log was begun in an earlier epoch, as long as this one has no certificate: most often
-a new member. If they all were silent in an epoch's first view, nobody might ever leave it. Who has
+A chain that has no certificate yet is the exception: its validators have nothing to remember, or
+cannot know it: who loses its log before the first certificate may contradict its first vote. Alike
+one whose log was begun in an earlier epoch, as long as this one has no certificate: most often a
+new member. If they all were silent in an epoch's first view, nobody might ever leave it. Who has
 no log in the midst of a chain may have lost it in just that view, and is silent in it.
 """
 
-from dataclasses import replace
 from typing import Final
 
 from consensus.context import Context
@@ -28,8 +29,11 @@ from consensus.messages import Status
 from consensus.simplex import Simplex
 from consensus.values import Tip
 
-LATER_VIEWS: Final = 1 << 32
-"""More than anybody can be ahead."""
+NO_QUORUM_WITHOUT: Final = (
+    "the others are no quorum without it, so the chain stands still: stop it and put back the vote "
+    "log of its last run, no older one; if that is gone for good, the chain needs a new genesis"
+)
+"""Of a validator that has a third of the stake or more, so of each of two or three equal ones."""
 
 
 class Memory:
@@ -40,6 +44,8 @@ class Memory:
         self._simplex = simplex
         self._lanes = lanes
         self._views: dict[int, int] = {}
+        self._forgetful: dict[int, int] = {}
+        """Views of those who forgot as well; they show no more than that the chain has begun."""
         self._tips: dict[int, Tip] = {}
         """Own batches that others hold; sequence 0 for none."""
         self._handed_on = False
@@ -64,8 +70,17 @@ class Memory:
             return (
                 "the vote log is new: this validator votes from view "
                 f"{self._simplex.votes_above + 1} on, now is {self._simplex.view}"
+                f"{self._halt()}"
             )
         return ""
+
+    def _halt(self) -> str:
+        """What to do if the others are too few to get that far."""
+        validators = self._context.validators
+        own = validators.by_index[self._context.seat()[0]].stake
+        if validators.stake_total - own >= validators.quorum_stake:
+            return ""
+        return f"; {NO_QUORUM_WITHOUT}"
 
     def restore(self, record: Watermark) -> None:
         """What the log says of its own beginning; the last such record counts."""
@@ -92,10 +107,9 @@ class Memory:
             return
         if status.epoch != self._context.epoch:
             return
-        if status.view > LATER_VIEWS:  # it forgot as well, and asks
-            return
         own = self._context.own_index
-        self._views[peer] = max(status.view, self._views.get(peer, 0))
+        heard = self._forgetful if status.is_forgetful else self._views
+        heard[peer] = max(status.standing, heard.get(peer, 0))
         tips = [tip for tip in status.tips if tip.lane == own]
         self._tips[peer] = tips[0] if tips else Tip(own or 0, 0, bytes(32))
 
@@ -127,16 +141,16 @@ class Memory:
 
     def _votes_above(self) -> int | None:
         view = self._simplex.view
-        shown = {peer for peer, claimed in self._views.items() if claimed <= view}
+        base_view = self._context.config.base_view
+        was_there = self._context.epoch > 0 and not self._handed_on
+        begins = view == base_view + 1 and not was_there
+        begins = begins or len(self._context.validators.members) == 1
+        heard = {**self._forgetful, **self._views} if begins else self._views
+        shown = {peer for peer, claimed in heard.items() if claimed <= view}
         if self._context.validators.weight(shown) < self._stake_needed():
             return None
-        begins = self._context.config.base_view
-        was_there = self._context.epoch > 0 and not self._handed_on
-        if view == begins + 1 and not was_there:
-            return begins  # no certificate exists
-        if len(self._context.validators.members) == 1:
-            return begins  # there is nobody to contradict
-        return view + 1
+        # Without a certificate the epoch begins; without others there is nobody to contradict.
+        return base_view if begins else view + 1
 
     def _knows_lane(self) -> bool:
         if self._simplex.votes_above == self._context.config.base_view:
@@ -158,7 +172,7 @@ class Memory:
         if context.now_ms < self._asked_standing_ms + context.resend_ms:
             return
         self._asked_standing_ms = context.now_ms
-        asking = replace(self._simplex.status(), view=self._simplex.view + LATER_VIEWS)
+        asking = self._simplex.status()
         for peer in context.validators.by_index:
             if peer != context.own_index and peer not in self._views:
                 context.send(peer, asking)

@@ -138,6 +138,10 @@ class Blocks:
     """
 
 
+LATER_VIEWS: Final = 1 << 32
+"""More than anybody can be ahead; who forgot what it signed says that much more (`memory`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """Where the sender stands; sent on connecting and when it has been stuck for a while."""
@@ -149,6 +153,16 @@ class Status:
     """For each lane the newest batch up to which the sender holds everything, in order of lane."""
     epoch: U64 = 0
     """Views, heights and tips are of this one."""
+
+    @property
+    def is_forgetful(self) -> bool:
+        """Whether the sender's vote log is new, so that it can't vouch for where it stood."""
+        return self.view > LATER_VIEWS
+
+    @property
+    def standing(self) -> int:
+        """The sender's view."""
+        return self.view - LATER_VIEWS if self.is_forgetful else self.view
 
 
 Message = (

@@ -31,6 +31,7 @@ from consensus.journal import Record
 from consensus.lanes import Lanes
 from consensus.leaders import LeaderSchedule
 from consensus.messages import (
+    LATER_VIEWS,
     BlocksRequest,
     Certificates,
     CertificatesRequest,
@@ -557,10 +558,12 @@ class Simplex:
         return records
 
     def status(self) -> Status:
-        """Where we stand, for peers."""
+        """Where we stand, for peers. For what we forgot, or leave to them, we can't vouch."""
         root = self.tree.root.block
+        remembers = self.votes_above is not None and self.view > self.votes_above
+        view = self.view if remembers else self.view + LATER_VIEWS
         tips = self._lanes.held_tips()
-        return Status(self.view, root.height, root.view, tips, self._context.epoch)
+        return Status(view, root.height, root.view, tips, self._context.epoch)
 
     def _schedule_resend(self) -> None:
         if self._resend_at_ms is not None:

@@ -252,6 +252,7 @@ def _summary(timed: "list[Timed]") -> dict[str, Any]:
         "blocks": sum(fate.height for fate in fates),
         "messages": sum(fate.messages for fate in fates),
         "crashes": sum(fate.crashes for fate in fates),
+        "lost_logs": sum(fate.lost_logs for fate in fates),
         "partitions": sum(fate.partitions for fate in fates),
         "compactions": sum(fate.compactions for fate in fates),
         "virtual_seconds": round(sum(fate.virtual_ms for fate in fates) / 1_000, 1),
@@ -268,7 +269,8 @@ def _text(report: dict[str, Any]) -> str:
             f"{count} validators: {row['runs']} runs, {row['violations']} broke a rule, "
             f"{row['live_again']} live again (median {after['median']}, most {after['most']} "
             f"virtual ms); {row['blocks']} blocks, {row['messages']} messages, "
-            f"{row['crashes']} crashes, {row['partitions']} partitions; "
+            f"{row['crashes']} crashes, {row['lost_logs']} lost logs, "
+            f"{row['partitions']} partitions; "
             f"{row['cpu_seconds']} CPU s; traces {row['traces_sha256'][:16]}"
         )
     for verdict in report["failed"]:

@@ -94,6 +94,14 @@ class Disk:
         self._files[name] = _File(durable=bytearray(data))
         self._write_point()
 
+    def lose(self, name: str) -> None:
+        """A file is gone."""
+        self._files.pop(name, None)
+
+    def restore(self, name: str, data: bytes) -> None:
+        """Somebody puts a file back."""
+        self._files[name] = _File(durable=bytearray(data))
+
     def durable(self, name: str) -> bytes | bytearray:
         """What a crash now would leave for sure."""
         file = self._files.get(name)

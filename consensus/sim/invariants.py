@@ -82,6 +82,9 @@ class Invariants:
         self._ended: dict[int, int] = {}
         """The last epoch that an honest validator knows to be over."""
         self._delivered: dict[int, int] = {}
+        self.excused: dict[int, int] = {}
+        """Honest validators that lost their log before the first certificate -> the newest view in
+        which they may contradict themselves (`memory`)."""
         self.height = 0
         """The highest final block anywhere."""
 
@@ -199,6 +202,12 @@ class Invariants:
             if record[:1] == _VOTE_TAG:
                 self._vote(index, cast(Vote, decode_record(record)))
 
+    def excuse(self, index: int) -> None:
+        """A validator lost its log while others know no certificate: nobody can tell it that it
+        has signed."""
+        voted = [view for (_, view, _), votes in self._votes.items() if index in votes]
+        self.excused[index] = max(voted, default=0)
+
     def executed(self, node: int, height: int, root: bytes) -> None:
         """A replica computed an execution root."""
         known = self._roots.setdefault(height, root)
@@ -212,7 +221,8 @@ class Invariants:
             return
         self._convicted.add(evidence.digest())
         culprit = evidence.culprit
-        _require(culprit in self._byzantine, f"replica {node} convicts honest {culprit}")
+        guilty = culprit in self._byzantine or culprit in self.excused
+        _require(guilty, f"replica {node} convicts honest {culprit}")
 
         def verify(key: bytes, message: bytes, signature: bytes) -> bool:
             return self._checks.verify_many([(key, message, signature)])[0]
@@ -234,6 +244,8 @@ class Invariants:
         _require(seated, f"validator {node} votes in epoch {epoch}, in which it has no seat")
         over = epoch <= self._ended.get(node, -1)
         _require(not over, f"validator {node} votes in epoch {epoch}, which is over for it")
+        if body.view <= self.excused.get(node, 0):
+            return
         said = self._votes[epoch, body.view, body.kind].setdefault(node, body.digest)
         _require(said == body.digest, f"validator {node} voted twice in view {body.view}")
         both = all(
@@ -298,6 +310,7 @@ class Invariants:
         members = self._calendar.validators(epoch).by_index
         votes = self._votes[key]
         signers = {signer for signer, said in votes.items() if said == digest} | self._byzantine
+        signers |= {index for index, newest in self.excused.items() if view <= newest}
         stake = sum(members[signer].stake for signer in signers if signer in members)
         enough = 3 * stake > 2 * self._stake_total(epoch)
         _require(enough, f"no quorum of {kind.name} votes for view {view}")

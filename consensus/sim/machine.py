@@ -30,7 +30,7 @@ from consensus.events import (
     StoreBatch,
     WakeAt,
 )
-from consensus.journal import carried
+from consensus.journal import FORGOTTEN, carried, encode_record
 from consensus.messages import BatchMessage, Blocks, Message
 from consensus.replica import COMPACT_AFTER_RECORDS, Replica
 from consensus.sim.byzantine import Liar
@@ -100,6 +100,8 @@ class Machine:
         self.evidence: list[Misbehaviour] = []
         self.liar: Liar | None = None
         """Speaks in its place, if the validator is Byzantine."""
+        self.forgets = False
+        """Whether a new log says that the key may have been used before, as a node's does."""
         self._genesis = genesis
         self._config = genesis
         self._calendar = calendar
@@ -135,6 +137,7 @@ class Machine:
                 self._config.chain_id,
                 self._config.validators.by_index[self.index].signing_key,
                 create=True,
+                first=(encode_record(FORGOTTEN),) if self.forgets else (),
                 epoch=epoch,
                 carry=carried,
             )
@@ -150,6 +153,11 @@ class Machine:
         self._again = deque(self._left_over())
         self.up = True
         self.step(Start(), now_ms)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it knows what it signed, and leaves no views to the others."""
+        return self.replica is not None and not self.replica.silence
 
     def stop(self) -> None:
         """Lose power."""

@@ -16,6 +16,8 @@ from consensus.beacon import next_beacon
 from consensus.blocktree import Node
 from consensus.context import Context
 from consensus.lanes import Lane, Lanes
+from consensus.memory import Memory
+from consensus.messages import Status
 from consensus.proposals import ACCEPTED, Judge, Judgement
 from consensus.sim import machine
 from consensus.sim.machine import Machine
@@ -91,6 +93,22 @@ def _speak_before_writing() -> Swaps:
         self.disk.commit_store()
 
     return {(Machine, "_flush"): flush}
+
+
+def _sign_without_a_log() -> Swaps:
+    def votes_above(self: Memory) -> int:
+        return 0
+
+    return {(Memory, "_votes_above"): votes_above}
+
+
+def _hear_who_forgot() -> Swaps:
+    honest = Memory.hear
+
+    def hear(self: Memory, peer: int, status: Status) -> None:
+        honest(self, peer, replace(status, view=status.standing))
+
+    return {(Memory, "hear"): hear}
 
 
 def _trust_the_tail() -> Swaps:
@@ -266,6 +284,19 @@ MUTANTS: Final[dict[str, Mutant]] = {
         _forget_votes,
         "voted twice in view|nullified and finalized view",
         "harsh",
+    ),
+    "sign-without-a-log": Mutant(
+        "signs at once after its log is lost",
+        _sign_without_a_log,
+        "voted twice in view|nullified and finalized view",
+        "forgetful",
+        validators=5,
+    ),
+    "hear-who-forgot": Mutant(
+        "lets those who lost their logs as well say where it stood",
+        _hear_who_forgot,
+        "voted twice in view|nullified and finalized view|votes for view",
+        "amnesia",
     ),
     "speak-before-writing": Mutant(
         "sends votes that are not durable",

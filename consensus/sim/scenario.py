@@ -39,6 +39,7 @@ class Hazard(enum.StrEnum):
     CRASH = "crash"
     SLOW_DISK = "slow-disk"
     FULL_DISK = "full-disk"
+    LOST_LOG = "lost-log"
 
 
 class Misdeed(enum.StrEnum):
@@ -102,6 +103,12 @@ class Scenario:
     """What one sync of a slow disk may take; every second disk is slow."""
     full_disks_every_ms: int = 0
     """Mean time between two disks running full; 0 for none."""
+    lost_logs_every_ms: int = 0
+    """Mean time between two lost vote logs, of less than a third of the stake at any time (with the
+    Byzantine); 0 for none. With it every log begins as one whose key may have been used."""
+    amnesia_at_ms: int = 0
+    """When more than that lose their logs at once. They get them back when the faults end; 0 for
+    never."""
     seal_every_ms: int = 300
     """Mean time between two batches of one validator; 0 for none."""
     payload_bytes: int = 24
@@ -150,6 +157,7 @@ _FIELDS: Final[dict[Hazard, tuple[str, float]]] = {
     Hazard.CRASH: ("crashes_every_ms", 0),
     Hazard.SLOW_DISK: ("slow_disk_ms_max", 0),
     Hazard.FULL_DISK: ("full_disks_every_ms", 0),
+    Hazard.LOST_LOG: ("lost_logs_every_ms", 0),
 }
 """Field and the value that stands for none of it."""
 
@@ -161,6 +169,8 @@ _LINKS: Final = (
     Hazard.PARTITION,
     Hazard.SKEW,
 )
+_LOST_LOGS: Final = (0, 1_500, 500)
+"""For profiles with lost logs; drawn apart, so that the other worlds stay what they were."""
 _DISKS: Final = (Hazard.CRASH, Hazard.SLOW_DISK, Hazard.FULL_DISK)
 Strengths = dict[Hazard, tuple[float, ...]]
 """For each hazard that may occur, how bad it may be."""
@@ -186,6 +196,12 @@ _HARSH: Final[Strengths] = {
     Hazard.SLOW_DISK: (40,),
     Hazard.FULL_DISK: (1_500,),
 }
+_AMNESIA: Final[Strengths] = {
+    Hazard.LOSS: (0.2, 0.5),
+    Hazard.DELAY: (60, 200),
+    Hazard.PARTITION: (700, 300),
+}
+"""So bad that several views pass without a final block: what a store shows is old then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +214,8 @@ class Profile:
     """How often a world has Byzantine validators."""
     misdeeds: tuple[Misdeed, ...] = tuple(m for m in Misdeed if m is not Misdeed.BAD_SET)
     misdeeds_each_max: int = MISDEEDS_EACH_MAX
+    lost_logs: tuple[int, ...] = (0,)
+    amnesia: bool = False
     sweep: bool = False
     """Whether the seed names the write in which a validator crashes."""
     epochs: tuple[int, ...] = ()
@@ -209,8 +227,21 @@ def _only(strengths: Strengths, *hazards: Hazard) -> Strengths:
 
 
 PROFILES: Final[dict[str, Profile]] = {
-    "all": Profile("every fault, each seed its own mixture", _MILD, byzantine=0.8),
+    "all": Profile(
+        "every fault, each seed its own mixture", _MILD, byzantine=0.8, lost_logs=_LOST_LOGS
+    ),
     "harsh": Profile("every fault of links and disks at once", _HARSH, byzantine=0.5),
+    "forgetful": Profile(
+        "lost vote logs, on bad links and disks",
+        _only(_MILD, *_LINKS, Hazard.CRASH),
+        byzantine=0.3,
+        lost_logs=(1_000, 400, 150),
+    ),
+    "amnesia": Profile(
+        "more than a third lose their vote logs at once",
+        _AMNESIA,
+        amnesia=True,
+    ),
     "links": Profile("links and clocks only", _only(_MILD, *_LINKS)),
     "disks": Profile("crashes, slow and full disks", _only(_HARSH, *_DISKS)),
     "byzantine": Profile(
@@ -280,7 +311,13 @@ def draw(profile: str, seed: int, count: int, stakes: tuple[int, ...] | None = N
         crash_at_write=(seed % count, 1 + seed // count) if kind.sweep else None,
         epoch_blocks=random.choice(kind.epochs) if kind.epochs else 0,
     )
-    return replace(scenario, **fields)  # type: ignore[arg-type]
+    apart = Random(f"logs {profile} {seed} {count}")
+    return replace(
+        scenario,
+        **fields,  # type: ignore[arg-type]
+        lost_logs_every_ms=apart.choice(kind.lost_logs),
+        amnesia_at_ms=apart.randint(200, 2_000) if kind.amnesia else 0,
+    )
 
 
 def _byzantine(

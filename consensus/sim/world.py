@@ -18,7 +18,7 @@ from consensus.sim.links import Links, Network
 from consensus.sim.machine import ATTESTATION, BAD_PAYLOAD, Machine
 from consensus.sim.scenario import Misdeed, Scenario
 from consensus.sim.trace import Trace
-from consensus.wal import WalError
+from consensus.wal import WAL_NAME, WalError
 from ext.hashing import tagged_hash
 
 START_MS: Final = 1_700_000_000_000
@@ -29,6 +29,7 @@ DOWN_MS_MAX: Final = 1_500
 PARTITION_MS_MAX: Final = 2_000
 FULL_MS_MAX: Final = 1_500
 CLOCK_JUMPS_EVERY_MS: Final = 1_000
+AMNESIA_AGAIN_MS: Final = 100
 CRASH_WRITES_MAX: Final = 12
 """A crash falls into one of this many writes to come."""
 ATTESTING_SHARE: Final = 0.3
@@ -64,6 +65,7 @@ class Fate:
     messages: int
     steps: int
     crashes: int
+    lost_logs: int
     partitions: int
     compactions: int
     """How often a log was compacted."""
@@ -95,6 +97,11 @@ class World:
         self._trace = Trace(sink)
         self._sent: tuple[Message | None, bytes, dict[int, MessageReceived]] = (None, b"", {})
         """The last message, so that a broadcast is encoded and decoded once."""
+        self.lost_logs = 0
+        self._forgot: set[int] = set()
+        """Validators that lost their log and may not know yet what they signed."""
+        self._lost: dict[int, bytes] = {}
+        """Logs that come back when the faults end, by machine."""
         self._goals: dict[int, int] = {}
         """Lane -> sequence that was sealed when the faults ended: it must become final."""
         self._owed: dict[int, tuple[int, frozenset[bytes]]] = {}
@@ -207,6 +214,9 @@ class World:
         self._plan(b"partition", scenario.partitions_every_ms)
         self._plan(b"full", scenario.full_disks_every_ms)
         self._plan(b"clock", CLOCK_JUMPS_EVERY_MS if scenario.skew_ms_max else 0)
+        self._plan(b"lose", scenario.lost_logs_every_ms)
+        if scenario.amnesia_at_ms:
+            self._push(START_MS + scenario.amnesia_at_ms, _WORLD, _ANY_LIFE, b"amnesia")
         self._push(START_MS + scenario.calm_at_ms, _WORLD, _ANY_LIFE, b"calm")
 
     def _feed(self, machine: Machine, life: int, what: Event | bytes | int | None) -> None:
@@ -242,6 +252,8 @@ class World:
 
     def _start(self, machine: Machine) -> None:
         self._timers[machine.number] = None
+        if machine.index in self._forgot:
+            self._hang_up(machine.number)
         try:
             machine.start(self._clock(machine))
         except (PowerLost, OSError):
@@ -256,6 +268,16 @@ class World:
                 self.soon(machine.number, PeerConnected(other.index))
                 self.soon(other.number, PeerConnected(machine.index))
 
+    def _hang_up(self, number: int) -> None:
+        """What was under way to a machine ended with its connections: who forgot what it signed
+        goes by what it is told since its start. Elsewhere late messages are one more fault."""
+        self._queue = [
+            entry
+            for entry in self._queue
+            if entry[2] != number or not isinstance(entry[4], MessageReceived)
+        ]
+        heapq.heapify(self._queue)
+
     def _account(self, machine: Machine) -> None:
         """While its disk was busy, a machine did nothing else."""
         self._busy_until_ms[machine.number] = self.now_ms + machine.disk.stalled_ms
@@ -267,7 +289,9 @@ class World:
         machine.disk.stalled_ms = 0
         self._busy_until_ms[machine.number] = 0
         self.note(machine.number, "down", b"")
-        delay_ms = 1 if self._calm() else self._random.randint(1, DOWN_MS_MAX)
+        # Many that lost their logs meet best while those who remember are not heard yet.
+        at_once = self._calm() or machine.number in self._lost
+        delay_ms = 1 if at_once else self._random.randint(1, DOWN_MS_MAX)
         self._push(self.now_ms + delay_ms, machine.number, _ANY_LIFE, None)
 
     # --- what befalls ------------------------------------------------------------------------
@@ -297,14 +321,72 @@ class World:
         elif what == b"clock":
             self._skew_ms[random.randrange(len(self._skew_ms))] = self._draw_skew_ms()
             self._plan(b"clock", CLOCK_JUMPS_EVERY_MS)
+        elif what == b"lose":
+            self._lose_some_log()
+            self._plan(b"lose", scenario.lost_logs_every_ms)
+        elif what == b"amnesia":
+            self._amnesia()
         elif what == b"free":
             self._free_disks()
         else:
             self._links.heal()
 
+    def _lose_some_log(self) -> None:
+        """Of a validator at random, if it and all that are faulty already are less than a third."""
+        self._forgot = {
+            machine.index
+            for machine in self.machines
+            if machine.index in self._forgot
+            and not (machine.remembers and machine.index not in self.invariants.excused)
+        }
+        machine = self._random.choice(self.machines)
+        faulty = self._byzantine | self._forgot | {machine.index}
+        stakes = self.scenario.stakes
+        if machine.index in self._byzantine or machine.index in self._forgot:
+            return
+        if 3 * sum(stakes[index] for index in faulty) < sum(stakes):
+            begins = any(m.replica is not None and m.replica.view == 1 for m in self.machines)
+            if begins:
+                self.invariants.excuse(machine.index)
+            self._lose_log(machine)
+
+    def _lose_log(self, machine: Machine) -> None:
+        """It stops, and what it signed is gone."""
+        self.lost_logs += 1
+        self._forgot.add(machine.index)
+        if machine.up:
+            self._went_down(machine)
+        self.note(machine.number, "log lost", b"")
+        machine.disk.lose(WAL_NAME)
+
+    def _amnesia(self) -> None:
+        """At least a third lose their logs at once, when each has a final block on its disk: of a
+        chain that nobody shows to have begun there is nothing to remember."""
+        if any(1 not in machine.disk.store.blocks for machine in self.machines):
+            self._push(self.now_ms + AMNESIA_AGAIN_MS, _WORLD, _ANY_LIFE, b"amnesia")
+            return
+        stakes = self.scenario.stakes
+        stake = 0
+        share = self._random.uniform(1, 3)
+        for machine in self._random.sample(self.machines, len(self.machines)):
+            if stake * 3 >= sum(stakes) * share:
+                break
+            stake += stakes[machine.index]
+            self._lost[machine.number] = bytes(machine.disk.durable(WAL_NAME))
+            self._lose_log(machine)
+
+    def _restore_logs(self) -> None:
+        """The operators have found copies: nothing was signed meanwhile, so these are whole."""
+        for number, data in self._lost.items():
+            machine = self.machines[number]
+            if machine.up:
+                self._went_down(machine)
+            machine.disk.restore(WAL_NAME, data)
+
     def _end_faults(self) -> None:
         self._links.calm()
         self._free_disks()
+        self._restore_logs()
         self.height_at_calm = self.invariants.height
         for machine in self.machines:
             machine.disk.writes_until_power_loss = None
@@ -358,6 +440,7 @@ class World:
             messages=self.messages,
             steps=self.steps,
             crashes=self.crashes,
+            lost_logs=self.lost_logs,
             partitions=self.partitions,
             compactions=sum(machine.compactions for machine in self.machines),
             epochs=self.invariants.epochs_ended,
@@ -394,6 +477,7 @@ class World:
         )
         machine.liar = liar
         machine.compact_after_records = scenario.compact_after_records
+        machine.forgets = bool(scenario.lost_logs_every_ms or scenario.amnesia_at_ms)
         return machine
 
     def _honest_disks(self) -> list[Disk]:

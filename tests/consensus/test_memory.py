@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from consensus.certificates import assemble_certificate, nullify_body, sign_vote
 from consensus.events import (
     FinalBlock,
     MessageReceived,
@@ -14,15 +15,26 @@ from consensus.events import (
     Recovered,
     SealBatch,
     Send,
+    Start,
     StoreBatch,
     Tick,
 )
 from consensus.journal import FORGOTTEN, HANDED_ON, Watermark, decode_record, encode_record
-from consensus.messages import BatchMessage, BatchRequest, Certificates, Proposal, Status
+from consensus.messages import (
+    LATER_VIEWS,
+    BatchMessage,
+    BatchRequest,
+    Certificates,
+    Proposal,
+    Status,
+)
+from consensus.replica import Replica
+from consensus.sim.crypto import make_validators
 from consensus.values import Batch, BatchHeader, Certificate, Tip, Vote, VoteKind
 from ext.hashing import sha256
 from tests.consensus.harness import (
     CHAIN_ID,
+    NOW_MS,
     SIGNERS,
     TIMING,
     VALIDATORS,
@@ -187,6 +199,100 @@ def test_whatever_it_hears_it_never_speaks_before_two_were_heard_and_left_behind
     if len(shown) < 2:
         assert spoken_views(bench) == set()
     assert all(view > 3 for view in spoken_views(bench))
+
+
+# --- asking, and those who forgot as well ---------------------------------------------------------
+
+
+def marked(view: int, *tips: Tip) -> Status:
+    """As one says it that forgot what it signed."""
+    return status(LATER_VIEWS + view, *tips)
+
+
+def asked(bench: Bench) -> list[int]:
+    """Peers that were sent a status, one by one, since the last look."""
+    peers = [e.peer for e in bench.all(Send) if isinstance(e.message, Status)]
+    bench.effects.clear()
+    return peers
+
+
+def test_whom_it_did_not_hear_it_asks_again_and_again_since_statuses_get_lost() -> None:
+    bench = forgetful()
+    assert asked(bench) == list(OTHERS)
+    for _ in range(3):
+        bench.step(Tick(), after_ms=TIMING.leader_timeout_ms)
+        assert asked(bench) == list(OTHERS)
+    bench.step(MessageReceived(1, status(1)))
+    bench.step(Tick(), after_ms=TIMING.leader_timeout_ms)
+    assert asked(bench) == [0, 2]
+    bench.step(MessageReceived(0, status(1)))
+    bench.step(Tick(), after_ms=TIMING.leader_timeout_ms)
+    assert asked(bench) == []
+
+
+def test_who_is_asked_says_where_it_stands_and_shows_it() -> None:
+    bench = Bench(OWN)
+    go_to(bench, 9)
+    bench.effects.clear()
+    bench.step(MessageReceived(0, marked(1)))
+    told = [effect.message for effect in bench.all(Send) if effect.peer == 0]
+    assert [message.view for message in told if isinstance(message, Status)] == [9]
+    (shown,) = [message for message in told if isinstance(message, Certificates)]
+    assert [certificate.body.view for certificate in shown.items] == [8]
+
+
+def test_two_that_forgot_do_not_vouch_for_each_other() -> None:
+    bench = forgetful()
+    go_to(bench, 9)
+    bench.step(MessageReceived(0, status(9)))
+    bench.step(MessageReceived(1, marked(9)))
+    assert "once peers with" in bench.replica.silence
+    wait_for_votes(bench)
+    assert spoken_views(bench) == set()
+    bench.step(MessageReceived(2, status(9)))
+    assert "from view 11 on" in bench.replica.silence
+
+
+def test_a_chain_on_which_all_logs_are_new_begins() -> None:
+    bench = forgetful()
+    for peer in (0, 1):
+        bench.step(MessageReceived(peer, marked(1)))
+    assert bench.replica.silence == ""
+    wait_for_votes(bench)
+    assert 1 in spoken_views(bench)
+
+
+def test_it_vouches_for_nothing_before_it_votes_again() -> None:
+    bench = forgetful()
+    go_to(bench, 9)
+    for peer in (0, 1):
+        bench.step(MessageReceived(peer, status(9)))
+    for view in (9, 10, 11):
+        go_to(bench, view) if view > 9 else None
+        bench.effects.clear()
+        bench.step(PeerConnected(2))
+        (said,) = bench.said(Status)
+        assert (said.is_forgetful, said.standing) == (view < 11, view)
+
+
+def test_where_the_others_are_no_quorum_it_says_that_the_chain_stands_still_and_what_to_do() -> (
+    None
+):
+    validators, signers, _ = make_validators((1, 1, 1), real=True)
+    log = Recovered(wal_records=(encode_record(FORGOTTEN),))
+    replica = Replica.recover(config(2, validators), signers[2], log, NOW_MS)
+    replica.step(Start(), NOW_MS)
+    body = nullify_body(0, 8)
+    votes = {index: sign_vote(signers[index], CHAIN_ID, index, body) for index in range(3)}
+    shown = Certificates((assemble_certificate(votes, body),))
+    replica.step(MessageReceived(0, shown), NOW_MS)
+    for peer in (0, 1):
+        replica.step(MessageReceived(peer, status(9)), NOW_MS)
+    assert replica.silence == (
+        "the vote log is new: this validator votes from view 11 on, now is 9; the others are no "
+        "quorum without it, so the chain stands still: stop it and put back the vote log of its "
+        "last run, no older one; if that is gone for good, the chain needs a new genesis"
+    )
 
 
 # --- the own lane -------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def test_fifty_seeds_draw_everything_that_may_go_wrong() -> None:
     def drawn(profile: str) -> set[Hazard | Misdeed]:
         return {name for seed in range(50) for name in draw(profile, seed, 7).hazards()}
 
-    assert drawn("epochs") == {*Hazard, *Misdeed}
+    assert drawn("epochs") == {*Hazard, *Misdeed} - {Hazard.LOST_LOG}
     assert drawn("all") == {*Hazard, *Misdeed} - {Misdeed.BAD_SET}
 
 
@@ -153,12 +153,31 @@ def test_a_world_that_cannot_go_on_is_a_violation() -> None:
         World(deaf).run()
 
 
+def test_vote_logs_get_lost_and_their_validators_sign_nothing_twice() -> None:
+    fates = [play(Run("forgetful", seed, 5)).fate for seed in range(6)]
+    assert all(fate is not None and fate.live_after_ms is not None for fate in fates)
+    assert any(fate is not None and fate.lost_logs > 1 for fate in fates)
+
+
+def test_without_the_logs_of_a_third_the_chain_stands_still_until_they_are_back() -> None:
+    scenario = replace(draw("amnesia", 2, 4), amnesia_at_ms=500, calm_at_ms=6_000)
+    lost = World(scenario)
+    lost.run(5_500)
+    lost_at = [machine.number for machine in lost.machines if not machine.remembers]
+    assert len(lost_at) >= 2
+    halted = lost.invariants.height
+    assert 0 < halted < 10
+    fate = World(scenario).run()
+    assert fate.live_after_ms is not None
+
+
 # --- mutants: a simulator that cannot find planted faults proves nothing --------------------------
 
 QUICK = (
     "forget-finalize-rule",
     "lock-not-kept",
     "forget-votes",
+    "sign-without-a-log",
     "speak-before-writing",
     "quorum-one-short",
     "count-twice",
