@@ -164,13 +164,13 @@ def _of_epochs(receipt: Receipt) -> Iterator[tuple[str, Receipt]]:
             )
     random = Random(4)
     for _ in range(BYTE_FLIPS):
-        given = [bytearray(data) for data in later.epoch_boundaries]
-        chosen = given[random.randrange(len(given))]
+        flipped = [bytearray(data) for data in later.epoch_boundaries]
+        chosen = flipped[random.randrange(len(flipped))]
         place = random.randrange(len(chosen))
         chosen[place] ^= random.randrange(1, 256)
         yield (
             f"a byte of a boundary, {place}",
-            dataclasses.replace(later, epoch_boundaries=tuple(map(bytes, given))),
+            dataclasses.replace(later, epoch_boundaries=tuple(map(bytes, flipped))),
         )
 
 
