@@ -117,8 +117,8 @@ soak-sim: build ## Play the ordering core in simulated worlds, and look for plan
 	$(BIN)/assay sim run --seeds $(SEEDS) --validators 4 --profile sweep
 	$(BIN)/assay sim mutants
 
-soak-faults: build ## Kill, stop and cut off real validators under load (fifteen minutes; docs/faults.md)
-	$(BIN)/python -m tests.faults --model .cache/models/smollm2-135m-instruct $(ARGUMENTS)
+soak-faults: build ## Kill, stop and cut off real validators under load (eight minutes; docs/faults.md)
+	$(BIN)/python -m tests.faults --model .cache/models/smollm2-135m-instruct --output build/faults.json $(ARGUMENTS)
 
 bench: build ## Measure the hot path (ratios against a baseline of the same run)
 	$(BIN)/pytest bench --benchmark-only $(ARGUMENTS)

@@ -43,6 +43,7 @@ def main() -> None:
     verdicts = report.verdicts()
     value = {
         "verdicts": verdicts,
+        "p99_ratio": round(report.p99_ratio, 2),
         **asdict(report),
         "wall_s": round(time.monotonic() - began_s),
         "machine": _machine(),
@@ -51,6 +52,10 @@ def main() -> None:
     if given.output is not None:
         given.output.write_text(text + "\n")
     print(text)
+    print(
+        f"p99 calm {report.calm['p99_ms']} ms, faulty {report.faulty['p99_ms']} ms: "
+        f"{report.p99_ratio:.2f} times, at most {campaign.SLOWER_MOST:g} are promised"
+    )
     raise SystemExit(0 if all(verdicts.values()) else 1)
 
 
