@@ -20,7 +20,8 @@ from chain.store import Store
 from consensus import vrf
 from consensus.beacon import genesis_beacon, next_beacon
 from consensus.certificates import certificate_fault
-from consensus.values import Block, Certificate, VoteKind
+from consensus.epochs import BoundaryInvalid, EpochBoundary
+from consensus.values import Block, Certificate, ValidatorSet, VoteKind
 from consensus.wire import Count, Hash
 
 ANCHOR_BLOCKS_MAX: Final = 1_024
@@ -43,6 +44,8 @@ class Anchor:
     blocks: Annotated[tuple[Block, ...], Count(ANCHOR_BLOCKS_MAX)]
     """From the snapshot's block to the certified one, of consecutive heights."""
     certificate: Certificate
+    boundaries: Annotated[tuple[EpochBoundary, ...], Count(ANCHOR_BLOCKS_MAX)] = ()
+    """Of the epochs that end among these blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ class Anchored:
     """(block, beacon), from the snapshot's block on."""
     certificate: Certificate
     """Finalizes the last of them."""
+    boundaries: tuple[EpochBoundary, ...] = ()
+    """Of epochs that are over, as far as they were needed."""
 
 
 def build_anchor(store: Store, genesis: Genesis, height: int) -> Anchor:
@@ -74,13 +79,18 @@ def build_anchor(store: Store, genesis: Genesis, height: int) -> Anchor:
     blocks = store.final_blocks_from(height, min(count, ANCHOR_BLOCKS_MAX + 1))
     if count > ANCHOR_BLOCKS_MAX or len(blocks) != count or len(links) > ANCHOR_BLOCKS_MAX:
         raise ValueError(f"{count} blocks prove height {height}, allowed are {ANCHOR_BLOCKS_MAX}")
-    return Anchor(previous_root, previous_beacon, links, tuple(blocks), certified[1])
+    ended = store.boundaries(blocks[0].epoch, blocks[-1].epoch - blocks[0].epoch)
+    return Anchor(previous_root, previous_beacon, links, tuple(blocks), certified[1], tuple(ended))
 
 
-def verify_anchor(anchor: Anchor, genesis: Genesis, height: int) -> Anchored:
-    """What the anchor proves of a height. Raises SnapshotInvalid."""
+def verify_anchor(
+    anchor: Anchor, genesis: Genesis, height: int, trusted: ValidatorSet | None = None
+) -> Anchored:
+    """What the anchor proves of a height, to who trusts the validators of its epoch; by default
+    genesis'. Raises SnapshotInvalid."""
     _check_chain(anchor.blocks, height)
-    _check_certificate(anchor, genesis)
+    sets = _sets(anchor, genesis, trusted or genesis.validator_set())
+    _check_certificate(anchor, genesis, sets)
     root = execution_root = anchor.links[0].extend(anchor.previous_root) if anchor.links else b""
     for link in anchor.links[1:]:
         root = link.extend(root)
@@ -90,13 +100,29 @@ def verify_anchor(anchor: Anchor, genesis: Genesis, height: int) -> Anchored:
     claim = heights[-1], root
     if claim not in {(block.executed_height, block.executed_root) for block in anchor.blocks}:
         raise SnapshotInvalid(f"no block vouches for execution root {root.hex()} of {heights[-1]}")
-    beacons = _beacons(anchor, genesis)
+    beacons = _beacons(anchor, sets)
     return Anchored(
         anchor.links[0],
         execution_root,
         tuple(zip(anchor.blocks, beacons, strict=True)),
         anchor.certificate,
+        anchor.boundaries,
     )
+
+
+def _sets(anchor: Anchor, genesis: Genesis, trusted: ValidatorSet) -> dict[int, ValidatorSet]:
+    """The validators of each epoch that the blocks are of."""
+    sets = {trusted.epoch: trusted}
+    try:
+        for boundary in anchor.boundaries:
+            trusted = boundary.follow(trusted, genesis.chain_id)
+            sets[trusted.epoch] = trusted
+    except BoundaryInvalid as error:
+        raise SnapshotInvalid(str(error)) from error
+    for block in anchor.blocks:
+        if block.epoch not in sets or block.epoch != genesis.parameters.epoch_of(block.height):
+            raise SnapshotInvalid(f"block {block.height} is of epoch {block.epoch}, unknown")
+    return sets
 
 
 def _check_chain(blocks: Sequence[Block], height: int) -> None:
@@ -108,21 +134,21 @@ def _check_chain(blocks: Sequence[Block], height: int) -> None:
             raise SnapshotInvalid(f"block {block.height} does not follow {below.height}")
 
 
-def _check_certificate(anchor: Anchor, genesis: Genesis) -> None:
+def _check_certificate(anchor: Anchor, genesis: Genesis, sets: dict[int, ValidatorSet]) -> None:
     body, last = anchor.certificate.body, anchor.blocks[-1]
     if body.kind is not VoteKind.FINALIZE or body.digest != last.digest() or body.view != last.view:
         raise SnapshotInvalid(f"the certificate does not finalize block {last.height}")
-    fault = certificate_fault(anchor.certificate, genesis.validator_set(), genesis.chain_id)
+    fault = certificate_fault(anchor.certificate, sets[last.epoch], genesis.chain_id)
     if fault is not None:
         raise SnapshotInvalid(f"the certificate of block {last.height} is not good: {fault}")
 
 
-def _beacons(anchor: Anchor, genesis: Genesis) -> list[bytes]:
-    members = genesis.validator_set().members
+def _beacons(anchor: Anchor, sets: dict[int, ValidatorSet]) -> list[bytes]:
     beacon = anchor.previous_beacon
     beacons = []
     for block in anchor.blocks:
-        key = members[block.proposer].vrf_key if block.proposer < len(members) else b""
+        proposer = sets[block.epoch].by_index.get(block.proposer)
+        key = b"" if proposer is None else proposer.vrf_key
         output = vrf.verify(key, beacon, block.vrf_proof)
         if output is None:
             raise SnapshotInvalid(f"the beacon before block {block.height} is not the chain's")

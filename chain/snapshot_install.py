@@ -130,6 +130,8 @@ def _fill(store: Store, folder: Path, genesis: Genesis, anchored: Anchored) -> N
         finalized=anchored.finalized,
         certificate=anchored.certificate,
     )
+    for boundary in anchored.boundaries:
+        store.put_boundary(boundary)
     store.begin_base(base, frames.records(), frames.accounts())
     block, beacon = anchored.finalized[0]
     meta = LedgerMeta(link.height, block.timestamp_ms, anchored.execution_root)

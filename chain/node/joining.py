@@ -12,7 +12,7 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -20,6 +20,7 @@ import grpc
 
 from assay.v1 import peer_pb2, peer_pb2_grpc
 from chain.genesis import Genesis
+from chain.light import decode_boundary
 from chain.node.config import SnapshotSettings
 from chain.rocks import StoreError
 from chain.snapshot_anchor import Anchored, SnapshotInvalid, verify_anchor
@@ -34,6 +35,7 @@ from chain.state_snapshots import (
     read_chunk,
     write_chunk,
 )
+from consensus.epochs import BoundaryInvalid, EpochBoundary
 from consensus.values import ValidatorSet
 from ext.hashing import sha256
 
@@ -125,8 +127,11 @@ class Joiner:
         channels: Callable[[], Mapping[int, grpc.aio.Channel]],
         final_height: Callable[[], int],
         is_behind: Callable[[], bool],
+        validators: Callable[[], ValidatorSet] | None = None,
     ) -> None:
-        """`is_behind` says whether a certificate is known whose block is not."""
+        """`is_behind` says whether a certificate is known whose block is not; `validators` are
+        those of this node's own epoch, whose word on who has what is weighed; genesis' if None."""
+        self._validators = validators or genesis.validator_set
         self._genesis = genesis
         self._data = data
         self._settings = settings
@@ -150,7 +155,7 @@ class Joiner:
                 chosen = choose(
                     await self._ask(),
                     self._final_height(),
-                    self._genesis.validator_set(),
+                    self._validators(),
                     self._settings.use_when_behind_blocks,
                     self._begun(),
                     self._given_up,
@@ -268,7 +273,8 @@ class _Download:
 
         Raises _NothingLeft, or OSError for the own disk.
         """
-        manifest, anchored = await self._manifest()
+        boundaries = await self._boundaries()
+        manifest, anchored = await self._manifest(boundaries)
         missing = await asyncio.to_thread(self._missing, manifest)
         logger.info("%d of %d chunks are missing", len(missing), len(manifest.chunks))
         missing.reverse()
@@ -284,14 +290,40 @@ class _Download:
                 raise ended
         return anchored
 
-    async def _manifest(self) -> tuple[Manifest, Anchored]:
+    async def _boundaries(self) -> list[EpochBoundary]:
+        """The ends of all epochs before the snapshot's, each believed by the validators of its own,
+        from genesis on."""
+        trusted = self._genesis.validator_set()
+        boundaries: list[EpochBoundary] = []
+
+        def check(data: bytes) -> tuple[EpochBoundary, ValidatorSet]:
+            try:
+                boundary = decode_boundary(data)
+                return boundary, boundary.follow(trusted, self._genesis.chain_id)
+            except BoundaryInvalid as error:
+                raise SnapshotInvalid(str(error)) from error
+
+        for epoch in range(self._genesis.parameters.epoch_of(self._offered.height)):
+            request = peer_pb2.BoundaryRequest(epoch=epoch)
+            boundary, trusted = await self._fetch(
+                lambda stub, asked=request: stub.Boundary(asked, timeout=CALL_S),  # type: ignore[misc]
+                f"the end of epoch {epoch}",
+                check,
+            )
+            boundaries.append(boundary)
+        return boundaries
+
+    async def _manifest(self, boundaries: list[EpochBoundary]) -> tuple[Manifest, Anchored]:
+        trusted = boundaries[-1].validators if boundaries else self._genesis.validator_set()
+
         def check(data: bytes) -> tuple[Manifest, Anchored]:
             manifest = decode_manifest(data, self._genesis)
             offered = self._offered
             found = (manifest.height, manifest.state_bytes, manifest.content())
             if found != (offered.height, offered.state_bytes, offered.content):
                 raise SnapshotInvalid("the manifest is of another snapshot than was offered")
-            anchored = verify_anchor(manifest.anchor, self._genesis, manifest.height)
+            anchored = verify_anchor(manifest.anchor, self._genesis, manifest.height, trusted)
+            anchored = replace(anchored, boundaries=(*boundaries, *anchored.boundaries))
             (self._folder / MANIFEST_NAME).write_bytes(data)
             return manifest, anchored
 

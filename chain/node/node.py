@@ -165,6 +165,7 @@ class Node:
             self.peers.channels,
             lambda: self.driver.replica.finalized_height,
             self._is_behind,
+            lambda: self.members.validators,
         )
         self.must_restart = False
         """After `run`: a snapshot waits to take the store's place."""

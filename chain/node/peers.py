@@ -26,7 +26,14 @@ from chain.node.streams import TokenStreams
 from chain.node.traffic import Traffic, traffic_of
 from chain.rejections import Busy
 from chain.tls import TlsError, TlsIdentity, channel_credentials, peer_index, server_credentials
-from consensus.messages import Message, decode_message, encode_message
+from consensus.messages import (
+    BatchRequest,
+    BlocksRequest,
+    Message,
+    Status,
+    decode_message,
+    encode_message,
+)
 from consensus.wire import DecodeError
 
 FRAME_BYTES_MAX = 2 * 1024 * 1024
@@ -349,6 +356,7 @@ class Peers:
         self._services = services
         self._addresses = addresses
         self.links: dict[int, PeerLink] = {}
+        self._turn = 0
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._server: grpc.aio.Server | None = None
         for contact in contacts.all.values():
@@ -402,9 +410,17 @@ class Peers:
         self._tasks = {index: asyncio.create_task(link.run()) for index, link in self.links.items()}
 
     def send(self, peer: int, message: Message) -> None:
-        """Queue a message for one peer."""
-        if peer in self.links:
-            self.links[peer].send(traffic_of(message), encode_message(message))
+        """Queue a message for one peer. What anybody can answer goes to another if that one is not
+        connected: all members of an epoch that is over may be gone."""
+        link = self.links.get(peer)
+        if isinstance(message, BlocksRequest | BatchRequest | Status) and not (
+            link is not None and link.connected
+        ):
+            connected = [other for other in self.links.values() if other.connected]
+            link = connected[self._turn % len(connected)] if connected else None
+            self._turn += 1
+        if link is not None:
+            link.send(traffic_of(message), encode_message(message))
 
     def broadcast(self, message: Message) -> None:
         """Queue a message for all peers; encoded once."""

@@ -23,6 +23,8 @@ EXECUTED_ROOTS = 256
 VOTES_FOLDER = "votes"
 """In a home's data folder."""
 LANE_HEADERS_MAX = 8192
+NO_BEACON = bytes(32)
+"""Of a block on which nothing is built any more."""
 
 logger = logging.getLogger(__name__)
 
@@ -123,9 +125,12 @@ def _root(genesis: Genesis, store: Store, epoch: int) -> FinalBlock | None:
     if height is None:
         return None
     found = store.final_block(height)
-    if found is None:
-        raise StoreError(f"block {height}, on which epoch {epoch} begins, is missing")
-    return FinalBlock(*found)
+    if found is not None:
+        return FinalBlock(*found)
+    boundary = store.boundary(epoch - 1)  # the block is pruned, or lies below a snapshot
+    if boundary is None:
+        raise StoreError(f"the end of epoch {epoch - 1} is missing; restore from a snapshot")
+    return FinalBlock(boundary.block, NO_BEACON)
 
 
 def _recovered(

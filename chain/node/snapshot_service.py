@@ -9,12 +9,14 @@ import grpc
 
 from assay.v1 import peer_pb2, peer_pb2_grpc
 from chain.contacts import Contacts
+from chain.light import EPOCHS_MAX
 from chain.node.errors import CallContext, refuse
 from chain.node.peers import authenticate
 from chain.node.rate_limit import OpenCalls
 from chain.node.shelf import Shelf
-from chain.rejections import Rejection
+from chain.rejections import Rejection, RejectionReason
 from chain.store import Store
+from consensus.wire import encode
 
 CALLS_MAX: Final = 16
 CALLS_MAX_BY_PEER: Final = 8
@@ -68,6 +70,18 @@ class SnapshotService(peer_pb2_grpc.SnapshotsServicer):
         return await self._read(
             context, lambda: self._shelf.chunk(request.height, request.content, request.chunk)
         )
+
+    async def Boundary(  # noqa: N802
+        self, request: peer_pb2.BoundaryRequest, context: CallContext
+    ) -> peer_pb2.SnapshotData:
+        """How an epoch ended."""
+        return await self._read(context, lambda: self._boundary(request.epoch))
+
+    def _boundary(self, epoch: int) -> bytes:
+        boundary = self._store.boundary(epoch) if epoch < EPOCHS_MAX else None
+        if boundary is None:
+            raise Rejection(RejectionReason.NOT_FOUND, f"epoch {epoch} has not ended here")
+        return encode(boundary)
 
     async def _read(self, context: CallContext, read: Callable[[], bytes]) -> peer_pb2.SnapshotData:
         peer = await authenticate(context, self._contacts)

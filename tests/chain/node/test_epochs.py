@@ -14,6 +14,7 @@ from chain.node.node import Node
 from chain.node.recovery import VOTES_FOLDER
 from chain.parameters import GRAIN_PER_ASY, Parameters
 from chain.rollback import roll_back
+from chain.snapshot_anchor import SnapshotInvalid, build_anchor, verify_anchor
 from chain.store import STORE_NAME, Store
 from consensus.wal import WAL_NAME, inspect
 from tests.builders import key
@@ -43,6 +44,27 @@ async def pay_until_epoch(node: Node, client: NodeClient, epoch: int) -> None:
             await pay(client)
 
 
+def check_anchors(store: Store, genesis: Genesis) -> None:
+    """What a snapshot of any height would rest on is believed by who followed the boundaries up to
+    that height, and by nobody else."""
+    sets = {0: genesis.validator_set()}
+    for boundary in store.boundaries(0, 10):
+        sets[boundary.block.epoch + 1] = boundary.validators
+    crossing = 0
+    for height in range(1, 3 * EPOCH_BLOCKS - 1):
+        anchor = build_anchor(store, genesis, height)
+        epoch = genesis.parameters.epoch_of(height)
+        anchored = verify_anchor(anchor, genesis, height, sets[epoch])
+        assert anchored.execution_root == store.execution_root_at(height)
+        with pytest.raises(SnapshotInvalid):
+            verify_anchor(anchor, genesis, height, sets[epoch + 1])
+        if anchor.boundaries:
+            crossing += 1
+            with pytest.raises(SnapshotInvalid):
+                verify_anchor(replace(anchor, boundaries=()), genesis, height, sets[epoch])
+    assert crossing
+
+
 def log_epoch(home: Path) -> int | None:
     return inspect((home / VOTES_FOLDER / WAL_NAME).read_bytes()).epoch
 
@@ -65,6 +87,7 @@ async def test_a_node_goes_through_epochs_and_comes_back_into_the_one_it_left(
         for boundary in store.boundaries(0, 10):
             trusted = boundary.follow(trusted, genesis.chain_id)
         assert trusted.epoch == 3
+        check_anchors(store, genesis)
     async with running_node(tmp_path, genesis) as (node, client):
         assert node.driver.epoch == 3
         await pay_until_epoch(node, client, 4)
