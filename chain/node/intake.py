@@ -90,6 +90,8 @@ class Intake:
         self._attestations: list[bytes] = []
         self._again: deque[bytes] = deque()
         """Whole payloads of an ended epoch."""
+        self.closed = ""
+        """Why nothing is taken, if so: this validator has no lane in the epoch under way."""
         self._filled = asyncio.Event()
         self._freed = asyncio.Event()
         self._line = asyncio.Lock()
@@ -113,6 +115,8 @@ class Intake:
         """Check a transaction of the node's own and admit it. Raises Rejection."""
         transaction = self.check(signed)
         field = payload_field(signed)
+        if self.closed:
+            raise self.busy(len(field))
         if self._own_bytes + len(field) > OWN_BYTES_MAX:
             detail = (
                 f"{self._own_bytes} bytes of this node's own wait, the limit is {OWN_BYTES_MAX}"
@@ -180,6 +184,8 @@ class Intake:
 
     def busy(self, wanted_bytes: int) -> Busy:
         """What a client is told for whom there is no room."""
+        if self.closed:
+            return Busy(f"{self.closed}: use another node", RETRY_DELAY_MS[1])
         missing = max(0, wanted_bytes - self._room())
         return Busy(
             f"{self.waiting_bytes} bytes wait to be sealed, the limit is "
@@ -216,6 +222,8 @@ class Intake:
         return identity in self._pending or identity in self._own
 
     def _room(self) -> int:
+        if self.closed:
+            return 0
         return self._pending_bytes_max - self._pending_bytes - self._reserved_bytes
 
     def _take(self) -> bytes:

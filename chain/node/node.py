@@ -156,7 +156,7 @@ class Node:
             self.driver.in_pipeline,
             self.meter.admission,
         )
-        self.intake.seal_again(opened.unfinal)
+        self._fill_lane(opened)
         self.is_stopping = False
         self._joiner = Joiner(
             genesis,
@@ -511,10 +511,15 @@ class Node:
             ),
         )
         self.meter.begin_epoch(self.members.stakes())
-        self.intake.seal_again(opened.unfinal)
+        self._fill_lane(opened)
         for peer, link in self.peers.links.items():
             if link.connected:
                 self.driver.post(PeerConnected(peer))
+
+    def _fill_lane(self, opened: Opened) -> None:
+        is_member = self.members.member(self.config.validator) is not None
+        self.intake.closed = "" if is_member else opened.detail
+        self.intake.seal_again(opened.unfinal)
 
     def _follow_contacts(self, contacts: tuple[Contact, ...]) -> None:
         if tuple(self.contacts.all.values()) != contacts:

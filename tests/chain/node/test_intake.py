@@ -307,3 +307,20 @@ async def test_payloads_of_an_ended_epoch_are_sealed_again_first_as_they_were(
     assert lane.sealed[1] == b"second"
     assert len(transactions_pb2.BatchPayload.FromString(lane.sealed[2]).transactions) == 1
     assert len(lane.sealed) == 3
+
+
+async def test_without_a_lane_nothing_is_taken_and_clients_are_sent_elsewhere(
+    tmp_path: Path,
+) -> None:
+    lane = Lane(room=0)
+    async with intake_of(tmp_path, lane) as intake:
+        intake.closed = "validator 0 is not a member of epoch 7"
+        with pytest.raises(Busy, match="not a member of epoch 7: use another node"):
+            await intake.submit(a_transfer(1))
+        signed = a_transfer(2)
+        with pytest.raises(Busy, match="use another node"):
+            await intake.admit(intake.check(signed), signed)
+        assert intake.reserve(1) == 0
+        intake.closed = ""
+        await intake.submit(a_transfer(1))
+        assert intake.pending == 1
