@@ -454,7 +454,7 @@ def attestation(store: Store, height: int) -> tuple[Block, tuple[ExecutionLink, 
         else:
             low = middle + 1
     attesting = store.final_block(low)
-    if attesting is None:
+    if attesting is None or attesting[0].executed_height < height:  # final since the search began
         raise _not_attested(height)
     last = attesting[0].executed_height
     blocks = store.blocks_from(height, last - height + 1)

@@ -112,6 +112,18 @@ def test_an_unknown_job_is_told_apart_from_one_not_ready(chain: Chain) -> None:
     assert len(build_receipt(chain.store, genesis(), JOB).descendants) == 1
 
 
+def test_a_block_that_becomes_final_meanwhile_vouches_for_no_more_than_it_says(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain.run_job()
+    seen = chain.store.final_height
+    chain.commit()
+    monkeypatch.setattr(Store, "final_height", seen)
+    with pytest.raises(Rejection) as early:
+        build_receipt(chain.store, genesis(), JOB)
+    assert early.value.reason is RejectionReason.NOT_READY
+
+
 def _certificate(receipt: Receipt, **changes: Any) -> Receipt:
     return dataclasses.replace(
         receipt, certificate=dataclasses.replace(receipt.certificate, **changes)
