@@ -19,11 +19,13 @@ from consensus.epochs import BoundaryInvalid, EpochBoundary
 from consensus.values import VALIDATORS_MAX, Validator, ValidatorSet
 from consensus.wire import U8, U64, Count, DecodeError, Hash, Size, decode, encode
 
-BOUNDARY_BYTES_MAX: Final = 1 << 20
+BOUNDARY_BYTES_MAX: Final = 2 << 20
 """Of one, encoded: members and signatures of the largest set, and as many fillers as there can
 be, are less."""
 PAGE_BOUNDARIES_MAX: Final = 16
 """That a node hands out at a time."""
+PAGE_BYTES_MAX: Final = 4 << 20
+"""Likewise, if it is more than one."""
 FILE_BYTES_MAX: Final = 1 << 20
 EPOCHS_MAX: Final = 1 << 63
 VERSION: Final = 1
@@ -79,12 +81,15 @@ def follow(trusted: ValidatorSet, boundaries: Iterable[bytes], chain_id: str) ->
 
 def boundary_page(store: Store, from_epoch: int) -> list[bytes]:
     """The ends of up to so many epochs from one on that a node hands out at a time."""
-    page = []
+    page: list[bytes] = []
     for epoch in range(from_epoch, from_epoch + PAGE_BOUNDARIES_MAX):
         boundary = store.boundary(epoch) if epoch < EPOCHS_MAX else None
         if boundary is None:
             break
-        page.append(encode(boundary))
+        data = encode(boundary)
+        if page and sum(map(len, page)) + len(data) > PAGE_BYTES_MAX:
+            break
+        page.append(data)
     return page
 
 

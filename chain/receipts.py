@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError as ProtobufError
 
 from assay.v1 import inference_pb2, transactions_pb2
 from chain.genesis import Genesis
-from chain.light import decode_boundary
+from chain.light import BOUNDARY_BYTES_MAX, decode_boundary
 from chain.records import ExecutionLink, JobReceipt, JobStatus
 from chain.rejections import Rejection, RejectionReason
 from chain.store import Store
@@ -38,6 +38,8 @@ PATH_STEPS_MAX: Final = 64
 LINKS_MAX: Final = 4096
 DESCENDANTS_MAX: Final = 1024
 BOUNDARIES_MAX: Final = 1024
+BOUNDARIES_BYTES_MAX: Final = 2 << 20
+"""That a node puts into a receipt: some 120 epochs of 100 validators, some thousand of four."""
 JOB_LEAF: Final = b"J"
 
 
@@ -102,7 +104,7 @@ class Receipt:
     """From the header's child to the certified block; none if the header is certified itself."""
     certificate: Certificate
     epoch_boundaries: Annotated[
-        tuple[Annotated[bytes, Size(MESSAGE_BYTES_MAX)], ...], Count(BOUNDARIES_MAX)
+        tuple[Annotated[bytes, Size(BOUNDARY_BYTES_MAX)], ...], Count(BOUNDARIES_MAX)
     ]
     """The ends of the epochs before the certificate's, rising: from genesis on, or as many as fit.
     `consensus.epochs` has their layout."""
@@ -418,17 +420,22 @@ def build_receipt(store: Store, genesis: Genesis, job: bytes) -> Receipt:
 
 
 def _boundaries(store: Store, epoch: int) -> tuple[bytes, ...]:
-    """The ends of the epochs before this one, as many as a receipt may have."""
-    found = []
-    for ended in range(max(0, epoch - BOUNDARIES_MAX), epoch):
+    """The ends of the epochs before this one, the newest that a receipt has room for."""
+    found: list[bytes] = []
+    room = BOUNDARIES_BYTES_MAX
+    for ended in range(epoch - 1, max(0, epoch - BOUNDARIES_MAX) - 1, -1):
         boundary = store.boundary(ended)
         if boundary is None:
             raise Rejection(
                 RejectionReason.NOT_READY,
                 f"this node has no boundary of epoch {ended} yet; ask another one, or again later",
             )
-        found.append(encode(boundary))
-    return tuple(found)
+        data = encode(boundary)
+        room -= len(data)
+        if room < 0:
+            break
+        found.append(data)
+    return tuple(reversed(found))
 
 
 def _job_receipt(leaf: bytes) -> JobReceipt | None:

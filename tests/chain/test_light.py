@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from chain import light
 from chain.light import LightError, follow
-from consensus.epochs import BoundaryInvalid, EpochBoundary
+from consensus.epochs import FILLERS_MAX, BoundaryInvalid, EpochBoundary
+from consensus.values import VALIDATORS_MAX, Tip
 from consensus.wire import encode
 from tests.builders import genesis
 from tests.chain.boundaries import boundaries, boundary, set_of, sign
@@ -132,3 +133,19 @@ def test_a_kept_set_of_another_chain_or_of_no_set_is_refused(tmp_path: Path) -> 
     path.write_text("{")
     with pytest.raises(LightError, match="holds no validator set"):
         light.load(path, genesis())
+
+
+def test_the_largest_boundary_there_can_be_is_within_bounds() -> None:
+    found = boundary(0, FILLERS_MAX)
+    cut = tuple(Tip(lane, 1 << 40, b"x" * 32) for lane in range(VALIDATORS_MAX))
+    full = dataclasses.replace(
+        found,
+        descendants=tuple(dataclasses.replace(filler, cut=cut) for filler in found.descendants),
+        certificate=dataclasses.replace(
+            found.certificate,
+            signers=tuple(range(VALIDATORS_MAX)),
+            signatures=(bytes(64),) * VALIDATORS_MAX,
+        ),
+        members=found.members[:1] * VALIDATORS_MAX,
+    )
+    assert light.decode_boundary(encode(full)) == full

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chain import receipt_files
+from chain import receipt_files, receipts
 from chain.receipts import (
     Receipt,
     ReceiptFault,
@@ -409,7 +409,9 @@ def test_a_receipt_with_other_boundaries_is_refused(receipt: Receipt) -> None:
     assert reason_of(old) is ReceiptFault.NO_QUORUM
 
 
-def test_a_built_receipt_has_the_boundaries_before_its_certificate(tmp_path: Path) -> None:
+def test_a_built_receipt_has_the_boundaries_before_its_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The header is of epoch 0 and certified by way of a block of epoch 2."""
     with Store(tmp_path / "data", genesis().chain_id, genesis().digest()) as store:
         chain = Chain.start(store)
@@ -423,5 +425,10 @@ def test_a_built_receipt_has_the_boundaries_before_its_certificate(tmp_path: Pat
         for epoch in range(2):
             store.put_boundary(boundary(epoch))
         built = build_receipt(store, genesis(), JOB)
+        monkeypatch.setattr(receipts, "BOUNDARIES_BYTES_MAX", len(built.epoch_boundaries[1]))
+        short = build_receipt(store, genesis(), JOB)
     assert built.epoch_boundaries == tuple(encode(boundary(epoch)) for epoch in range(2))
     assert verify_receipt(built, genesis()).signers == (2, 3, 4)
+    assert short.epoch_boundaries == built.epoch_boundaries[1:]
+    assert reason_of(short) is ReceiptFault.UNKNOWN_EPOCH
+    assert verify_receipt(short, genesis(), set_of(1)).signers == (2, 3, 4)
