@@ -1,4 +1,4 @@
-"""`assay market`: why a job went where it did."""
+"""`assay market`: what a job costs where, and why one went where it did."""
 
 from typing import Annotated, Any
 
@@ -6,12 +6,15 @@ import typer
 
 from assay.v1 import node_pb2
 from chain.addresses import encode_address
+from chain.asking import pick_model
 from chain.cli.calls import HomeOption, NodeOption, call_node, parse_job, resolve
 from chain.cli.output import JsonOption, emit, fail
 from chain.client import NodeClient
 from chain.execution.choices import Standing, redraw
+from chain.parameters import Parameters
 
-app = typer.Typer(help="Why a job went to one provider.", no_args_is_help=True)
+app = typer.Typer(help="What jobs cost, and who is drawn for them.", no_args_is_help=True)
+TOKENS_MAX = 1 << 24
 
 _MEANINGS = {
     Standing.WEIGHED.name: "took part in the draw",
@@ -23,11 +26,6 @@ _MEANINGS = {
     Standing.NO_ROOM.name: "as many jobs were open with it as its capacity",
     Standing.ESCROW_TOO_SMALL.name: "the escrow does not reach what it needs",
 }
-
-
-@app.callback()
-def _market() -> None:
-    """Why a job went to one provider."""
 
 
 @app.command()
@@ -51,6 +49,54 @@ def explain(
         fail(as_json, "UNKNOWN_JOB", "no job yet")
     value = explanation_value(view)
     emit(as_json, value, "\n".join(_lines(value)))
+
+
+@app.command()
+def compare(
+    model: Annotated[str, typer.Argument(help="Name or id; default: the only one.")] = "",
+    input_tokens: Annotated[int, typer.Option(min=1, max=TOKENS_MAX)] = 100,
+    output_tokens: Annotated[int, typer.Option(min=1, max=TOKENS_MAX)] = 100,
+    home: HomeOption = None,
+    node: NodeOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """The same job at each open offer for a model: what it would cost if all of its tokens are
+    used, the cheapest first. The chain draws by more than the price: see `explain`."""
+
+    async def ask(client: NodeClient) -> tuple[list[node_pb2.OfferView], Parameters]:
+        view = await pick_model(client, model)
+        return list(await client.offers(view.model)), await client.parameters()
+
+    offers, parameters = call_node(resolve(as_json, home, node).node, as_json, ask)
+    seats = parameters.committee_size * parameters.seat_price(input_tokens, output_tokens)
+    rows = sorted(
+        (_cost(offer, input_tokens, output_tokens, seats) for offer in offers if offer.capacity),
+        key=lambda row: (row["price"], row["provider"]),
+    )
+    lines = [
+        f"{row['provider']}  {row['price']} grain: {row['input']} for input, {row['output']} for "
+        f"output, {row['verification']} for verification; {row['free']} jobs free, "
+        f"{row['completed']} completed, {row['failed']} failed, {row['engine_profile']}"
+        for row in rows
+    ]
+    emit(as_json, rows, "\n".join(lines) or "there is no open offer for this model")
+
+
+def _cost(
+    offer: node_pb2.OfferView, input_tokens: int, output_tokens: int, verification: int
+) -> dict[str, Any]:
+    taken, made = input_tokens * offer.input_price, output_tokens * offer.output_price
+    return {
+        "provider": encode_address(offer.provider),
+        "price": taken + made + verification,
+        "input": taken,
+        "output": made,
+        "verification": verification,
+        "free": max(0, offer.capacity - offer.open_jobs),
+        "completed": offer.completed,
+        "failed": offer.failed,
+        "engine_profile": offer.engine_profile,
+    }
 
 
 def explanation_value(view: node_pb2.Explanation) -> dict[str, Any]:

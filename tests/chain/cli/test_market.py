@@ -76,3 +76,16 @@ def test_a_provider_is_told_what_a_job_brought_it_and_why_another_got_it(
     assert sum(day["paid"] for day in earned["days"].values()) == sum(
         item["paid"] for item in earned["jobs"]
     )
+
+
+def test_the_same_job_at_two_offers_is_shown_side_by_side(network: TinyNetwork) -> None:
+    node = ("--node", network.nodes[0], "--json")
+    offers = output_of(assay("query", "model", *node))["offers"]
+    asked = ("--input-tokens", "30", "--output-tokens", "7")
+    rows = output_of(assay("market", "compare", *asked, *node))
+    assert {row["provider"] for row in rows} == {offer["provider"] for offer in offers}
+    seat_price = network.genesis.parameters.seat_price(30, 7)
+    for row in rows:
+        (offer,) = (item for item in offers if item["provider"] == row["provider"])
+        tokens = 30 * offer["input_price"] + 7 * offer["output_price"]
+        assert row["price"] == tokens + seat_price  # one seat on this network
