@@ -153,7 +153,7 @@ class NodeMetrics(Collector):
         )
         yield _gauge("assay_consensus_view_views", "The view this node is in.", replica.view)
         yield _gauge(
-            "assay_consensus_epoch_index", "The epoch of the next block.", node.members.epoch
+            "assay_consensus_epoch_epochs", "The epoch of the next block.", node.members.epoch
         )
         yield _gauge(
             "assay_consensus_member_state",

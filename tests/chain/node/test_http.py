@@ -24,7 +24,7 @@ from tests.chain.node.running_node import running_node, solitary_genesis
 
 NAME = re.compile(
     r"assay_[a-z]+_[a-z_]+_"
-    r"(seconds|bytes|blocks|views|total|batches|transactions|requests|calls|jobs|fds|state|info)"
+    r"(seconds|bytes|blocks|views|epochs|total|batches|transactions|requests|calls|jobs|fds|state|info)"
 )
 
 
