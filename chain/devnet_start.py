@@ -27,6 +27,7 @@ from chain.devnet import (
 from chain.keys import KeyPair, Role
 from chain.keystore import load_key, read_passphrase
 from chain.pairs import pair_message, pair_record
+from chain.parameters import Parameters
 from chain.records import CalibratedPair
 from chain.rejections import Rejection, RejectionReason
 from chain.runtime_client import RuntimeClient
@@ -52,6 +53,15 @@ class DevnetPlan:
     threads: int = 2
     calibrations: tuple[Path, ...] = ()
     """Reports of the pairs to register the model with, beside the built-in engine's own."""
+    epoch_blocks: int = 0
+    """Of a new devnet: how many blocks an epoch has; 0 for one epoch for ever."""
+
+
+def _rules(plan: DevnetPlan) -> Parameters:
+    try:
+        return Parameters(epoch_blocks=plan.epoch_blocks)
+    except ValueError as error:
+        raise DevnetError(f"{error}; choose other --epoch-blocks") from error
 
 
 def start_devnet(plan: DevnetPlan, progress: Progress) -> Devnet:
@@ -65,7 +75,7 @@ def start_devnet(plan: DevnetPlan, progress: Progress) -> Devnet:
         progress(f"devnet {devnet.chain_id} found in {home}")
     except DevnetError:
         progress(f"making keys and genesis for {plan.validators} validators in {home}")
-        devnet = create_devnet(home, plan.validators)
+        devnet = create_devnet(home, plan.validators, _rules(plan))
     running = [node.process for node in devnet.nodes if node.process and alive(node.process)]
     if running:
         raise DevnetError(f"{len(running)} of its nodes run already; stop them: assay devnet stop")

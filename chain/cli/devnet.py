@@ -60,6 +60,15 @@ def start(  # noqa: PLR0913, PLR0917 (one parameter an option)
             help="Report of a pair of engine profiles to register the model with; repeatable.",
         ),
     ] = None,
+    epoch_blocks: Annotated[
+        int,
+        typer.Option(
+            "--epoch-blocks",
+            min=0,
+            max=1_000_000,
+            help="Of a new devnet: blocks an epoch; 0: one epoch for ever.",
+        ),
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Make a devnet, or start one again: validators, runtime, a registered model, offers."""
@@ -78,6 +87,7 @@ def start(  # noqa: PLR0913, PLR0917 (one parameter an option)
         runtime_per_validator,
         threads,
         tuple(calibrations or ()),
+        epoch_blocks,
     )
     try:
         devnet = start_devnet(plan, progress)
