@@ -8,20 +8,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from chain.cli import gateway_key
 from chain.cli.calls import HomeOption, KeyOption, PassphraseOption, open_genesis, open_key, resolve
 from chain.cli.output import JsonOption, emit, fail
 from chain.devnet import load_devnet
 from chain.keys import KeyPair
 
 if TYPE_CHECKING:
-    from chain.gateway.access import Access
+    from chain.gateway.access import Access, AccessFile
 
 JOBS_MAX = 10_000
 PORT_MAX = 65_535
 SECONDS_MAX = 86_400.0
 
+app = typer.Typer()
+app.add_typer(gateway_key.app, name="key")
 
+
+@app.callback(invoke_without_command=True)
 def command(  # noqa: PLR0913, PLR0917 - one parameter an option
+    context: typer.Context,
     node: Annotated[
         list[str] | None,
         typer.Option("--node", help="HOST:PORT of a node's public gRPC; more to fail over to."),
@@ -51,6 +57,8 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter an option
     Without --api-keys whoever reaches it spends the account of --key, so it listens on loopback
     only.
     """
+    if context.invoked_subcommand is not None:
+        return
     from chain.gateway.app import GatewaySettings
     from chain.gateway.book import BookError
     from chain.gateway.purchases import PurchaseLimits
@@ -126,12 +134,12 @@ def _shown(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _access(as_json: bool, path: Path | None, payer: KeyPair | None) -> "Access":
-    from chain.gateway.access import Access, AccessError, read_access
+def _access(as_json: bool, path: Path | None, payer: KeyPair | None) -> "Access | AccessFile":
+    from chain.gateway.access import Access, AccessError, AccessFile
 
     if path is not None:
         try:
-            return read_access(path, payer)
+            return AccessFile(path, payer)
         except AccessError as error:
             fail(as_json, "BAD_API_KEYS", str(error))
     if payer is None:

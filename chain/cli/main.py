@@ -16,6 +16,7 @@ NOUNS: Final = (
     "devnet",
     "tx",
     "session",
+    "gateway",
     "validator",
     "query",
     "market",
@@ -26,7 +27,7 @@ NOUNS: Final = (
     "wal",
 )
 """Modules of `chain.cli` that export `app`, a typer application mounted under the module's name."""
-VERBS: Final = ("infer", "gateway", "mcp")
+VERBS: Final = ("infer", "mcp")
 """Modules of `chain.cli` that export `command`, a function mounted under the module's name."""
 
 

@@ -1,8 +1,10 @@
 """The gateway as a process: sockets, signals, and the order in which things start and stop."""
 
+import asyncio
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -11,7 +13,7 @@ from typing import Final
 import uvicorn
 
 from chain.dapp.nodes import Nodes
-from chain.gateway.access import Access
+from chain.gateway.access import Access, AccessFile
 from chain.gateway.app import Gateway, GatewaySettings
 from chain.gateway.book import Book
 from chain.gateway.purchases import PurchaseLimits, Purchases
@@ -31,7 +33,8 @@ class GatewayPlan:
     """What `assay gateway` was asked for."""
 
     nodes: Sequence[str]
-    access: Access
+    access: Access | AccessFile
+    """Who may ask; a file is read anew when it changes."""
     genesis: Genesis | None = None
     """Receipts are checked against it, and nodes of other chains are not asked."""
     book: Path | None = None
@@ -67,9 +70,9 @@ async def serve(
     """
     digest = b"" if plan.genesis is None else plan.genesis.digest()
     with Book(plan.book) as book:
-        async with Nodes(plan.nodes, digest) as nodes:
+        async with Nodes(plan.nodes, digest) as nodes, _followed(plan.access) as access:
             purchases = Purchases(nodes, book, plan.limits, plan.genesis)
-            gateway = Gateway(nodes, purchases, plan.access, plan.settings)
+            gateway = Gateway(nodes, purchases, access, plan.settings)
             config = uvicorn.Config(
                 gateway.app(),
                 http=BoundedConnection,
@@ -87,3 +90,17 @@ async def serve(
             server = _Server(config)
             started(server)
             await server.serve(sockets=[listening])
+
+
+@asynccontextmanager
+async def _followed(access: Access | AccessFile) -> AsyncGenerator[Access]:
+    if isinstance(access, Access):
+        yield access
+        return
+    following = asyncio.create_task(access.follow())
+    try:
+        yield access.access
+    finally:
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following

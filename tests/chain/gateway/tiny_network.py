@@ -20,7 +20,7 @@ from assay.v1 import node_pb2, transactions_pb2
 from chain.client import NodeClient
 from chain.dapp.nodes import Nodes
 from chain.devnet import free_ports
-from chain.gateway.access import Access
+from chain.gateway.access import Access, AccessFile
 from chain.gateway.book import Book
 from chain.gateway.purchases import PurchaseLimits, Purchases
 from chain.gateway.server import GatewayPlan, listen, serve
@@ -236,7 +236,7 @@ class TinyNetwork:
         self.call(run())
 
     @contextmanager
-    def gateway(self, access: Access, **plan: Any) -> Iterator[str]:
+    def gateway(self, access: Access | AccessFile, **plan: Any) -> Iterator[str]:
         """A gateway to all nodes, unless told otherwise: its URL."""
         listening = listen("127.0.0.1", 0)
         servers: list[uvicorn.Server] = []
