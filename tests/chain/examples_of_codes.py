@@ -70,7 +70,7 @@ def provoked(code: str) -> Mapping[str, str]:
         port = stack.enter_context(_setting(folder))
         stack.enter_context(chdir(folder))
         if code in ABSENT:
-            stack.enter_context(patch.dict(sys.modules, {ABSENT[code]: None}))
+            stack.enter_context(_without(ABSENT[code]))
         address = key("bob").public_key.hex()
         line = CASES[code].replace("ADDRESS", address).replace("PORT", str(port))
         words = [*line.split(), *([] if line.startswith("mcp") else ["--json"])]
@@ -82,6 +82,16 @@ def provoked(code: str) -> Mapping[str, str]:
             name: text.replace(f"{folder}/", "").replace(str(port), "PORT")
             for name, text in found.items()
         }
+
+
+@contextmanager
+def _without(package: str) -> Iterator[None]:
+    """As if a package were not installed, whoever imported parts of it before."""
+    with patch.dict(sys.modules):
+        for name in [name for name in sys.modules if name.startswith(f"{package}.")]:
+            del sys.modules[name]
+        sys.modules[package] = None  # type: ignore[assignment]
+        yield
 
 
 @contextmanager
