@@ -19,6 +19,8 @@ def check_command(words: Sequence[str]) -> None:
     command, place = _assay(), "assay"
     left = [str(word) for word in words]
     while left and hasattr(command, "commands"):
+        if command.invoke_without_command and left[0].startswith("-"):
+            break  # a noun that is a verb as well
         name = left.pop(0)
         assert name in command.commands, f"{place} has no {name!r}: {' '.join(map(str, words))}"
         command, place = command.commands[name], f"{place} {name}"
