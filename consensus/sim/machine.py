@@ -243,6 +243,7 @@ class Machine:
 
     def deliver(self, effect: Deliver) -> None:
         """Execute: a hash chain over blocks, beacons, payloads, and which verdicts counted."""
+        self._flush()  # as the node does: nothing is executed whose batches could still be lost
         self._invariants.delivered(self.number, effect, self._executed)
         height = effect.block.height
         fields = [self._root(height - 1), effect.block.digest(), effect.beacon]

@@ -27,6 +27,11 @@ def test_the_rules_hold_under_faults_and_everybody_goes_on_after_them(profile: s
         assert verdict.fate.height >= verdict.fate.height_at_calm + BLOCKS_TO_BE_LIVE
 
 
+def test_nothing_is_executed_whose_batches_a_power_loss_may_still_take() -> None:
+    verdict = play(Run("all", 164, 10))  # loses power between a batch and its block's execution
+    assert verdict.violation is None, verdict.run.command()
+
+
 @pytest.mark.parametrize("count", [5, 7])
 def test_more_validators_of_different_weight_go_on_too(count: int) -> None:
     verdict = play(Run("all", 1, count, stakes=(1, 2, 3, 1, 2, 1, 1)[:count]))
