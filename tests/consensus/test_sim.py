@@ -195,7 +195,7 @@ QUICK = (
 
 @pytest.mark.parametrize("name", QUICK)
 def test_a_mutant_is_caught_for_what_it_does_wrong(name: str) -> None:
-    verdict = hunt(name, range(20))
+    verdict = hunt(name, range(50))
     assert verdict is not None
     with pytest.raises(InvariantBroken, match=MUTANTS[name].violation):
         raise InvariantBroken(verdict.violation)

@@ -66,7 +66,7 @@ def test_a_leader_that_names_other_validators_changes_no_set() -> None:
     "name", ["filler-brings-batches", "any-next-set", "old-log-binds", "votes-after-the-end"]
 )
 def test_a_mistake_at_the_border_of_epochs_is_caught_for_what_it_is(name: str) -> None:
-    verdict = hunt(name, range(20))
+    verdict = hunt(name, range(50))
     assert verdict is not None
     with pytest.raises(InvariantBroken, match=MUTANTS[name].violation):
         raise InvariantBroken(verdict.violation)
