@@ -225,7 +225,7 @@ class Simplex:
         epoch is over."""
         context = self._context
         certified_view = nodes[-1].block.view
-        fillers = tuple(node.block for node in nodes if self._is_filler(node.block))
+        fillers = tuple(node.block for node in nodes if self._is_filler(node.block.height))
         nodes = nodes[: len(nodes) - len(fillers)]
         last = nodes[-1]
         self.tree.set_root(last)
@@ -248,9 +248,9 @@ class Simplex:
     def _is_over(self) -> bool:
         return self.ended
 
-    def _is_filler(self, block: Block) -> bool:
+    def _is_filler(self, height: int) -> bool:
         last_height = self._context.config.last_height
-        return last_height is not None and block.height > last_height
+        return last_height is not None and height > last_height
 
     def _end(self, last: Node, fillers: tuple[Block, ...], certificate: Certificate) -> None:
         """End the epoch, if its last block is final."""
@@ -450,8 +450,7 @@ class Simplex:
         parent = self._certified_parent()
         pacing.parent_final = parent is None or parent.digest == self.tree.root.digest
         base = parent or self.tree.root
-        last_height = self._context.config.last_height
-        over = last_height is not None and base.block.height >= last_height
+        over = self._is_filler(base.block.height + 1)
         grows = self._lanes.grows(base.block.cut)
         if over or (not grows and not self.demand.blocks_wanted):
             pacing.work_since_ms = None
@@ -480,8 +479,7 @@ class Simplex:
         height = parent.block.height + 1
         executed = min(self._executions.newest, executed_height_max(height))
         root = self._executions.root(executed)
-        last_height = context.config.last_height
-        filler = last_height is not None and height > last_height
+        filler = self._is_filler(height)
         if filler or executed < parent.block.executed_height or root is None:
             executed, root = parent.block.executed_height, parent.block.executed_root
         block = Block(

@@ -33,13 +33,12 @@ class EpochMembers:
 
     def member(self, index: int) -> Validator | None:
         """A validator, if it is a member."""
-        return next((item for item in self.validators.members if item.index == index), None)
+        return self.validators.by_index.get(index)
 
 
 def engine_epoch(genesis: Genesis, height: int) -> int:
     """The epoch of the block that follows an executed height."""
-    epoch_blocks = genesis.parameters.epoch_blocks
-    return height // epoch_blocks if epoch_blocks else 0
+    return genesis.parameters.epoch_of(height + 1)
 
 
 def last_height(genesis: Genesis, epoch: int) -> int | None:
