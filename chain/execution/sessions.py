@@ -8,7 +8,8 @@ account's; the session counts it. Rules:
   that no kind of operation can be forgotten; with its part of the fee it stays within
   `operation_cap`, and all together within `total_cap`;
 - what a job gives back of its escrow is spent no longer, if the grant it was asked under stands;
-- a session key never grants or revokes, whatever it was allowed.
+- a session key never grants or revokes, whatever it was allowed, nor does what the account's stake
+  answers for: offers, announcements, results. Their cost shows later, past every cap.
 
 Rows are bounded: SESSIONS_MAX for an account, gone at the latest SESSION_BLOCKS_MAX blocks later.
 """
