@@ -120,7 +120,9 @@ def load_identity(private_key: bytes, certificate: bytes) -> TlsIdentity:
         key = serialization.load_pem_private_key(private_key, password=None)
         public_key = x509.load_pem_x509_certificate(certificate).public_key()
     except (ValueError, TypeError) as error:
-        raise TlsError(f"no PEM key and certificate: {error}") from error
+        raise TlsError(
+            f"no PEM key and certificate: {error}; restore the pair from a backup"
+        ) from error
     if key.public_key() != public_key:
         raise TlsError("the private key is not the certificate's: restore the pair from one backup")
     return TlsIdentity(private_key, certificate)

@@ -13,6 +13,7 @@ from chain.cli.output import EXIT_USAGE, JsonOption, emit, errors_reported, fail
 from chain.client import NodeClient
 from chain.genesis import Genesis
 from chain.genesis import load as load_genesis
+from consensus.epochs import BoundaryInvalid
 from consensus.values import ValidatorSet
 
 app = typer.Typer(
@@ -67,8 +68,13 @@ def show(
 
 async def follow_node(client: NodeClient, trusted: ValidatorSet, genesis: Genesis) -> ValidatorSet:
     """The newest set that the node can prove. Raises BoundaryInvalid."""
-    while page := await client.boundaries(trusted.epoch):
-        trusted = light.follow(trusted, page, genesis.chain_id)
+    try:
+        while page := await client.boundaries(trusted.epoch):
+            trusted = light.follow(trusted, page, genesis.chain_id)
+    except BoundaryInvalid as error:
+        raise BoundaryInvalid(
+            f"{error}; this node lies or is of another chain: ask another"
+        ) from error
     return trusted
 
 

@@ -4,24 +4,33 @@
 """
 
 import json
+import os
+import resource
 import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, chdir, contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
+import grpc
 from typer.testing import CliRunner
 
+from assay.v1 import node_pb2
 from chain.cli.main import build_app
 from chain.genesis import save
-from chain.keys import Role
+from chain.keys import Role, new_mnemonic
 from chain.keystore import KdfCost, save_key
 from chain.node.config import NodeConfig, save_config
 from chain.store import Store
+from chain.validator_home import KEYS_FOLDER, TLS_CERTIFICATE_FILE, create_validator
+from consensus.wire import encode
 from tests.builders import genesis, key
+from tests.chain.boundaries import boundary
 
 NODE = "--node 127.0.0.1:1"
 KEY = "--key key.json --passphrase-file passphrase"
@@ -55,10 +64,19 @@ CASES = {
     "BAD_REPORT": "sim market --calibration broken.json",
     "NOT_INSTALLED": "sim wan --validators 4 --seconds 1 --plots plots",
     "NO_RUNTIME": "devnet start --home net",
+    "NO_MODEL": "devnet start --home net",
+    "BAD_CERTIFICATE": "validator register --validator-home damaged --address 127.0.0.1:9 "
+    f"--passphrase-file passphrase {NODE}",
+    "BAD_BOUNDARY": "light follow --genesis genesis.json --node 127.0.0.1:LIAR",
+    "BENCHMARK_FAILED": "bench ledger --transactions 64 --accounts 8 --validators 2 --directory on",
 }
 """What is typed after `assay`."""
 ABSENT = {"NO_MCP": "mcp", "NOT_INSTALLED": "matplotlib", "NO_RUNTIME": "runtime"}
 """Packages that are as if they were not installed."""
+SETTINGS = {"NO_MODEL": {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}}
+"""Environment in which packages can't be had."""
+FILE_BYTES_MAX = {"BENCHMARK_FAILED": 4096}
+"""As if the disk were full."""
 CHEAP = KdfCost(passes=1, memory_kib=64, lanes=1)
 
 
@@ -69,10 +87,15 @@ def provoked(code: str) -> Mapping[str, str]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         port = stack.enter_context(_setting(folder))
         stack.enter_context(chdir(folder))
+        liar = stack.enter_context(_lying_node())
         if code in ABSENT:
             stack.enter_context(_without(ABSENT[code]))
+        stack.enter_context(patch.dict(os.environ, SETTINGS.get(code, {})))
+        if code in FILE_BYTES_MAX:
+            stack.enter_context(_files_end_at(FILE_BYTES_MAX[code]))
         address = key("bob").public_key.hex()
         line = CASES[code].replace("ADDRESS", address).replace("PORT", str(port))
+        line = line.replace("LIAR", str(liar))
         words = [*line.split(), *([] if line.startswith("mcp") else ["--json"])]
         done = CliRunner().invoke(build_app(), words, catch_exceptions=False)
         if done.exit_code == 0:
@@ -95,6 +118,45 @@ def _without(package: str) -> Iterator[None]:
 
 
 @contextmanager
+def _files_end_at(size: int) -> Iterator[None]:
+    """No file of this process and of those it starts grows beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def _lie(_: node_pb2.BoundariesRequest, __: grpc.ServicerContext) -> node_pb2.BoundariesReply:
+    """The end of the first epoch, with more stake for a validator than it says."""
+    true = boundary(0)
+    heavier = replace(true.members[0], stake=10**9)
+    forged = replace(true, members=(heavier, *true.members[1:]))
+    return node_pb2.BoundariesReply(boundaries=[encode(forged)])
+
+
+@contextmanager
+def _lying_node() -> Iterator[int]:
+    server = grpc.server(ThreadPoolExecutor(1))
+    method = grpc.unary_unary_rpc_method_handler(
+        _lie,
+        request_deserializer=node_pb2.BoundariesRequest.FromString,
+        response_serializer=node_pb2.BoundariesReply.SerializeToString,
+    )
+    service = node_pb2.DESCRIPTOR.services_by_name["Proofs"].full_name
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(service, {"ListBoundaries": method}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield port
+    finally:
+        server.stop(None).wait()
+
+
+@contextmanager
 def _setting(folder: Path) -> Iterator[int]:
     """Keys, homes and files of all cases; a port that is taken."""
     save_key(folder / "key.json", key("alice"), Role.ACCOUNT, b"a passphrase", CHEAP)
@@ -105,6 +167,10 @@ def _setting(folder: Path) -> Iterator[int]:
         (folder / name).mkdir()
         save(genesis(), folder / name / "genesis.json")
         save_config(folder / name, NodeConfig(validator=0))
+    create_validator(
+        folder / "damaged", 0, "127.0.0.1:9", 0, new_mnemonic(), b"a passphrase", CHEAP
+    )
+    (folder / "damaged" / KEYS_FOLDER / TLS_CERTIFICATE_FILE).write_text("not PEM")
     with (folder / "misspelt" / "node.toml").open("a") as settings:
         settings.write("\n[storrage]\nkeep_blocks = 512\n")
     place, chain = folder / "running" / "data" / "store", genesis()

@@ -24,8 +24,6 @@ from tests.chain.examples_of_reasons import CASES, page, provoked
 COMMANDS = Path(chain.cli.__file__).parent
 SAID = re.compile(r'(?:fail\(\s*[\w.]+,\s*|(?:Error|Invalid): )"([A-Z_]+)"')
 """What `fail` is called with, and the table of errors in chain/cli/output.py."""
-NOT_TRIED = {"BAD_BOUNDARY", "BAD_CERTIFICATE", "BENCHMARK_FAILED", "NO_MODEL"}
-"""A node that lies (tests/chain/node/test_boundaries.py), damaged files, a package index away."""
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reasons.md"
 GATEWAY_PAGE = PAGE.with_name("gateway.md")
 
@@ -45,7 +43,7 @@ def test_the_example_of_a_reason_is_refused_for_it(reason: RejectionReason) -> N
 
 def test_every_reason_of_the_command_line_is_the_chains_or_has_a_command_that_ends_for_it() -> None:
     said = {code for file in COMMANDS.glob("*.py") for code in SAID.findall(file.read_text())}
-    assert said - set(RejectionReason) - NOT_TRIED == set(examples_of_codes.CASES)
+    assert said - set(RejectionReason) == set(examples_of_codes.CASES)
 
 
 @pytest.mark.parametrize("code", examples_of_codes.CASES)

@@ -1,8 +1,12 @@
 """What anyone may send to the HTTP side."""
 
+import json
+import socket
+
 import httpx2
 import pytest
 
+from chain.gateway import app
 from chain.gateway.app import BODY_BYTES_MAX
 from tests.chain.gateway.tiny_network import BOUND_S
 
@@ -31,6 +35,19 @@ def test_a_body_that_is_no_json_object_is_refused(open_gateway: str, body: bytes
 def test_a_body_is_read_up_to_its_bound(open_gateway: str) -> None:
     content = b'{"model": "' + b"x" * BODY_BYTES_MAX + b'"}'
     refused(send(open_gateway, content), 413, "TOO_LARGE")
+
+
+def test_a_body_that_does_not_come_is_waited_for_no_longer_than_told(
+    open_gateway: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "BODY_WITHIN_S", 0.2)
+    address = httpx2.URL(open_gateway)
+    with socket.create_connection((address.host, address.port), BOUND_S) as connection:
+        connection.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\n" % URL.encode())
+        connection.sendall(b"Connection: close\r\nContent-Length: 1000\r\n\r\n{")
+        head, _, body = connection.makefile("rb").read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert json.loads(body)["error"]["code"] == "SLOW_REQUEST"
 
 
 def test_a_prompt_that_no_transaction_holds_is_refused_by_the_chain(open_gateway: str) -> None:

@@ -17,6 +17,7 @@ from chain.gateway.access import Access, ApiKey
 from chain.gateway.book import Book
 from chain.gateway.purchases import PurchaseLimits, Purchases
 from chain.gateway.questions import parse_completion
+from chain.node.streams import chunk_message
 from chain.parameters import GRAIN_PER_ASY
 from chain.rejections import Busy
 from tests.builders import genesis, key
@@ -81,6 +82,17 @@ def test_a_connection_that_breaks_is_gone_on_with_elsewhere_and_paid_once(
     assert answer["assay"]["paid"] < cost < answer["assay"]["paid"] + GRAIN_PER_ASY
 
 
+def streamed(
+    url: str, question: dict[str, Any], headers: dict[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """The events of a streamed reply, without the last line."""
+    with httpx2.stream(
+        "POST", f"{url}/v1/completions", json=question, headers=headers, timeout=BOUND_S
+    ) as reply:
+        lines = [line for line in reply.iter_lines() if line.startswith("data: {")]
+    return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+
 def test_a_stream_that_breaks_behind_the_gateway_tells_no_token_twice(
     network: TinyNetwork,
 ) -> None:
@@ -95,6 +107,30 @@ def test_a_stream_that_breaks_behind_the_gateway_tells_no_token_twice(
     text = "".join(item["choices"][0]["text"] for item in told)
     assert text == network.ask(lambda node: node.job(job)).result.text
     assert told[-1]["choices"][0]["finish_reason"] == "length"
+
+
+def test_a_provider_that_streams_another_answer_than_it_submits_is_told_of(
+    network: TinyNetwork,
+) -> None:
+    signers = {key(f"account-{index}").public_key: key(f"account-{index}") for index in range(2)}
+
+    def lie(event: node_pb2.InferEvent) -> node_pb2.InferEvent:
+        """As the provider itself would, with its signature."""
+        chunk = event.tokens
+        if event.WhichOneof("kind") == "tokens" and chunk.token_ids:
+            chunk.token_ids[0] ^= 1
+            message = chunk_message(network.genesis.chain_id, chunk)
+            chunk.signature = signers[chunk.provider].sign(message)
+        return event
+
+    with network.gateway(Access.for_anyone(key("alice"))) as url:
+        for faults in network.faults:
+            faults.alter = lie
+        refused_in = streamed(url, body("iron", stream=True), {"idempotency-key": "iron"})
+        assert refused_in[-1]["error"]["code"] == "ANSWER_CHANGED"
+        told = streamed(url, body("iron", stream=True), {"idempotency-key": "iron"})
+    job = network.ask(lambda node: node.job(bytes.fromhex(told[-1]["assay"]["job"])))
+    assert "".join(item["choices"][0]["text"] for item in told) == job.result.text
 
 
 def alter_text(event: node_pb2.InferEvent) -> node_pb2.InferEvent:
