@@ -1,10 +1,10 @@
 """What verbs that talk to a node share: which node, whose key, and how a refusal is told."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -12,6 +12,7 @@ from assay.v1 import node_pb2, transactions_pb2
 from chain.addresses import parse_account
 from chain.cli.output import fail
 from chain.client import NodeClient, NodeUnavailableError
+from chain.dapp.nodes import NODES_MAX
 from chain.devnet import DevnetError, load_devnet
 from chain.genesis import Genesis, GenesisError, load
 from chain.keys import KeyPair, Role
@@ -23,6 +24,10 @@ JOB_ID_BYTES = 32
 
 NodeOption = Annotated[
     str, typer.Option("--node", help="HOST:PORT of a node's public gRPC.", show_default=False)
+]
+NodesOption = Annotated[
+    list[str] | None,
+    typer.Option("--node", help="HOST:PORT of a node's public gRPC; more to fail over to."),
 ]
 HomeOption = Annotated[
     Path | None, typer.Option("--home", help="A devnet's home: its nodes, keys and genesis.")
@@ -77,6 +82,25 @@ def resolve(
     return Target(node, key, passphrase_file, genesis)
 
 
+def resolve_nodes(
+    as_json: bool,
+    home: Path | None,
+    nodes: Sequence[str] | None,
+    key: Path | None = None,
+    passphrase_file: Path | None = None,
+    genesis: Path | None = None,
+) -> tuple[Target, tuple[str, ...]]:
+    """The same for a verb that goes on with another node if one fails: those that are named, each
+    once, or all of the devnet."""
+    named = tuple(dict.fromkeys(address for item in nodes or () for address in item.split(",")))
+    target = resolve(as_json, home, named[0] if named else "", key, passphrase_file, genesis)
+    if home is not None and not named:
+        named = tuple(item.public for item in load_devnet(home).nodes)
+    if len(named) > NODES_MAX:
+        fail(as_json, "USAGE", f"{len(named)} nodes are named, at most {NODES_MAX} are asked", 2)
+    return target, named
+
+
 def open_key(as_json: bool, target: Target) -> KeyPair:
     """The paying account's key."""
     if target.key is None:
@@ -126,8 +150,13 @@ def call_node(address: str, as_json: bool, function: Callable[[NodeClient], Awai
         async with NodeClient(address) as client:
             return await function(client)
 
+    return run_calls(as_json, run)
+
+
+def run_calls(as_json: bool, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run calls; a refusal, or that no node answers, ends the command with its reason."""
     try:
-        return asyncio.run(run())
+        return asyncio.run(function())
     except Rejection as rejection:
         fail(as_json, rejection.reason.value, rejection.detail)
     except NodeUnavailableError as error:

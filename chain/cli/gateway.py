@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chain.cli import gateway_key
-from chain.cli.calls import HomeOption, KeyOption, PassphraseOption, open_genesis, open_key, resolve
+from chain.cli.calls import (
+    HomeOption,
+    KeyOption,
+    NodesOption,
+    PassphraseOption,
+    open_genesis,
+    open_key,
+    resolve_nodes,
+)
 from chain.cli.output import JsonOption, emit, fail
-from chain.devnet import load_devnet
 from chain.keys import KeyPair
 
 if TYPE_CHECKING:
@@ -28,10 +35,7 @@ app.add_typer(gateway_key.app, name="key")
 @app.callback(invoke_without_command=True)
 def command(  # noqa: PLR0913, PLR0917 - one parameter an option
     context: typer.Context,
-    node: Annotated[
-        list[str] | None,
-        typer.Option("--node", help="HOST:PORT of a node's public gRPC; more to fail over to."),
-    ] = None,
+    node: NodesOption = None,
     home: HomeOption = None,
     key: KeyOption = None,
     passphrase_file: PassphraseOption = None,
@@ -73,10 +77,7 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter an option
         if not 1 <= value <= limit:
             fail(as_json, "USAGE", f"{name} is {value}, allowed are 1 to {limit:,}", 2)
     host, port = _address(as_json, listen)
-    nodes = tuple(node or ())
-    target = resolve(as_json, home, nodes[0] if nodes else "", key, passphrase_file, genesis)
-    if home is not None and not nodes:
-        nodes = tuple(item.public for item in load_devnet(home).nodes)
+    target, nodes = resolve_nodes(as_json, home, node, key, passphrase_file, genesis)
     if api_keys is None and not _is_loopback(host):
         detail = f"{host} can be reached by others: give --api-keys FILE, or listen on 127.0.0.1"
         fail(as_json, "NO_API_KEYS", detail, 2)

@@ -1,6 +1,7 @@
 """`assay infer`: ask a model, see its tokens come, get a verified receipt."""
 
 import sys
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,24 +9,25 @@ import typer
 
 from assay.v1 import inference_pb2, node_pb2, transactions_pb2
 from chain import receipt_files
-from chain.asking import Answer, ask, pick_model, price_ceiling
+from chain.asking import Answer
 from chain.cli.calls import (
     AccountOption,
     HomeOption,
     KeyOption,
-    NodeOption,
+    NodesOption,
     PassphraseOption,
-    call_node,
     open_genesis,
     open_key,
     parse_key,
-    resolve,
+    resolve_nodes,
+    run_calls,
 )
 from chain.cli.output import JsonOption, emit, fail, stderr
-from chain.client import NodeClient
-from chain.genesis import Genesis
-from chain.receipts import ReceiptInvalid, verify_receipt
-from ext.hashing import tagged_hash
+from chain.dapp.answers import hear
+from chain.dapp.client import AsyncClient, user_seed
+from chain.dapp.events import Accepted, Event, Progress, Restarted, Tokens
+from chain.dapp.following import NotSettledInTime
+from chain.receipts import ReceiptInvalid
 
 TIERS = {"standard": transactions_pb2.TIER_STANDARD, "critical": transactions_pb2.TIER_CRITICAL}
 TEMPERATURE_SCALE = 1000
@@ -36,7 +38,7 @@ U64_MAX = (1 << 64) - 1
 def command(  # noqa: PLR0913, PLR0917 - one parameter an option
     prompt: Annotated[str, typer.Argument(help="What to ask; '-' reads standard input.")],
     home: HomeOption = None,
-    node: NodeOption = "",
+    node: NodesOption = None,
     key: KeyOption = None,
     passphrase_file: PassphraseOption = None,
     account: AccountOption = "",
@@ -86,6 +88,8 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter an option
 ) -> None:
     """Ask a model: tokens as they come, then the committee's verdicts and a receipt.
 
+    If a node fails or falls silent the next one is asked, with the same transaction.
+
     Exit code 0 if the answer was verified, 1 if it was rejected, refunded or refused.
     """
     if seed is not None and seed_from_chain:
@@ -106,7 +110,7 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter an option
         if not 0 <= value <= limit:  # also true of "not a number"
             fail(as_json, "USAGE", f"{name} is {value}, allowed are 0 to {limit:,}", 2)
     text = sys.stdin.read() if prompt == "-" else prompt
-    target = resolve(as_json, home, node, key, passphrase_file, genesis)
+    target, nodes = resolve_nodes(as_json, home, node, key, passphrase_file, genesis)
     trusted = open_genesis(as_json, target)
     payer, paying = open_key(as_json, target), parse_key(as_json, account)
     request = transactions_pb2.RequestInference(
@@ -123,22 +127,23 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter an option
         tier=TIERS[tier],
         provider=parse_key(as_json, provider),
         answer_within_ms=round(answer_within * 1000),
-        seed=b"" if seed is None else tagged_hash(b"user-seed", str(seed).encode()),
+        seed=b"" if seed is None else user_seed(seed),
     )
     show = _Display(as_json)
 
-    async def run(client: NodeClient) -> Answer:
-        found = await pick_model(client, model)
-        request.model = found.model
-        request.max_price = (
-            max_price
-            if max_price is not None
-            else await price_ceiling(client, await client.parameters(), found, request)
-        )
-        return await ask(client, payer, request, timeout, show.text, show.status, paying)
+    async def run() -> Answer:
+        async with AsyncClient(nodes, payer, trusted, paying or None) as client:
+            source = client.infer(request, model, max_price, timeout)
+            async with aclosing(source) as events:
+                return await hear(events, show.event)
 
-    answer = call_node(target.node, as_json, run)
-    _finish(answer, trusted, receipt, as_json)
+    try:
+        answer = run_calls(as_json, run)
+    except NotSettledInTime as error:
+        fail(as_json, "NOT_READY", str(error))
+    except ReceiptInvalid as error:
+        fail(as_json, error.reason.value, f"the nodes' receipt is not valid: {error.detail}")
+    _finish(answer, trusted is not None, receipt, as_json)
 
 
 def _input(text: str, system: str, raw: bool) -> inference_pb2.InferenceInput:
@@ -156,33 +161,42 @@ class _Display:
 
     def __init__(self, as_json: bool) -> None:
         self._quiet = as_json
+        self._node = ""
         self._attempt = 0
         self._status = ""
 
-    def text(self, text: str) -> None:
-        if not self._quiet:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+    def event(self, event: Event) -> None:
+        if self._quiet:
+            return
+        match event:
+            case Accepted(node=node):
+                if self._node not in ("", node):
+                    stderr.print(f"\nnode {self._node} is lost: going on with {node}")
+                self._node = node
+            case Progress(view=view):
+                self._moved(view)
+            case Tokens(text=text):
+                sys.stdout.write(text)
+                sys.stdout.flush()
+            case Restarted():
+                stderr.print("\nanother answer took its place, from its start:")
+            case _:
+                pass
 
-    def status(self, view: node_pb2.JobView) -> None:
-        if self._quiet or view.status == self._status:
+    def _moved(self, view: node_pb2.JobView) -> None:
+        if view.status == self._status:
             return
         self._status = view.status
         if view.status == "ASSIGNED":
             if self._attempt:
-                stderr.print(f"\nattempt {view.attempts}: assigned anew, the answer starts again")
+                stderr.print(f"\nattempt {view.attempts}: assigned anew")
             self._attempt = view.attempts
         if view.status == "COMMITTING":
             seats = ", ".join(str(seat.validator) for seat in view.committee)
             stderr.print(f"\njob {view.job.hex()[:16]}: audited by validators {seats}")
 
 
-def _finish(answer: Answer, genesis: Genesis | None, path: Path | None, as_json: bool) -> None:
-    if genesis is not None:
-        try:
-            verify_receipt(answer.receipt, genesis)
-        except ReceiptInvalid as error:
-            fail(as_json, error.reason.value, f"the node's receipt is not valid: {error.detail}")
+def _finish(answer: Answer, checked: bool, path: Path | None, as_json: bool) -> None:
     if path is not None:
         path.write_bytes(receipt_files.dump_json(answer.receipt))
     ruled = answer.receipt.job_receipt
@@ -206,9 +220,9 @@ def _finish(answer: Answer, genesis: Genesis | None, path: Path | None, as_json:
         ),
         "height": ruled.height,
         "receipt": None if path is None else str(path),
-        "receipt_checked": genesis is not None,
+        "receipt_checked": checked,
     }
-    emit(as_json, value, None if as_json else _summary(value, genesis))
+    emit(as_json, value, None if as_json else _summary(value))
     if answer.status != "VERIFIED":
         raise typer.Exit(1)
 
@@ -217,9 +231,9 @@ def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 1)
 
 
-def _summary(value: dict[str, Any], genesis: Genesis | None) -> str:
+def _summary(value: dict[str, Any]) -> str:
     words = ", ".join(f"{seat['validator']} {seat['verdict']}" for seat in value["committee"])
-    checked = "checked against genesis" if genesis is not None else "not checked: no --genesis"
+    checked = "checked against genesis" if value["receipt_checked"] else "not checked: no --genesis"
     lines = [
         "",
         f"{value['verdict']} by {value['verifiers']} validators ({words or 'none spoke'})",

@@ -14,15 +14,15 @@ from chain.cli.calls import (
     AccountOption,
     HomeOption,
     KeyOption,
+    NodesOption,
     PassphraseOption,
     open_genesis,
     open_key,
     parse_key,
-    resolve,
+    resolve_nodes,
 )
 from chain.cli.output import fail
 from chain.dapp.client import AsyncClient
-from chain.devnet import load_devnet
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer
@@ -34,10 +34,7 @@ INSTRUCTIONS = (
 
 
 def command(
-    node: Annotated[
-        list[str] | None,
-        typer.Option("--node", help="HOST:PORT of a node's public gRPC; more to fail over to."),
-    ] = None,
+    node: NodesOption = None,
     home: HomeOption = None,
     key: KeyOption = None,
     passphrase_file: PassphraseOption = None,
@@ -63,10 +60,7 @@ def command(
             "session grant makes one), or say --uncapped"
         )
         fail(True, "NO_SESSION", detail, 2)
-    nodes = list(node or ())
-    target = resolve(True, home, nodes[0] if nodes else "", key, passphrase_file, genesis)
-    if home is not None and not nodes:
-        nodes = [item.public for item in load_devnet(home).nodes]
+    target, nodes = resolve_nodes(True, home, node, key, passphrase_file, genesis)
     trusted = open_genesis(True, target)
     if trusted is None:
         fail(True, "NO_GENESIS", "name the genesis to check receipts against with --genesis", 2)

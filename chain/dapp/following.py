@@ -1,10 +1,13 @@
 """One signed question, followed from node to node until its receipt.
 
-While all goes well a single Infer call tells everything. If the call breaks off, or another node
-says that it knows the transaction, the job is asked for again and again until it is settled.
+While all goes well a single Infer call tells everything. A call that breaks off, or falls silent
+because its node is gone, is made to the next node with the same transaction: that one knows the
+job or takes it, and tells it from the start; what was told already is left out. Once every node
+has failed so, the job is also asked for, again and again, until it is settled.
 """
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
@@ -29,6 +32,8 @@ FINAL: Final = frozenset(
     status.name for status in (JobStatus.VERIFIED, JobStatus.REJECTED, JobStatus.REFUNDED)
 )
 POLL_S: Final = 0.25
+SILENT_S: Final = 5.0
+"""A node that tells nothing for so long is asked whether it is there, and has as long to say so."""
 STALLED_S: Final = 30.0
 """A node that shows nothing new for so long is left for the next."""
 ROUND_PAUSE_S: Final = 0.5
@@ -50,6 +55,7 @@ class Following:
         trusted: Genesis | None = None,
         sent: bool = False,
         clock_s: Callable[[], float] = time.monotonic,
+        silent_s: float = SILENT_S,
     ) -> None:
         """`sent` says that a node may have the transaction already."""
         self.transaction = transaction_id(signed.body, signed.public_key)
@@ -61,6 +67,7 @@ class Following:
         self._chain_id = chain_id
         self._trusted = trusted
         self._clock_s = clock_s
+        self._silent_s = silent_s
         self._transcript = Transcript()
         self._view = node_pb2.JobView()
         self._answered = False
@@ -73,13 +80,13 @@ class Following:
         gives is no receipt).
         """
         ends_s = self._clock_s() + deadline_s
-        while True:
+        for turn in itertools.count():
             refusals: list[Rejection] = []
             failures: list[NodeUnavailableError] = []
             invalid: list[ReceiptInvalid] = []
             for client in self._nodes.in_order():
                 try:
-                    async with aclosing(self._at(client, ends_s)) as events:
+                    async with aclosing(self._at(client, ends_s, turn > 0)) as events:
                         async for event in events:
                             yield event
                     return
@@ -107,8 +114,11 @@ class Following:
             )
         return left_s
 
-    async def _at(self, client: NodeClient, ends_s: float) -> AsyncGenerator[Event, None]:
-        """Send to one node and hear it out; then, or if it knows the transaction, ask it."""
+    async def _at(
+        self, client: NodeClient, ends_s: float, ask_on: bool
+    ) -> AsyncGenerator[Event, None]:
+        """Send to one node and hear it out. Then, or if it knows the transaction, ask it for the
+        job; if its call broke off, only with `ask_on`."""
         accepted = False
         unsure = self.sent
         try:
@@ -117,8 +127,11 @@ class Following:
                 AsyncGenerator[node_pb2.InferEvent, None],
                 client.infer(self._signed, self._left_s(ends_s)),
             )
-            async with aclosing(call) as source:
-                async for message in source:
+            async with (
+                aclosing(call) as source,
+                aclosing(self._unless_silent(client, source, ends_s)) as messages,
+            ):
+                async for message in messages:
                     self.sent = accepted = True
                     for event in self._heard(client, message):
                         yield event
@@ -126,8 +139,9 @@ class Following:
                             return
         except NodeUnavailableError:
             self.sent = True  # it may have had it before it failed
-            if not accepted:
+            if not ask_on:
                 raise
+            await client.status(self._silent_s)
         except Rejection as rejection:
             replayed = rejection.reason is RejectionReason.REPLAYED
             if accepted or not (replayed or unsure) or rejection.reason in ANOTHER_NODE_MAY:
@@ -138,6 +152,30 @@ class Following:
         async with aclosing(self._asked(client, ends_s)) as events:
             async for event in events:
                 yield event
+
+    async def _unless_silent(
+        self, client: NodeClient, source: AsyncGenerator[node_pb2.InferEvent, None], ends_s: float
+    ) -> AsyncGenerator[node_pb2.InferEvent, None]:
+        """What the source tells. Raises NodeUnavailableError if it tells nothing and the node does
+        not answer, as one that is stopped or cut off, or nothing for STALLED_S."""
+        step = asyncio.ensure_future(anext(source, None))
+        try:
+            told_s = self._clock_s()
+            while True:
+                await asyncio.wait((step,), timeout=min(self._silent_s, self._left_s(ends_s)))
+                if not step.done():
+                    await client.status(min(self._silent_s, self._left_s(ends_s)))
+                    self._check_moved(client, told_s)
+                    continue
+                message = step.result()
+                if message is None:
+                    return
+                yield message
+                told_s = self._clock_s()
+                step = asyncio.ensure_future(anext(source, None))
+        finally:
+            step.cancel()
+            await asyncio.wait((step,))
 
     async def _check_known(self, client: NodeClient, refusal: Rejection) -> None:
         """Raise the refusal, unless the job is on chain nevertheless (by way of another node)."""
@@ -192,12 +230,15 @@ class Following:
         for event in self._settled(receipt):
             yield event
 
-    async def _pause(self, client: NodeClient, moved_s: float, ends_s: float) -> None:
+    def _check_moved(self, client: NodeClient, moved_s: float) -> None:
         if self._clock_s() - moved_s > STALLED_S:
             raise NodeUnavailableError(
                 f"node {client.address} has had nothing new of job {self.job.hex()} for "
                 f"{STALLED_S:g} s"
             )
+
+    async def _pause(self, client: NodeClient, moved_s: float, ends_s: float) -> None:
+        self._check_moved(client, moved_s)
         await asyncio.sleep(min(POLL_S, self._left_s(ends_s)))
 
     def _moved(self, view: node_pb2.JobView) -> Iterator[Event]:

@@ -1,5 +1,8 @@
 """One Infer call: from a signed request to its receipt, as a stream of events.
 
+A request that is known already is not refused but followed: who lost the node it asked, or the
+call, sends the same transaction to any node, and hears all of it from the start.
+
 Two things run beside each other: following the job in the ledger block by block, and forwarding the
 tokens of its current attempt from the provider's node. A reassigned job starts a new attempt, whose
 tokens begin again.
@@ -35,7 +38,7 @@ class InferenceFlow:
     async def run(
         self, signed: transactions_pb2.SignedTx
     ) -> AsyncGenerator[node_pb2.InferEvent, None]:
-        """Submit, then yield events until the receipt. Raises Rejection."""
+        """Submit what is not known yet, then yield events until the receipt. Raises Rejection."""
         transaction = await self._submit(signed)
         job = job_id(transaction.id, 0)
         yield node_pb2.InferEvent(
@@ -71,15 +74,23 @@ class InferenceFlow:
                 f"Infer takes a transaction with one request_inference, got {kinds}; use "
                 "Transactions.Submit for others",
             )
-        await self._node.worker.admit(transaction)  # a prompt is read for those who can pay
-        await self._node.check_prompt(transaction.body.ops[0].request_inference)
-        await self._node.intake.admit(transaction, signed)
+        if await self._node.transaction(transaction.id) is None:
+            await self._admit(transaction, signed)
         return transaction
+
+    async def _admit(self, transaction: Transaction, signed: transactions_pb2.SignedTx) -> None:
+        try:
+            await self._node.worker.admit(transaction)  # a prompt is read for those who can pay
+            await self._node.check_prompt(transaction.body.ops[0].request_inference)
+            await self._node.intake.admit(transaction, signed)
+        except Rejection as rejection:  # it waits here, or was executed meanwhile
+            if rejection.reason is not RejectionReason.REPLAYED:
+                raise
 
     async def _follow(self, transaction: Transaction, identity: bytes) -> None:
         job = await self._included(transaction, identity)
         shown: Job | None = None
-        while True:
+        while job is not None:  # else it was final so long ago that its row has left the state
             if job != shown:
                 shown = job
                 view = await self._node.look_up(job_view, identity, job, self._node.store)
@@ -88,15 +99,14 @@ class InferenceFlow:
             if job.status in FINAL_STATUSES:
                 break
             await self._node.next_block()
-            found = await self._job(identity)
-            if found is None:  # a slow reader: final for so long that its row has left the state
-                break
-            job = found
+            job = await self._job(identity)
         await self._drain_tokens()
         await self._put(receipt=await self._node.wait_receipt(identity))
 
-    async def _included(self, transaction: Transaction, identity: bytes) -> Job:
-        """The job, once its transaction is executed. Raises Rejection if that failed."""
+    async def _included(self, transaction: Transaction, identity: bytes) -> Job | None:
+        """The job, once its transaction is executed; None if it has left the state.
+
+        Raises Rejection if the transaction failed."""
         last_height = transaction.body.valid_until_height
         found = await self._node.wait_transaction(transaction.id, last_height)
         if found is None:
@@ -111,10 +121,7 @@ class InferenceFlow:
                 RejectionReason(receipt.reason),
                 "refused when its block was executed; nothing but the fee was taken",
             )
-        job = await self._job(identity)
-        if job is None:
-            raise RuntimeError(f"job {identity.hex()} was accepted and is in no table")
-        return job
+        return await self._job(identity)
 
     async def _job(self, identity: bytes) -> Job | None:
         def read(ledger: Ledger) -> Job | None:

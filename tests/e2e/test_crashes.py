@@ -1,6 +1,10 @@
 """Processes that die without a word while questions are under way: nothing is lost or stuck."""
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +19,7 @@ from chain.devnet import RuntimeRecord, save_devnet, spawn, start_node
 from chain.node.inference import FINAL_STATUSES
 from chain.node.worker import open_ledger
 from chain.parameters import Parameters
-from chain.receipts import verify_receipt
+from chain.receipts import parse_result, verify_receipt
 from chain.records import JobStatus
 from chain.rejections import Rejection, RejectionReason
 from chain.store import Store
@@ -107,6 +111,39 @@ async def test_a_returned_validator_answers_and_judges_again(network: Network) -
         request = await request_for(client, 4, provider=network.account(0))
         answer = await ask(client, network.user, request, COMMAND_BOUND_S)
     assert {word.validator for word in answer.receipt.job_receipt.verdicts} == {1, 2, VICTIM}
+
+
+def test_a_question_goes_on_when_the_node_it_was_put_to_stops_in_the_middle(
+    network: Network, tmp_path: Path
+) -> None:
+    asked, next_one = network.nodes[0], network.nodes[2]
+    assert asked.process is not None
+    receipt = tmp_path / "receipt.json"
+    words = (
+        *("infer", "Tell me of gold.", "--max-tokens", "64", "--receipt", receipt),
+        *("--node", asked.public, "--node", next_one.public),
+        *("--provider", network.account(1).hex(), "--genesis", network.home / "genesis.json"),
+        *("--key", network.home / network.devnet.user_key),
+        *("--passphrase-file", network.home / network.devnet.user_passphrase),
+    )
+    with subprocess.Popen(
+        [str(Path(sys.executable).with_name("assay")), *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as asking:
+        assert asking.stdout is not None
+        begun = os.read(asking.stdout.fileno(), 1)
+        os.kill(asked.process.pid, signal.SIGSTOP)
+        try:
+            rest, beside = asking.communicate(timeout=COMMAND_BOUND_S)
+        finally:
+            os.kill(asked.process.pid, signal.SIGCONT)
+    assert asking.returncode == 0, beside
+    assert f"node {asked.public} is lost: going on with {next_one.public}" in beside.decode()
+    proven = receipt_files.load(receipt.read_bytes())
+    assert proven.result is not None
+    told, _, _ = (begun + rest).decode().partition("\nVERIFIED by ")
+    assert told == parse_result(proven.result).text
 
 
 def restart_runtime(network: Network, model: Path) -> None:

@@ -53,6 +53,8 @@ class TinyEngine:
     context_tokens: int = CONTEXT_TOKENS
     vocabulary: int = VOCABULARY
     step_s: float = 0.0
+    hold_at: int | None = None
+    """Hang so before an answer's token of this number, from 0, until `release`."""
     failure: Exception | None = None
     closed: int = 0
     """Generators closed before their end."""
@@ -68,6 +70,7 @@ class TinyEngine:
         self._free.clear()
 
     def release(self) -> None:
+        self.hold_at = None
         self._free.set()
 
     def tokenize(self, request: InferenceInput) -> list[int]:
@@ -117,6 +120,8 @@ class TinyEngine:
             yield None
             room = min(sampling.max_output_tokens, self.context_tokens - len(prompt_ids))
             while len(steps) < room:
+                if len(steps) == self.hold_at:
+                    self.hold()
                 self._step()
                 steps.append(self._next(prompt_ids, [s.token_id for s in steps], sampling, seed))
                 yield steps[-1]

@@ -5,6 +5,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import httpx2
 import pytest
 
 from assay.v1 import node_pb2
+from chain.dapp.client import AsyncClient
+from chain.dapp.events import Accepted, Event, Progress, Settled, Tokens
 from chain.dapp.nodes import Nodes
 from chain.gateway.access import Access, ApiKey
 from chain.gateway.book import Book
@@ -131,6 +134,39 @@ def test_a_provider_that_streams_another_answer_than_it_submits_is_told_of(
         told = streamed(url, body("iron", stream=True), {"idempotency-key": "iron"})
     job = network.ask(lambda node: node.job(bytes.fromhex(told[-1]["assay"]["job"])))
     assert "".join(item["choices"][0]["text"] for item in told) == job.result.text
+
+
+def test_tokens_go_on_from_another_node_while_the_answer_is_being_made(
+    network: TinyNetwork,
+) -> None:
+    network.engine.hold_at = 3
+    network.faults[0].cut_after = 3  # accepted, requested, assigned
+
+    async def run() -> list[Event]:
+        heard: list[Event] = []
+        async with AsyncClient(network.nodes, key("alice"), network.genesis) as client:
+            events = client.infer("cobalt", max_tokens=TOKENS)
+            async with asyncio.timeout(BOUND_S), aclosing(events):
+                async for event in events:
+                    heard.append(event)
+                    if isinstance(event, Tokens):
+                        network.engine.release()
+        return heard
+
+    heard = asyncio.run(run())
+    first = next(place for place, event in enumerate(heard) if isinstance(event, Tokens))
+    before = heard[:first]
+    assert [event.node for event in before if isinstance(event, Accepted)] == network.nodes
+    assert {event.view.status for event in before if isinstance(event, Progress)} <= {
+        "REQUESTED",
+        "ASSIGNED",
+    }
+    settled = heard[-1]
+    assert isinstance(settled, Settled)
+    assert settled.result is not None
+    told = "".join(event.text for event in heard if isinstance(event, Tokens))
+    assert told == settled.result.text
+    assert settled.checked
 
 
 def alter_text(event: node_pb2.InferEvent) -> node_pb2.InferEvent:

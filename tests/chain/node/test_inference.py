@@ -37,6 +37,8 @@ class Gateway:
         self.sent = self.world.make(ALICE, payment if transfer else a_request())
         self.outcome: tuple[int, TransactionReceipt] | None = None
         self.chunks: list[node_pb2.TokenChunk] = []
+        self.refusal: Rejection | None = None
+        self.admitted = 0
         self._executed = asyncio.Event()
 
     @property
@@ -56,6 +58,12 @@ class Gateway:
 
     async def admit(self, transaction: Transaction, *_: transactions_pb2.SignedTx) -> None:
         assert transaction is self.sent
+        self.admitted += 1
+        if self.refusal is not None:
+            raise self.refusal
+
+    async def transaction(self, _: bytes) -> tuple[int, TransactionReceipt] | None:
+        return self.outcome
 
     async def check_prompt(self, request: transactions_pb2.RequestInference) -> None:
         assert request.model
@@ -176,6 +184,49 @@ async def test_who_reads_on_when_the_job_has_left_the_state_still_gets_the_recei
         with pytest.raises(StopAsyncIteration):
             await following(source)
     assert last.WhichOneof("kind") is None
+
+
+async def test_a_request_that_is_on_chain_already_is_followed_and_not_taken_again(
+    tmp_path: Path,
+) -> None:
+    with store_of(tmp_path) as (store, _):
+        gateway = Gateway(store)
+        gateway.chunks = [node_pb2.TokenChunk(text="Ray")]
+        job = gateway.include()
+        gateway.world.block()
+        source = gateway.flow()
+        assert (await following(source)).accepted.job == job
+        assert (await following(source)).status.status == "ASSIGNED"
+        assert (await following(source)).tokens.text == "Ray"
+    assert gateway.admitted == 0
+
+
+async def test_a_request_that_waits_here_already_is_followed(tmp_path: Path) -> None:
+    with store_of(tmp_path) as (store, _):
+        gateway = Gateway(store)
+        gateway.refusal = Rejection(RejectionReason.REPLAYED, "already waits here")
+        source = gateway.flow()
+        await following(source)
+        gateway.include()
+        assert (await following(source)).status.status == "REQUESTED"
+
+
+async def test_a_request_whose_job_has_left_the_state_is_answered_with_its_receipt(
+    tmp_path: Path,
+) -> None:
+    with store_of(tmp_path) as (store, _):
+        gateway = Gateway(store)
+        job = gateway.include()
+        gateway.world.block()
+        gateway.world.answer(job)
+        gateway.world.vote(job, PASS_ALL)
+        while gateway.world.ledger.job(job) is not None:
+            gateway.world.block()
+        source = gateway.flow()
+        assert (await following(source)).accepted.job == job
+        assert (await following(source)).WhichOneof("kind") is None
+        with pytest.raises(StopAsyncIteration):
+            await following(source)
 
 
 async def test_only_a_question_is_taken(tmp_path: Path) -> None:
