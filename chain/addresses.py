@@ -1,8 +1,10 @@
-"""How an account is written: bech32m (BIP-350) with the prefix `assay`, so `assay1…`.
+"""How accounts and ids are written.
 
-The checksum catches every error of up to four characters, which matters where a typo sends money
-away. Only the one lower- or upper-case spelling is accepted. `parse_account` also takes 64
-hexadecimal digits, which is how keys stand in files written by machines.
+An account is bech32m (BIP-350) with the prefix `assay`, so `assay1…`. The checksum catches every
+error of up to four characters, which matters where a typo sends money away. Only the one lower- or
+upper-case spelling is accepted. `parse_account` also takes 64 hexadecimal digits, which is how keys
+stand in files written by machines. Jobs, transactions and blocks are named by 64 hexadecimal digits
+(`parse_id`).
 """
 
 from typing import Final
@@ -11,6 +13,7 @@ from chain.rejections import Rejection, RejectionReason
 
 PREFIX: Final = "assay"
 PUBLIC_KEY_BYTES: Final = 32
+ID_BYTES: Final = 32
 TEXT_CHARACTERS_MAX: Final = 90
 """BIP-350's bound: beyond it the checksum no longer promises anything."""
 
@@ -119,15 +122,35 @@ def parse_account(text: str) -> bytes:
     Raises Rejection(BAD_ADDRESS).
     """
     text = text.strip()
-    if len(text) == 2 * PUBLIC_KEY_BYTES and all(
-        digit in "0123456789abcdefABCDEF" for digit in text
-    ):
+    if _is_hexadecimal(text, PUBLIC_KEY_BYTES):
         return bytes.fromhex(text)
     try:
         return decode_address(text)
     except AddressError as error:
-        shown = text if len(text) <= TEXT_CHARACTERS_MAX else f"{text[:TEXT_CHARACTERS_MAX]}…"
         raise Rejection(
             RejectionReason.BAD_ADDRESS,
-            f"{shown!r} is no account: {error}; give {PREFIX}1… or 64 hexadecimal digits",
+            f"{_shown(text)!r} is no account: {error}; give {PREFIX}1… or 64 hexadecimal digits",
         ) from error
+
+
+def parse_id(text: str, what: str = "job id") -> bytes:
+    """The 32 bytes of an id that a person or a machine wrote as 64 hexadecimal digits.
+
+    Raises Rejection(MALFORMED), which calls it `what`.
+    """
+    text = text.strip()
+    if not _is_hexadecimal(text, ID_BYTES):
+        raise Rejection(
+            RejectionReason.MALFORMED,
+            f"{_shown(text)!r} is no {what}: give {2 * ID_BYTES} hexadecimal digits",
+        )
+    return bytes.fromhex(text)
+
+
+def _is_hexadecimal(text: str, size: int) -> bool:
+    """Not `bytes.fromhex`'s rule, which passes over spaces within."""
+    return len(text) == 2 * size and all(digit in "0123456789abcdefABCDEF" for digit in text)
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= TEXT_CHARACTERS_MAX else f"{text[:TEXT_CHARACTERS_MAX]}…"

@@ -8,7 +8,7 @@ on chain (docs/session-keys.md).
 import json
 from typing import Any, Final
 
-from chain.addresses import encode_address
+from chain.addresses import encode_address, parse_id
 from chain.client import NodeUnavailableError
 from chain.dapp.client import AsyncClient
 from chain.dapp.events import Settled
@@ -20,7 +20,6 @@ from chain.receipts import ReceiptInvalid, verify_receipt
 from chain.records import JobStatus
 from chain.rejections import Rejection, RejectionReason
 
-JOB_ID_BYTES: Final = 32
 MAX_TOKENS_MAX: Final = (1 << 32) - 1
 TEMPERATURE_MAX: Final = 5
 PRICE_MAX: Final = (1 << 63) - 1
@@ -104,7 +103,7 @@ class AgentTools:
                 f"give a job id or a receipt of at most {RECEIPT_CHARACTERS_MAX} characters",
             )
         if job:
-            found = await self._client.receipt(job_identity(job))
+            found = await self._client.receipt(parse_id(job))
         else:
             found = load(receipt.encode())
         verified = verify_receipt(found, self._genesis)
@@ -140,7 +139,7 @@ class AgentTools:
     async def job_status(self, job: str) -> dict[str, Any]:
         """Where a job is: REQUESTED, ASSIGNED, ANSWERED, COMMITTING, REVEALING, VERIFIED, REJECTED
         or REFUNDED; who answers it, and what its committee has said."""
-        view = await self._client.job(job_identity(job))
+        view = await self._client.job(parse_id(job))
         return {
             "job": view.job.hex(),
             "status": view.status,
@@ -151,19 +150,6 @@ class AgentTools:
                 for seat in view.committee
             ],
         }
-
-
-def job_identity(text: str) -> bytes:
-    """A job id as people write it. Raises Rejection."""
-    try:
-        identity = bytes.fromhex(text)
-    except ValueError:
-        identity = b""
-    if len(identity) != JOB_ID_BYTES:
-        raise Rejection(
-            RejectionReason.MALFORMED, f"{text[:80]!r} is no job id: give 64 hexadecimal digits"
-        )
-    return identity
 
 
 def told(error: Exception) -> str:

@@ -9,8 +9,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from assay.v1 import node_pb2, transactions_pb2
-from chain.addresses import parse_account
-from chain.cli.output import fail
+from chain.addresses import parse_account, parse_id
+from chain.cli.output import EXIT_USAGE, fail
 from chain.client import NodeClient, NodeUnavailableError
 from chain.dapp.nodes import NODES_MAX
 from chain.devnet import DevnetError, load_devnet
@@ -20,7 +20,6 @@ from chain.keystore import KeystoreError, load_key, read_passphrase
 from chain.rejections import Rejection
 
 T = TypeVar("T")
-JOB_ID_BYTES = 32
 
 NodeOption = Annotated[
     str, typer.Option("--node", help="HOST:PORT of a node's public gRPC.", show_default=False)
@@ -125,12 +124,9 @@ def parse_key(as_json: bool, text: str) -> bytes:
 def parse_job(as_json: bool, text: str) -> bytes:
     """A job id as people write it."""
     try:
-        identity = bytes.fromhex(text)
-    except ValueError:
-        identity = b""
-    if len(identity) != JOB_ID_BYTES:
-        fail(as_json, "MALFORMED", f"{text!r} is no job id: give 64 hexadecimal digits", 2)
-    return identity
+        return parse_id(text)
+    except Rejection as rejection:
+        fail(as_json, rejection.reason.value, rejection.detail, EXIT_USAGE)
 
 
 def open_genesis(as_json: bool, target: Target) -> Genesis | None:

@@ -14,6 +14,7 @@ from chain.cli.calls import (
     TimeoutOption,
     open_key,
     outcome_value,
+    parse_job,
     parse_key,
     resolve,
     send,
@@ -68,10 +69,7 @@ def appeal(
     This takes a bond of 1 ASY (a parameter) and a seat's price for each arbiter. It comes back if
     the result was true, with what the rejection cost; it is lost if it was false.
     """
-    try:
-        identity = bytes.fromhex(job)
-    except ValueError:
-        fail(as_json, "USAGE", f"JOB is {job[:80]!r}, expected hexadecimal digits", 2)
+    identity = parse_job(as_json, job)
     target = resolve(as_json, home, node, key, passphrase_file)
     provider = open_key(as_json, target)
     operation = transactions_pb2.Op(appeal=transactions_pb2.Appeal(job=identity))

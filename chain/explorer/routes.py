@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from chain.addresses import parse_account
+from chain.addresses import parse_account, parse_id
 from chain.explorer.feed import Feed, event
 from chain.explorer.readings import LIST_MAX, Readings
 from chain.explorer.values import message_value
@@ -35,7 +35,6 @@ STREAMS_MAX_BY_CLIENT: Final = 16
 TOKENS_WITHIN_S: Final = 660.0
 """A stream of tokens ends by then: no attempt may take longer."""
 LIMIT_DEFAULT: Final = 25
-ID_BYTES: Final = 32
 HEIGHT_DIGITS_MAX: Final = 18
 KINDS: Final = {
     ".html": "text/html; charset=utf-8",
@@ -243,15 +242,7 @@ def _refusal(rejection: Rejection) -> Response:
 
 
 def _id(request: Request) -> bytes:
-    text = request.path_params["id"]
-    try:
-        identity = bytes.fromhex(text)
-    except ValueError:
-        identity = b""
-    if len(identity) != ID_BYTES or len(text) != 2 * ID_BYTES:
-        detail = f"{text!r:.80} is no id: give {2 * ID_BYTES} hexadecimal digits"
-        raise Rejection(RejectionReason.MALFORMED, detail)
-    return identity
+    return parse_id(request.path_params["id"], "id")
 
 
 def _key(request: Request) -> bytes:

@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from assay.v1 import node_pb2
 from chain import readable, receipt_files
+from chain.addresses import parse_id
 from chain.asking import pick_model
 from chain.client import NodeUnavailableError
 from chain.dapp.events import Answered, Event, Progress, Restarted, Settled, Tokens
@@ -37,7 +38,6 @@ QUIET_S: Final = 10.0
 """After so long without a token a stream says that it lives."""
 HEALTH_WITHIN_S: Final = 2.0
 HEALTH_KEPT_S: Final = 1.0
-JOB_BYTES: Final = 32
 RETRY_COUNT_HEADER: Final = "x-stainless-retry-count"
 """OpenAI's clients count their own retries in it."""
 
@@ -329,16 +329,10 @@ def _model_value(model: node_pb2.ModelView, named: bool) -> dict[str, Any]:
 
 def _job(text: str) -> bytes:
     try:
-        job = bytes.fromhex(text)
-    except ValueError:
-        job = b""
-    if len(job) != JOB_BYTES:
-        raise bad_request(
-            RejectionReason.MALFORMED,
-            f"{text!r:.80} is no job id: give {2 * JOB_BYTES} hex digits, as in x-assay-job",
-            "job",
-        )
-    return job
+        return parse_id(text)
+    except Rejection as rejection:
+        detail = f"{rejection.detail}, as in x-assay-job"
+        raise bad_request(rejection.reason, detail, "job") from rejection
 
 
 def _idempotency_key(request: Request) -> str | None:

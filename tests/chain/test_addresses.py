@@ -11,6 +11,7 @@ from chain.addresses import (
     encode_address,
     encode_bech32m,
     parse_account,
+    parse_id,
 )
 from chain.rejections import Rejection, RejectionReason
 
@@ -107,3 +108,30 @@ def test_a_wrong_account_is_rejected_with_what_to_do(text: str, problem: str) ->
 def test_a_key_of_another_size_has_no_address() -> None:
     with pytest.raises(ValueError, match="32 bytes, not 31"):
         encode_address(bytes(31))
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_an_id_reads_back_from_its_digits_in_either_case(identity: bytes) -> None:
+    assert parse_id(identity.hex()) == identity
+    assert parse_id(f" {identity.hex().upper()}\n") == identity
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ab" * 31,
+        "ab" * 33,
+        "g" * 64,
+        "ab " * 32,
+        "ab " * 21 + "a",
+        "\u0661" * 64,
+        "0x" + "a" * 62,
+    ],
+)
+def test_what_is_not_64_hexadecimal_digits_is_no_id(text: str) -> None:
+    with pytest.raises(Rejection) as caught:
+        parse_id(text, "transaction id")
+    assert caught.value.reason is RejectionReason.MALFORMED
+    assert "is no transaction id: give 64 hexadecimal digits" in caught.value.detail
+    assert len(caught.value.detail) < 200
