@@ -1,8 +1,9 @@
 """The verbs `assay runtime …` and `assay model …`.
 
-They are mounted into the `assay` command through the entry points group `assay.commands`, so the
-chain never imports the runtime. Results go to standard output, progress and logs to standard error.
-Heavy modules are imported by the verb that needs them: every `assay` command loads this file.
+They are mounted into the `assay` command through the entry points groups `assay.commands` and
+`assay.model`, so the chain never imports the runtime. Results go to standard output, progress and
+logs to standard error. Heavy modules are imported by the verb that needs them: every `assay`
+command loads this file.
 """
 
 import asyncio
@@ -22,7 +23,6 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
-from runtime.calibration.cli import calibrate_command
 from runtime.vllm_engine.settings import DataType, Executor, Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ THREADS_MAX: Final = 256
 STOP_GRACE_S: Final = 10.0
 
 runtime_app = typer.Typer(help="Serve models to nodes.", no_args_is_help=True)
-model_app = typer.Typer(help="Make, fetch and look at model packages.", no_args_is_help=True)
-model_app.command("calibrate")(calibrate_command)
 stderr = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
@@ -60,11 +58,6 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 @runtime_app.callback()
 def _runtime() -> None:
     """Serve models to nodes."""
-
-
-@model_app.callback()
-def _model() -> None:
-    """Make, fetch and look at model packages."""
 
 
 def fail(as_json: bool, reason: str, detail: str, code: int = EXIT_FAILED) -> NoReturn:
@@ -129,7 +122,6 @@ def describe(package: "ModelPackage") -> dict[str, Any]:
     }
 
 
-@model_app.command("pack")
 def pack_command(
     source: Annotated[
         Path, typer.Argument(help="A GGUF file or a Hugging Face directory.", exists=True)
@@ -145,11 +137,10 @@ def pack_command(
         with _progress() as progress:
             package = pack(source, output, progress, name)
     except (PackageError, OSError) as error:
-        fail(as_json, "package_error", str(error))
+        fail(as_json, "BAD_PACKAGE", str(error))
     emit(as_json, describe(package))
 
 
-@model_app.command("fetch")
 def fetch_command(
     output: Annotated[
         Path | None,
@@ -165,11 +156,10 @@ def fetch_command(
         with _progress() as progress:
             package = fetch(output, progress)
     except (PackageError, OSError) as error:
-        fail(as_json, "package_error", str(error))
+        fail(as_json, "BAD_PACKAGE", str(error))
     emit(as_json, describe(package))
 
 
-@model_app.command("show")
 def show_command(
     directory: Annotated[Path, typer.Argument(help="A model package.")],
     as_json: JsonOption = False,
@@ -181,7 +171,7 @@ def show_command(
         with _progress() as progress:
             package = load(directory, progress)
     except (PackageError, OSError) as error:
-        fail(as_json, "package_error", str(error))
+        fail(as_json, "BAD_PACKAGE", str(error))
     emit(as_json, describe(package))
 
 
@@ -373,7 +363,7 @@ def serve_command(  # noqa: PLR0913, PLR0917 - one parameter an option
     try:
         address = read_listen(listen, allow_remote)
     except ValueError as error:
-        fail(as_json, "bad_listen_address", str(error), EXIT_USAGE)
+        fail(as_json, "BAD_LISTEN_ADDRESS", str(error), EXIT_USAGE)
     settings = None
     if engine is EngineKind.VLLM:
         settings = Settings(
@@ -397,9 +387,9 @@ def serve_command(  # noqa: PLR0913, PLR0917 - one parameter an option
     try:
         backends = open_backends(load_packages(model), threads, limits, settings)
     except (PackageError, OSError) as error:
-        fail(as_json, "package_error", str(error))
+        fail(as_json, "BAD_PACKAGE", str(error))
     except SettingsError as error:
-        fail(as_json, "bad_settings", str(error), EXIT_USAGE)
+        fail(as_json, "BAD_SETTINGS", str(error), EXIT_USAGE)
     _run(run_service(backends, limits, address, port_file, as_json), as_json)
 
 
@@ -411,6 +401,6 @@ def _run(service: Coroutine[Any, Any, None], as_json: bool) -> None:
     try:
         uvloop.run(service)
     except OSError as error:
-        fail(as_json, "cannot_listen", str(error))
+        fail(as_json, "CANNOT_LISTEN", str(error))
     except EngineDeadError as error:
-        fail(as_json, "engine_died", str(error))
+        fail(as_json, "ENGINE_DIED", str(error))

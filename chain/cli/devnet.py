@@ -1,10 +1,6 @@
 """`assay devnet`: a whole network on this machine."""
 
 import asyncio
-import importlib.util
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +12,7 @@ from rich.table import Table
 from assay.v1 import node_pb2
 from chain.cli.node import status_value
 from chain.cli.output import JsonOption, emit, fail, stderr, stdout
+from chain.cli.packages import fetch_default
 from chain.client import NodeClient, NodeUnavailableError
 from chain.devnet import Devnet, DevnetError, alive, load_devnet, stop_devnet
 from chain.devnet_start import DevnetPlan, start_devnet
@@ -78,7 +75,7 @@ def start(  # noqa: PLR0913, PLR0917 (one parameter an option)
         if not as_json:
             stderr.print(f"[{time.monotonic() - started_s:6.1f} s] {text}", markup=False)
 
-    package = model if model is not None else _fetch_model(as_json)
+    package = model if model is not None else fetch_default(as_json).path
     plan = DevnetPlan(
         home,
         package,
@@ -106,23 +103,6 @@ def start(  # noqa: PLR0913, PLR0917 (one parameter an option)
     emit(as_json, value, None if as_json else _hint(home, devnet))
     if not detach:
         _watch(home, devnet)
-
-
-def _fetch_model(as_json: bool) -> Path:
-    """The default model's package, through the runtime's own verb."""
-    if importlib.util.find_spec("runtime") is None:
-        fail(
-            as_json,
-            "NO_RUNTIME",
-            "the inference runtime is not installed; give --model and install it",
-        )
-    command = Path(sys.executable).with_name("assay")
-    done = subprocess.run(
-        [str(command), "model", "fetch", "--json"], stdout=subprocess.PIPE, check=False
-    )
-    if done.returncode != 0:
-        fail(as_json, "NO_MODEL", "the model can't be fetched; see above, or give --model PACKAGE")
-    return Path(json.loads(done.stdout)["path"])
 
 
 def _hint(home: Path, devnet: Devnet) -> str:

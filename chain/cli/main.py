@@ -7,6 +7,8 @@ from typing import Final
 
 import typer
 
+from chain.cli.plugins import add_plugins
+
 PLUGIN_GROUP: Final = "assay.commands"
 NOUNS: Final = (
     "keys",
@@ -27,6 +29,8 @@ NOUNS: Final = (
     "wal",
 )
 """Modules of `chain.cli` that export `app`, a typer application mounted under the module's name."""
+BUILT: Final = ("model", "bench")
+"""Modules whose `build_app` puts a noun together with verbs that other packages plug in."""
 VERBS: Final = ("infer", "mcp")
 """Modules of `chain.cli` that export `command`, a function mounted under the module's name."""
 
@@ -42,16 +46,18 @@ def build_app(only: str | None = None) -> typer.Typer:
         add_completion=True,
     )
     app.callback()(_assay)
-    for name in NOUNS + VERBS if only is None else (only,):
+    for name in NOUNS + BUILT + VERBS if only is None else (only,):
         if importlib.util.find_spec(f"chain.cli.{name}") is None:
             continue
         module = importlib.import_module(f"chain.cli.{name}")
         if name in VERBS:
             app.command(name)(module.command)
+        elif name in BUILT:
+            app.add_typer(module.build_app(), name=name)
         else:
             app.add_typer(module.app, name=name)
     if only is None:
-        _add_others(app)
+        add_plugins(app, PLUGIN_GROUP, "assay")
     return app
 
 
@@ -59,15 +65,7 @@ def _assay() -> None:
     """Without a callback an application of one verb would be that verb."""
 
 
-def _add_others(app: typer.Typer) -> None:
-    from chain.cli import bench
-    from chain.cli.plugins import add_plugins
-
-    app.add_typer(bench.build_app(), name="bench")
-    add_plugins(app, PLUGIN_GROUP, "assay")
-
-
 def main() -> None:
     """Entry point of the command `assay`."""
     asked = sys.argv[1] if len(sys.argv) > 1 else ""
-    build_app(asked if asked in NOUNS + VERBS else None)()
+    build_app(asked if asked in NOUNS + BUILT + VERBS else None)()

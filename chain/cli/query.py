@@ -7,13 +7,10 @@ import typer
 
 from assay.v1 import node_pb2
 from chain.addresses import encode_address, parse_account
-from chain.asking import pick_model
 from chain.cli.calls import HomeOption, NodeOption, call_node, parse_job, resolve
 from chain.cli.output import JsonOption, emit, fail
 from chain.cli.validator import validator_line, validator_value
 from chain.client import NodeClient
-from chain.pairs import pair_record
-from chain.readable import render
 from chain.rejections import Rejection
 
 app = typer.Typer(help="What the chain knows, as one node tells it.", no_args_is_help=True)
@@ -97,77 +94,6 @@ def job_value(view: node_pb2.JobView) -> dict[str, Any]:
         ],
         "text": view.result.text if view.HasField("result") else None,
     }
-
-
-@app.command()
-def model(
-    model: Annotated[str, typer.Argument(help="Name or id; default: the only one.")] = "",
-    home: HomeOption = None,
-    node: NodeOption = "",
-    as_json: JsonOption = False,
-) -> None:
-    """A registered model, who offers it and who audits it."""
-
-    async def ask(client: NodeClient) -> tuple[node_pb2.ModelView, list[node_pb2.OfferView]]:
-        view = await pick_model(client, model)
-        return view, list(await client.offers(view.model))
-
-    view, offers = call_node(resolve(as_json, home, node).node, as_json, ask)
-    value = {
-        "model": view.model.hex(),
-        "name": view.name,
-        "owner": encode_address(view.owner),
-        "context_tokens": view.context_tokens,
-        "royalty_bps": view.royalty_bps,
-        "pairs": [
-            {
-                "provider_profile": pair.provider_profile,
-                "verifier_profile": pair.verifier_profile,
-                "thresholds": render(pair_record(pair).thresholds),
-            }
-            for pair in view.pairs
-        ],
-        "verifiers": [
-            {"validator": verifier.validator, "engine_profile": verifier.engine_profile}
-            for verifier in view.verifiers
-        ],
-        "offers": [
-            {
-                "provider": encode_address(offer.provider),
-                "operator": offer.operator,
-                "engine_profile": offer.engine_profile,
-                "input_price": offer.input_price,
-                "output_price": offer.output_price,
-                "capacity": offer.capacity,
-                "open_jobs": offer.open_jobs,
-                "completed": offer.completed,
-                "failed": offer.failed,
-            }
-            for offer in offers
-        ],
-    }
-    emit(as_json, value, _model_lines(value))
-
-
-def _model_lines(value: dict[str, Any]) -> str:
-    """A model as people read it: a line for each pair, verifier and offer."""
-    lines = [f"{name}  {item}" for name, item in value.items() if not isinstance(item, list)]
-    lines += [
-        f"pair  {pair['provider_profile']} verified with {pair['verifier_profile']}"
-        for pair in value["pairs"]
-    ]
-    lines += [
-        f"verifier  validator {item['validator']} with {item['engine_profile']}"
-        for item in value["verifiers"]
-    ]
-    lines += [
-        f"offer  {item['provider']} at validator {item['operator']} with "
-        f"{item['engine_profile']}: {item['input_price']} and {item['output_price']} grain a token "
-        f"in and out, {item['open_jobs']} of {item['capacity']} jobs open, "
-        f"{item['completed']} completed, {item['failed']} failed"
-        for item in value["offers"]
-    ]
-    return "\n".join(lines)
 
 
 @app.command()

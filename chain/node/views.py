@@ -66,6 +66,7 @@ def model_view(
             node_pb2.VerifierView(validator=index, engine_profile=verifier.engine_profile)
             for index, verifier in verifiers.items()
         ],
+        quorum=model.quorum,
     )
 
 

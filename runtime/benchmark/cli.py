@@ -179,7 +179,7 @@ def runtime_command(  # noqa: PLR0913, PLR0917 - one parameter an option
     elif package is not None:
         document = take(options, package, kernels, as_json)
     else:
-        fail(as_json, "no_package", "give a model package, or --from with a report", EXIT_USAGE)
+        fail(as_json, "NO_PACKAGE", "give a model package, or --from with a report", EXIT_USAGE)
     if output is not None:
         write_whole(output, json.dumps(document, indent=1) + "\n")
     if plots is not None:
@@ -208,13 +208,13 @@ def take(options: Options, path: Path, kernels: bool, as_json: bool) -> dict[str
             return measure_kernels(options, path, package)
         return asyncio.run(measure_rounds(options, package))
     except ImportError as error:
-        fail(as_json, "engine_missing", f"{error}; run this in the environment of the vllm extra")
+        fail(as_json, "ENGINE_MISSING", f"{error}; run this in the environment of the vllm extra")
     except SettingsError as error:
-        fail(as_json, "bad_settings", str(error), EXIT_USAGE)
+        fail(as_json, "BAD_SETTINGS", str(error), EXIT_USAGE)
     except (PackageError, OSError) as error:
-        fail(as_json, "package_error", str(error))
+        fail(as_json, "BAD_PACKAGE", str(error))
     except (EngineDeadError, RuntimeError) as error:
-        fail(as_json, "benchmark_failed", str(error))
+        fail(as_json, "BENCHMARK_FAILED", str(error))
 
 
 def read_report(path: Path, as_json: bool) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def read_report(path: Path, as_json: bool) -> dict[str, Any]:
     try:
         return report.check(json.loads(path.read_text()))
     except (OSError, ValueError) as error:
-        fail(as_json, "bad_report", f"{path}: {error}")
+        fail(as_json, "BAD_REPORT", f"{path}: {error}")
 
 
 def draw(document: Mapping[str, Any], folder: Path, name: str, as_json: bool) -> None:
@@ -233,7 +233,7 @@ def draw(document: Mapping[str, Any], folder: Path, name: str, as_json: bool) ->
     from runtime.cli import EXIT_USAGE, fail
 
     if "kernels" in document:
-        fail(as_json, "nothing_to_draw", "--kernels has no plots", EXIT_USAGE)
+        fail(as_json, "NOTHING_TO_DRAW", "--kernels has no plots", EXIT_USAGE)
     try:
         from runtime.benchmark.plots import write_plots
     except ImportError as error:

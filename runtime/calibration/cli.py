@@ -266,12 +266,12 @@ def calibrate_command(  # noqa: PLR0913, PLR0917 - one parameter an option
         stages = [Stage(part.value) for part in (stage or list(Part))]
         made = run_stages(plan, parties, stages, RateTeller())
     except ImportError as error:
-        fail(as_json, "engine_missing", f"{error}; run this in the environment of the vllm extra")
+        fail(as_json, "ENGINE_MISSING", f"{error}; run this in the environment of the vllm extra")
     except PackageError as error:
-        fail(as_json, "package_error", str(error))
+        fail(as_json, "BAD_PACKAGE", str(error))
     except (ValueError, OSError) as error:
         # ValueError: too few jobs to fit, a damaged record, another corpus's directory.
-        fail(as_json, "calibration_failed", str(error))
+        fail(as_json, "CALIBRATION_FAILED", str(error))
     if made is not None:
         report, parts = made
         path = publish(report, parts, plan, parties, output, plots)

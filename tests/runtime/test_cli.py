@@ -13,10 +13,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from typer.testing import CliRunner
 
+from chain.cli.main import build_app
 from runtime.backend import EngineDeadError
 from runtime.cli import (
     ListenAddress,
-    model_app,
     read_listen,
     run_service,
     runtime_app,
@@ -51,7 +51,7 @@ def test_serve_refuses_a_remote_address_before_it_loads_a_model(tmp_path: Path) 
     arguments = ["serve", "--model", str(tmp_path), "--listen", "0.0.0.0:1", "--json"]
     result = runner.invoke(runtime_app, arguments)
     assert result.exit_code == 2
-    assert json.loads(result.stderr)["reason"] == "bad_listen_address"
+    assert json.loads(result.stderr)["reason"] == "BAD_LISTEN_ADDRESS"
     assert result.stdout == ""
 
 
@@ -59,12 +59,12 @@ def test_serve_refuses_a_remote_address_before_it_loads_a_model(tmp_path: Path) 
 def test_a_directory_that_is_no_package_is_named(verb: str, tmp_path: Path) -> None:
     missing = str(tmp_path / "nothing")
     if verb == "show":
-        result = runner.invoke(model_app, ["show", missing, "--json"])
+        result = runner.invoke(build_app(), ["model", "show", missing, "--json"])
     else:
         result = runner.invoke(runtime_app, ["serve", "--model", missing, "--json"])
     assert result.exit_code == 1
     error = json.loads(result.stderr.splitlines()[-1])
-    assert error["reason"] == "package_error"
+    assert error["reason"] == "BAD_PACKAGE"
     assert "nothing" in error["detail"]
 
 

@@ -131,6 +131,8 @@ class TinyNetwork:
         self.faults = tuple(Faults() for _ in range(VALIDATORS))
         self.nodes: list[str] = []
         """Public addresses."""
+        self.runtime = ""
+        """Address of the runtime that serves them all."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -174,12 +176,12 @@ class TinyNetwork:
             self._loop.close()
 
     async def _start(self, stack: AsyncExitStack, folder: Path) -> None:
-        runtime = await stack.enter_async_context(
+        self.runtime = await stack.enter_async_context(
             serving(self.engine, service_limits=limits(queue_limit=64, running_limit=8))
         )
         for index in range(VALIDATORS):
             config = NodeConfig.model_validate(
-                {"validator": index, "data": folder / f"node-{index}", "runtimes": (runtime,)}
+                {"validator": index, "data": folder / f"node-{index}", "runtimes": (self.runtime,)}
             )
             config.data.mkdir(parents=True)
             self.nodes.append(await stack.enter_async_context(self._node(config)))

@@ -88,7 +88,7 @@ def test_what_is_no_report_is_refused(text: str, tmp_path: Path) -> None:
     path.write_text(text)
     refused = bench("--from", str(path), "--json")
     assert refused.exit_code == 1
-    assert json.loads(refused.stderr)["reason"] == "bad_report"
+    assert json.loads(refused.stderr)["reason"] == "BAD_REPORT"
 
 
 def test_assay_bench_has_the_verb() -> None:
@@ -102,7 +102,7 @@ def test_a_call_without_package_or_report_is_wrong() -> None:
     refused = bench("--json")
     assert refused.exit_code == 2
     assert json.loads(refused.stderr) == {
-        "reason": "no_package",
+        "reason": "NO_PACKAGE",
         "detail": "give a model package, or --from with a report",
     }
 
@@ -117,7 +117,7 @@ def test_vllm_where_it_is_not_installed_is_said(package: ModelPackage) -> None:
     refused = bench(str(package.path), "--engine", "vllm", "--json")
     assert refused.exit_code == 1
     report = json.loads(refused.stderr.splitlines()[-1])
-    assert report["reason"] == "engine_missing"
+    assert report["reason"] == "ENGINE_MISSING"
     assert "run this in the environment of the vllm extra" in report["detail"]
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from chain.cli.main import build_app
 from runtime.calibration.frauds import families
 from runtime.calibration.records import RecordFile, Transcript
-from runtime.cli import model_app
 from runtime.packages import REFERENCE_PROFILE, ModelPackage
 from tests.runtime.tiny_model import TinyModel, tiny_package
 
@@ -29,8 +29,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def calibrate(package: ModelPackage, work: Path, *more: str) -> Any:
-    arguments = ["calibrate", str(package.path), "--work", str(work), *ARGUMENTS, *more]
-    return CliRunner().invoke(model_app, arguments)
+    arguments = ["model", "calibrate", str(package.path), "--work", str(work), *ARGUMENTS, *more]
+    return CliRunner().invoke(build_app(), arguments)
 
 
 @pytest.fixture(scope="module")

@@ -142,5 +142,5 @@ def test_vllm_may_not_quantize_what_the_manifest_does_not(
     packed: ModelPackage, tmp_path: Path
 ) -> None:
     code, error = serve(packed.path, tmp_path / "exports", "--quantization", "fp8")
-    assert (code, error["reason"]) == (2, "bad_settings")
+    assert (code, error["reason"]) == (2, "BAD_SETTINGS")
     assert error["detail"].startswith("--quantization is fp8, the package's manifest says F32")
