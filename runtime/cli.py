@@ -386,14 +386,17 @@ def serve_command(  # noqa: PLR0913, PLR0917 - one parameter an option
     )
     try:
         backends = open_backends(load_packages(model), threads, limits, settings)
+    except ImportError as error:
+        fail(as_json, "ENGINE_MISSING", f"{error}; run this in the environment of the vllm extra")
     except (PackageError, OSError) as error:
         fail(as_json, "BAD_PACKAGE", str(error))
     except SettingsError as error:
         fail(as_json, "BAD_SETTINGS", str(error), EXIT_USAGE)
-    _run(run_service(backends, limits, address, port_file, as_json), as_json)
+    run_until_stopped(run_service(backends, limits, address, port_file, as_json), as_json)
 
 
-def _run(service: Coroutine[Any, Any, None], as_json: bool) -> None:
+def run_until_stopped(service: Coroutine[Any, Any, None], as_json: bool) -> None:
+    """Run the service; what ends it too early ends the verb with its reason."""
     import uvloop
 
     from runtime.backend import EngineDeadError

@@ -221,15 +221,15 @@ def audit_command(
     calibration reports. Ends with 1 if anything differs."""
     if package is None and not runtime and not report:
         fail(as_json, "USAGE", "give --package, --runtime, --report, or several", EXIT_USAGE)
+    target = resolve(as_json, home, node)
     found = None if package is None else read_package(as_json, package)
-    view = call_node(
-        resolve(as_json, home, node).node, as_json, lambda client: pick_model(client, model)
-    )
+    served = _served(as_json, runtime) if runtime else ()
+    view = call_node(target.node, as_json, lambda client: pick_model(client, model))
     checks: list[Check] = []
     if found is not None:
         checks += check_package(view, found)
     if runtime:
-        checks += check_runtime(view, _served(as_json, runtime), found)
+        checks += check_runtime(view, served, found)
     checks += check_reports(view, report or [])
     value = {
         "model": view.model.hex(),

