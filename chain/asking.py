@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from assay.v1 import inference_pb2, node_pb2, transactions_pb2
 from chain import receipt_files
 from chain.client import NodeClient
+from chain.execution.jobs import input_tokens_bound
 from chain.keys import KeyPair
 from chain.node.streams import chunk_message
 from chain.parameters import Parameters
@@ -19,8 +20,8 @@ from chain.records import COMMITTEE_MAX
 from chain.rejections import Rejection, RejectionReason
 from ext.signatures import verify
 
-PROMPT_OVERHEAD_TOKENS = 256
-"""Room in the price for a chat template's own tokens."""
+PRICE_BYTES_MAX = 11
+"""That `max_price` itself takes in a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +88,16 @@ async def price_ceiling(
 ) -> int:
     """Grain that covers the dearest live offer and the largest first committee.
 
-    A token is at least a byte. Raises Rejection (NO_OFFER).
+    Raises Rejection (NO_OFFER).
     """
     offers = [offer for offer in await client.offers(model.model) if offer.capacity > 0]
     if not offers:
         raise Rejection(
             RejectionReason.NO_OFFER, "no provider offers this model now; try again later"
         )
-    input_tokens = request.input.ByteSize() + PROMPT_OVERHEAD_TOKENS
+    request_bytes = request.ByteSize() + PRICE_BYTES_MAX
+    given = len(request.input.token_ids.ids)
+    input_tokens = given or input_tokens_bound(request_bytes, model.context_tokens)
     tokens = request.sampling.max_output_tokens
     tokens_price = max(
         offer.input_price * input_tokens + offer.output_price * tokens for offer in offers

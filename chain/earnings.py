@@ -30,8 +30,8 @@ _LEFT_OUT = {
         "raise the capacity, or add a runtime",
     ),
     Standing.ESCROW_TOO_SMALL.name: (
-        "the escrow did not reach your price of the output and verification",
-        "lower the output price, if such jobs are worth it to you",
+        "the escrow did not reach your price of the longest prompt and output, and verification",
+        "lower your prices, if such jobs are worth it to you",
     ),
 }
 
@@ -93,8 +93,8 @@ def reward_of(
         return Reward(
             "UNDERPAID",
             f"the tokens and verification came to {short} grain more than the escrow of "
-            f"{job.max_price}: a draw knows the price of the output, not how long the prompt is",
-            "set the output price so that it bears long prompts, or offer to those who pay more",
+            f"{job.max_price}: the prompt has more tokens than its bytes let expect",
+            "set the input price so that it bears the model's chat template",
             paid,
         )
     return Reward("PAID", "verified and paid", "nothing", paid)

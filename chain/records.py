@@ -190,6 +190,8 @@ class Job(NamedTuple):
     max_price: U64
     escrow: U64
     """Still held; zero in a final status."""
+    input_tokens_max: U32
+    """How many tokens the prompt can have, by its bytes; what it has, if it is token ids."""
     max_output_tokens: U32
     pinned_provider: PublicKey | None
     requested_height: U64

@@ -47,7 +47,7 @@ class Standing(enum.IntEnum):
     NO_ROOM = 7
     """As many jobs are open with it as its capacity."""
     ESCROW_TOO_SMALL = 8
-    """For its price of the output tokens, and verification."""
+    """For its price of the longest prompt and output, and verification."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Candidate:
     engine_profile: Profile
     stake: U64
     price_needed: Decimal
-    """What the escrow must reach: the whole output at its price, and the seats' verification."""
+    """What the escrow must reach: the longest prompt and output, and the seats' verification."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +165,10 @@ def redraw(
 
 def _price_needed(scope: Scope, job: Job, offer: Offer) -> int:
     seats = seats_to_pay(scope, offer, job.model, job.tier)
-    seat_price = scope.parameters.seat_price(0, job.max_output_tokens)
-    return offer.output_price * job.max_output_tokens + seats * seat_price
+    input_tokens, output_tokens = job.input_tokens_max, job.max_output_tokens
+    seat_price = scope.parameters.seat_price(input_tokens, output_tokens)
+    tokens_price = offer.input_price * input_tokens + offer.output_price * output_tokens
+    return tokens_price + seats * seat_price
 
 
 def _standing(scope: Scope, job: Job, provider: bytes, offer: Offer) -> Standing:

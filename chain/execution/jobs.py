@@ -40,6 +40,9 @@ MESSAGES_MAX = 256
 SEED_BYTES = 32
 PROMPT_BYTES_PER_TOKEN_MAX = 16
 """A generous bound: the exact count of tokens is known to the runtime only."""
+TEMPLATE_TOKENS_MAX = 256
+"""That a chat template adds beside what it puts round each message, which takes no more tokens than
+the message's own fields take bytes."""
 RESULT_TEXT_BYTES_MAX = 1 << 16
 LIMITS = JobLimits(
     temperature_milli_max=TEMPERATURE_MILLI_MAX,
@@ -73,6 +76,7 @@ _NEW_JOB = Job(
     tier=Tier.STANDARD,
     max_price=0,
     escrow=0,
+    input_tokens_max=0,
     max_output_tokens=0,
     pinned_provider=None,
     requested_height=0,
@@ -188,9 +192,12 @@ def open_job(scope: Scope, sender: bytes, request: Request, new_job: bytes) -> N
     check_fits(request, model.context_tokens)
     check_output_limit(scope, output_tokens, model)
     tier = _TIERS[request.tier]
-    seat_price = scope.parameters.seat_price(0, output_tokens)
+    input_tokens_max = request.input_tokens or input_tokens_bound(
+        len(request.signed), model.context_tokens
+    )
+    seat_price = scope.parameters.seat_price(input_tokens_max, output_tokens)
     floors = price_floors(scope, identity, request.provider, tier)
-    _check_price(max_price, output_tokens, seat_price, floors)
+    _check_price(max_price, input_tokens_max, output_tokens, seat_price, floors)
     within_ms = _answer_within_ms(scope, request.answer_within_ms)
     scope.debit(sender, max_price)
     job = _NEW_JOB._replace(
@@ -200,6 +207,7 @@ def open_job(scope: Scope, sender: bytes, request: Request, new_job: bytes) -> N
         tier=tier,
         max_price=max_price,
         escrow=max_price,
+        input_tokens_max=input_tokens_max,
         max_output_tokens=output_tokens,
         pinned_provider=request.provider,
         requested_height=scope.height,
@@ -295,6 +303,15 @@ def check_input(prompt: inference.InferenceInput) -> tuple[int, int]:
     return 0, size
 
 
+def input_tokens_bound(request_bytes: int, context_tokens: int) -> int:
+    """How many tokens the prompt of a RequestInference of so many bytes can have.
+
+    A token takes a byte of the prompt at least. What a prompt has beyond it, by a template longer
+    than TEMPLATE_TOKENS_MAX, is at the provider's risk.
+    """
+    return min(context_tokens - 1, request_bytes + TEMPLATE_TOKENS_MAX)
+
+
 def check_fits(request: Request, context_tokens: int) -> None:
     """Refuse an input that cannot fit the context. Raises Rejection."""
     count, size = request.input_tokens, request.input_bytes
@@ -355,7 +372,11 @@ def check_answers(result: Result, job: Job, model: Model) -> None:
 
 
 def _check_price(
-    max_price: int, output_tokens: int, seat_price: int, floors: tuple[tuple[int, int], ...]
+    max_price: int,
+    input_tokens: int,
+    output_tokens: int,
+    seat_price: int,
+    floors: tuple[tuple[int, int, int], ...],
 ) -> None:
     """Refuse a price below what every open offer needs. Raises Rejection."""
     if not floors:
@@ -363,13 +384,19 @@ def _check_price(
             RejectionReason.NO_OFFER,
             "there is no open offer for this model, or none by the provider asked for",
         )
-    needed = min([price * output_tokens + seats * seat_price for price, seats in floors])
+    needed = min(
+        [
+            input_price * input_tokens + output_price * output_tokens + seats * seat_price
+            for input_price, output_price, seats in floors
+        ]
+    )
     if max_price >= needed:
         return
     raise Rejection(
         RejectionReason.PRICE_TOO_LOW,
-        f"max_price is {max_price} grain; the cheapest offer needs {needed} for the output tokens "
-        "and verification, before input",
+        f"max_price is {max_price} grain; the cheapest offer needs {needed} for {output_tokens} "
+        f"output tokens, up to {input_tokens} of input, and verification; what is not used comes "
+        "back",
     )
 
 

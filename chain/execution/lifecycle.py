@@ -56,15 +56,19 @@ def advance(scope: Scope, job_id: bytes) -> None:
 def available_offers(scope: Scope, job: Job) -> list[tuple[Taker, Offer]]:
     """Who could take the job now: free, affordable, not tried before, and with verifiers enough to
     judge what it answers."""
-    offers, tried, output_tokens = scope.state.offers, job.tried, job.max_output_tokens
-    seat_price = scope.parameters.seat_price(0, output_tokens)
+    offers, tried, escrow = scope.state.offers, job.tried, job.escrow
+    input_tokens, output_tokens = job.input_tokens_max, job.max_output_tokens
+    seat_price = scope.parameters.seat_price(input_tokens, output_tokens)
     found = []
     for taker in takers(scope, job.model, job.pinned_provider, job.tier):
         offer = offers.get(taker.offer_key)
         if (
             offer is not None
             and offer.open_jobs < offer.capacity
-            and offer.output_price * output_tokens + taker.seats * seat_price <= job.escrow
+            and offer.input_price * input_tokens
+            + offer.output_price * output_tokens
+            + taker.seats * seat_price
+            <= escrow
             and taker.provider not in tried
         ):
             found.append((taker, offer))

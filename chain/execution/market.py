@@ -186,13 +186,12 @@ def takers(scope: Scope, model: bytes, pinned: bytes | None, tier: Tier) -> tupl
 
 def price_floors(
     scope: Scope, model: bytes, pinned: bytes | None, tier: Tier
-) -> tuple[tuple[int, int], ...]:
-    """(price of an output token, seats to pay) of open offers, each pair once: with the whole
-    output, what a job may cost before its input is counted."""
+) -> tuple[tuple[int, int, int], ...]:
+    """(price of an input token, of an output token, seats to pay) of open offers, each once."""
     found = scope.notes.floors.get((model, pinned, tier))
     if found is None:
         floors = {
-            (offer.output_price, seats_to_pay(scope, offer, model, tier))
+            (offer.input_price, offer.output_price, seats_to_pay(scope, offer, model, tier))
             for _, offer in live_offers(scope, model, pinned)
         }
         found = scope.notes.floors[model, pinned, tier] = tuple(sorted(floors))

@@ -72,7 +72,7 @@ class MarketNotes:
     """What `market` worked out of offers, stakes and announcements of verifiers; wrong when one of
     them changes, but for the counts in an offer."""
 
-    floors: dict[tuple[bytes, bytes | None, Tier], tuple[tuple[int, int], ...]] = field(
+    floors: dict[tuple[bytes, bytes | None, Tier], tuple[tuple[int, int, int], ...]] = field(
         default_factory=dict
     )
     verifiers: dict[tuple[bytes, str], int] = field(default_factory=dict)

@@ -273,12 +273,14 @@ class Market:
 
     def _a_request(self, pinned: bytes = b"") -> pb.RequestInference:
         work, parameters = self.scenario.work, self.ledger.parameters
-        seat = parameters.seat_price(work.input_tokens, work.output_tokens)
+        longest = work.input_tokens + work.output_tokens  # the context bounds the prompt so
+        seat = parameters.seat_price(longest, work.output_tokens)
+        tokens_price = longest * work.input_price + work.output_tokens * work.output_price
         return pb.RequestInference(
             model=MODEL,
             input=inference.InferenceInput(text="Why is the sky blue?"),
             sampling=inference.Sampling(max_output_tokens=work.output_tokens),
-            max_price=work.price + seat * parameters.committee_size,
+            max_price=tokens_price + seat * parameters.committee_size,
             provider=pinned,
         )
 

@@ -178,6 +178,21 @@ def a_request(
     )
 
 
+def longest_prompt(request: pb.RequestInference) -> int:
+    """Tokens: one for each byte of the request, and a template's."""
+    return request.ByteSize() + 256
+
+
+def least_price(request: pb.RequestInference, price: int = 1_000, seats: int = 3) -> int:
+    """Grain that an offer at `price` needs for the request, whose own length has a part in it."""
+    asked, needed = pb.RequestInference.FromString(request.SerializeToString()), 0
+    while asked.max_price != needed or not needed:
+        asked.max_price = needed
+        tokens, output = longest_prompt(asked), asked.sampling.max_output_tokens
+        needed = (tokens + 2 * output) * price + seats * Parameters().seat_price(tokens, output)
+    return needed
+
+
 def a_result(tokens: int = 8, profile: str = PROFILE) -> inference.InferenceResult:
     return inference.InferenceResult(
         token_ids=range(tokens),

@@ -17,6 +17,7 @@ from tests.chain.ledger_world import (
     a_request,
     a_result,
     an_offer,
+    least_price,
     receipt_for,
 )
 from tests.chain.node.agents import store_of
@@ -63,7 +64,7 @@ def test_a_long_prompt_beyond_the_escrow_is_told_as_underpaid_to_the_grain(tmp_p
     world = World()
     world.open_market()
     world.do(PROVIDERS[0], an_offer(price=10_000_000))
-    floor = 16 * 20_000_000 + 3 * world.parameters.seat_price(0, 16)
+    floor = least_price(a_request(), price=10_000_000)
     job = world.request(a_request(max_price=floor))
     blocks = [world.block()]
     result = a_result()

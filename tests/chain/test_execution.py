@@ -44,6 +44,7 @@ from tests.chain.ledger_world import (
     events_in,
     everything,
     lane_batch,
+    least_price,
     receipt_of,
     receipts_in,
     restarted,
@@ -343,7 +344,7 @@ REFUSALS: list[Refusal] = [
     (lambda: (ALICE, a_request(provider=b"short")), RejectionReason.BAD_ADDRESS),
     (lambda: (ALICE, a_request(provider=BOB)), RejectionReason.NO_OFFER),
     (
-        lambda: (ALICE, a_request(max_price=32_000 + 3 * Parameters().seat_price(0, 16) - 1)),
+        lambda: (ALICE, a_request(max_price=least_price(a_request()) - 1)),
         RejectionReason.PRICE_TOO_LOW,
     ),
     (lambda: (ALICE, a_request(max_price=2 * FUNDS)), RejectionReason.INSUFFICIENT_BALANCE),
@@ -389,7 +390,7 @@ def test_what_cannot_be_done_is_refused_alike_on_admission_and_in_a_block(
 @pytest.mark.parametrize(
     "build",
     [
-        lambda: a_request(max_price=3_032_000),
+        lambda: a_request(max_price=least_price(a_request())),
         lambda: a_request(text="x" * 512 * 16),
         lambda: a_request(max_output_tokens=511),
         lambda: token_ids(511),

@@ -18,6 +18,7 @@ from tests.chain.ledger_world import (
     MODEL,
     OWNER,
     PASS,
+    PASS_ALL,
     PROFILE,
     PROVIDERS,
     SEAT_PRICE,
@@ -27,6 +28,8 @@ from tests.chain.ledger_world import (
     a_result,
     an_offer,
     balance,
+    least_price,
+    longest_prompt,
     offer_of,
     receipt_for,
     receipt_of,
@@ -102,11 +105,12 @@ def test_a_unanimous_committee_verifies_and_everybody_is_paid_to_the_grain() -> 
 def test_the_price_never_exceeds_the_escrow() -> None:
     world = World()
     world.open_market()
-    floor = 16 * 2_000 + 3 * world.parameters.seat_price(0, 16)
-    job = world.request(a_request(max_price=floor))
+    floor = least_price(a_request())
+    request = a_request(max_price=floor)
+    job = world.request(request)
     world.block()
     result = a_result()
-    result.input_tokens = 9
+    result.input_tokens = longest_prompt(request) + 9  # by a template that is longer than most
     world.answer(job, result)
     world.seat_committee(job)
     for seat in world.seats(job):
@@ -118,14 +122,43 @@ def test_the_price_never_exceeds_the_escrow() -> None:
     assert receipt.status is JobStatus.VERIFIED
     paid = {payment.account: payment.amount for payment in receipt.payments}
     assert ALICE not in paid
-    assert sum(paid.values()) == floor - 20_000 * world.parameters.burn_bps // 10_000
+    left = floor - 3 * world.parameters.seat_price(result.input_tokens, 8)
+    assert sum(paid.values()) == floor - left * world.parameters.burn_bps // 10_000
+
+
+@pytest.mark.parametrize("text", ["Why?", "Why is the sky blue? " * 8])
+def test_who_asks_at_the_least_price_pays_a_prompt_of_a_token_a_byte_in_full(text: str) -> None:
+    world = World()
+    world.open_market()
+    request = a_request(text, max_price=least_price(a_request(text)))
+    job = world.request(request)
+    world.block()
+    result = a_result(tokens=16)
+    result.input_tokens = longest_prompt(request)
+    world.answer(job, result)
+    receipt = receipt_for(world.vote(job, PASS_ALL), job)
+    paid = {payment.account: payment.amount for payment in receipt.payments}
+    price = result.input_tokens * 1_000 + 16 * 2_000
+    assert sum(paid.values()) == request.max_price - price * world.parameters.burn_bps // 10_000
+    shares = [price * bps // 10_000 for bps in (500, 300, world.parameters.burn_bps)]
+    assert paid[PROVIDERS[0]] >= price - sum(shares)
+
+
+def test_a_prompt_of_token_ids_is_escrowed_by_their_number() -> None:
+    world = World()
+    world.open_market()
+    request = a_request()
+    request.input.token_ids.ids.extend([7] * 40)
+    request.max_price = 40 * 1_000 + 16 * 2_000 + 3 * world.parameters.seat_price(40, 16)
+    assert world.do(ALICE, request).accepted
+    request.max_price -= 1
+    assert world.do(ALICE, request).reason == RejectionReason.PRICE_TOO_LOW
 
 
 def test_an_offer_dearer_than_the_escrow_is_not_drawn() -> None:
     world = World()
     world.open_market()
-    floor = 16 * 2_000 + 3 * world.parameters.seat_price(0, 16)
-    job_transaction = world.send(ALICE, a_request(max_price=floor))
+    job_transaction = world.send(ALICE, a_request(max_price=least_price(a_request())))
     world.send(PROVIDERS[0], an_offer(price=50_000))
     assert receipt_of(world.block(), job_transaction).accepted
     outcome = world.block()

@@ -35,6 +35,7 @@ from tests.chain.ledger_world import (
     a_request,
     a_result,
     an_offer,
+    least_price,
     offer_of,
     receipt_for,
     serving,
@@ -270,7 +271,7 @@ def test_a_critical_job_is_priced_by_those_who_can_be_drawn_for_it() -> None:
     world = World(validators=9)
     world.open_market(pairs=PAIRS, profiles=[EXACT, FAST])
     able = 5  # of profile exact, the operator counted
-    floor = 16 * 2_000 + able * world.parameters.seat_price(0, 16)
+    floor = least_price(a_request(tier=pb.TIER_CRITICAL), seats=able)
     critical = a_request(tier=pb.TIER_CRITICAL, max_price=floor - 1)
     assert world.do(ALICE, critical).reason == RejectionReason.PRICE_TOO_LOW
     assert world.do(ALICE, a_request(tier=pb.TIER_CRITICAL, max_price=floor)).accepted

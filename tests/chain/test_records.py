@@ -45,6 +45,7 @@ jobs = st.builds(
     tier=st.sampled_from(Tier),
     max_price=u64s,
     escrow=u64s,
+    input_tokens_max=u32s,
     max_output_tokens=u32s,
     pinned_provider=st.none() | hashes,
     requested_height=u64s,

@@ -33,7 +33,7 @@ from tests.chain.specification.chaos import PARAMETERS, VALIDATORS, Chaos, a_mar
 from tests.chain.specification.ledger import SpecificationLedger
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SEED = int(os.environ.get("ASSAY_SOAK_SEED", "1"))
+SEED = int(os.environ.get("ASSAY_SOAK_SEED", "2"))
 OPERATIONS = int(os.environ.get("ASSAY_SOAK_OPERATIONS", "3000"))
 
 

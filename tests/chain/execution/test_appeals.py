@@ -158,7 +158,7 @@ def test_a_wronged_provider_is_made_whole_and_those_who_made_up_scores_pay() -> 
 def test_one_who_is_everybody_in_a_market_takes_nothing_out_of_the_treasury() -> None:
     world = a_world()
     treasury = world.ledger.treasury
-    dear = an_offer(price=100 * GRAIN_PER_ASY, profile=ARBITER_PROFILE)
+    dear = an_offer(price=20 * GRAIN_PER_ASY, profile=ARBITER_PROFILE)
     assert world.do(ALICE, pb.Transfer(to=treasury, amount=1_000 * GRAIN_PER_ASY)).accepted
     assert world.do(PROVIDER, dear).accepted
     held = balance(world, treasury)

@@ -16,6 +16,8 @@ from tests.chain.ledger_world import (
     World,
     a_request,
     an_offer,
+    least_price,
+    longest_prompt,
 )
 
 
@@ -40,7 +42,9 @@ def test_a_draw_is_written_down_with_what_it_was_made_from_and_can_be_drawn_anew
     assert standings_of(choice) == dict.fromkeys(PROVIDERS, Standing.WEIGHED)
     (chosen,) = (item for item in choice.candidates if item.provider == choice.provider)
     assert (chosen.output_price, chosen.capacity, chosen.open_jobs) == (2_000, 2, 0)
-    assert int(chosen.price_needed) == 16 * 2_000 + 3 * world.parameters.seat_price(0, 16)
+    tokens = longest_prompt(a_request())
+    seats = 3 * world.parameters.seat_price(tokens, 16)
+    assert int(chosen.price_needed) == tokens * 1_000 + 16 * 2_000 + seats
 
 
 def test_an_offer_left_out_of_a_draw_has_its_reason() -> None:
@@ -81,8 +85,7 @@ def test_who_was_late_is_named_as_tried_in_the_next_draw() -> None:
 def test_a_job_that_waits_shows_how_offers_stand_and_a_refund_says_why() -> None:
     world = World()
     world.open_market()
-    floor = 16 * 2_000 + 3 * world.parameters.seat_price(0, 16)
-    world.send(ALICE, a_request(max_price=floor))
+    world.send(ALICE, a_request(max_price=least_price(a_request())))
     world.send(PROVIDERS[0], an_offer(price=50_000))
     world.block()
     (job,) = (key for key, _ in world.ledger.open_jobs())

@@ -202,7 +202,7 @@ class Chaos:
             pb.Unstake(amount=amount),
             an_offer(capacity=self.source.choice([0, 1, 5, 9]), price=self.source.choice([0, 9])),
             a_request(
-                max_price=self.source.choice([0, 820_000, 10**7]),
+                max_price=self.source.choice([0, 5_000_000, 10**7]),
                 seed=self.source.choice([b"", bytes(32), b"bad"]),
                 tier=self.source.choice([pb.TIER_STANDARD, pb.TIER_CRITICAL]),
             ),

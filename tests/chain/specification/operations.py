@@ -30,7 +30,7 @@ def a_varied_request(
         model=model,
         input=an_input(source),
         sampling=inference.Sampling(max_output_tokens=source.choice([1, 16, 16, 64])),
-        max_price=source.choice([820_000, 10**7, 10**7, 0]),
+        max_price=source.choice([5_000_000, 10**7, 10**7, 0]),
     )
     match source.randrange(10):
         case 0:
