@@ -1,4 +1,4 @@
-"""What a job brought a provider, and why it brought nothing: read off what a node shows of it."""
+"""What a job brought a provider or a verifier, and why nothing: read off what a node shows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ _LEFT_OUT = {
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """What a job brought one provider. `code` is stable."""
+    """What a job brought one provider or verifier. `code` is stable."""
 
     code: str
     detail: str
@@ -98,6 +98,96 @@ def reward_of(
             paid,
         )
     return Reward("PAID", "verified and paid", "nothing", paid)
+
+
+def reward_of_verifier(
+    validator: int, account: bytes, job: node_pb2.JobView, receipt: JobReceipt | None
+) -> Reward:
+    """Why a validator was paid for judging the job, or was not. A receipt is there once the job is
+    final and has a ruling that is kept."""
+    seat = next((seat for seat in job.committee if seat.validator == validator), None)
+    if job.status not in FINAL_NAMES or receipt is None:
+        if seat is None:
+            return Reward("PENDING", f"the job is {job.status}, you have no seat", "wait", None)
+        return Reward("PENDING", f"the job is {job.status}, you have a seat", "wait", None)
+    if seat is None:
+        return _without_seat(validator, account, job, receipt)
+    if not seat.committed:
+        return Reward(
+            "NO_COMMIT",
+            "you were drawn, and no commitment of yours came in time",
+            "see that your node was up and your runtime answered; it cost no more than the fee",
+            0,
+        )
+    if not seat.verdict:
+        return Reward(
+            "NO_REVEAL",
+            "you committed, and no reveal that opens it came in time: fined a seat's price",
+            "see that your node stays up until the round has ended",
+            0,
+        )
+    if seat.voided:
+        return Reward(
+            "FINGERPRINT_OUT",
+            f"nobody bears out the numbers beside your {seat.voided}: fined a seat's price",
+            "see that your runtime serves the registered package with the profile it announces",
+            0,
+        )
+    if seat.verdict == Verdict.ABSTAIN.name:
+        return Reward("ABSTAINED", "you abstained", "see why in your node's log", 0)
+    return _spoken(seat.verdict, account, job, receipt)
+
+
+def _spoken(verdict: str, account: bytes, job: node_pb2.JobView, receipt: JobReceipt) -> Reward:
+    """Of a verifier whose word counted."""
+    if receipt.status is JobStatus.REFUNDED:
+        return Reward(
+            "NOT_RULED",
+            f"you said {verdict}, and too few others spoke to rule: nobody is paid",
+            "nothing of yours is at fault",
+            0,
+        )
+    prevailed = Verdict.PASS if receipt.status is JobStatus.VERIFIED else Verdict.FAIL
+    if verdict != prevailed.name:
+        return Reward(
+            "OUTVOTED",
+            f"you said {verdict}, the committee {prevailed.name}",
+            "compare your scores in `assay query job`; what else it may have cost is decision 0024",
+            0,
+        )
+    if account in (job.requester, job.provider):
+        return Reward("PAID", f"you said {verdict}; other payments are yours, too", "nothing", None)
+    paid = sum(item.amount for item in receipt.payments if item.account == account)
+    if not paid:
+        return Reward(
+            "NOTHING_TO_SHARE",
+            f"you said {verdict}, and what was to pay the seats came to nothing",
+            "nothing: a provider's collateral was used up",
+            0,
+        )
+    return Reward("PAID", f"you said {verdict}, as the committee", "nothing", paid)
+
+
+def _without_seat(
+    validator: int, account: bytes, job: node_pb2.JobView, receipt: JobReceipt
+) -> Reward:
+    if not job.committee and receipt.verdicts:  # its row has left the state
+        word = next((item for item in receipt.verdicts if item.validator == validator), None)
+        if word is None:
+            return Reward(
+                "NOT_KEPT",
+                "the committee is not kept any more, and the receipt has no word of yours",
+                "ask sooner: rows of jobs leave the state some blocks after their end",
+                None,
+            )
+        if word.verdict is Verdict.ABSTAIN:
+            return Reward("ABSTAINED", "you abstained, or your word was voided", "nothing", 0)
+        return _spoken(word.verdict.name, account, job, receipt)
+    if account == job.provider:
+        return Reward("OWN_ANSWER", "you answered it yourself", "nothing", 0)
+    if job.provider and job.operator == validator and job.committee:
+        return Reward("OPERATOR", "its provider names you as its operator", "nothing", 0)
+    return Reward("NOT_DRAWN", "you were not drawn for its committee", "nothing", 0)
 
 
 def _not_drawn(provider: bytes, choices: Sequence[node_pb2.Explanation.Choice]) -> Reward:

@@ -8,7 +8,7 @@ import typer
 from assay.v1 import node_pb2
 from chain.addresses import encode_address
 from chain.cli.calls import HomeOption, NodeOption, call_node, parse_job, parse_key, resolve
-from chain.cli.output import JsonOption, emit, fail
+from chain.cli.output import JsonOption, emit
 from chain.client import NodeClient
 from chain.earnings import FINAL_NAMES, Reward, reward_of
 from chain.parameters import Parameters
@@ -35,22 +35,12 @@ def why(
     """Why a job paid this provider what it paid, or nothing."""
     account = parse_key(as_json, provider)
 
-    async def ask(client: NodeClient) -> tuple[node_pb2.JobView, Reward] | None:
+    async def ask(client: NodeClient) -> tuple[node_pb2.JobView, Reward]:
         parameters = await client.parameters()
-        if job != "latest":
-            view = await client.job(parse_job(as_json, job))
-        else:
-            jobs = await client.jobs(1)
-            if not jobs:
-                return None
-            view = jobs[0]
+        view = await named_job(as_json, client, job)
         return view, await _reward(client, account, view, parameters)
 
-    found = call_node(resolve(as_json, home, node).node, as_json, ask)
-    if found is None:
-        fail(as_json, "UNKNOWN_JOB", "no job yet")
-    value = _value(*found)
-    emit(as_json, value)
+    emit(as_json, reward_value(*call_node(resolve(as_json, home, node).node, as_json, ask)))
 
 
 @app.command()
@@ -76,7 +66,7 @@ def earnings(
         ]
 
     found = call_node(resolve(as_json, home, node).node, as_json, ask)
-    jobs = [_value(view, reward) for view, reward in found]
+    jobs = [reward_value(view, reward) for view, reward in found]
     days: dict[str, dict[str, int]] = {}
     for item in jobs:
         day = days.setdefault(item["day"], {"jobs": 0, "paid": 0, "unpaid_jobs": 0, "open_jobs": 0})
@@ -106,17 +96,33 @@ async def _reward(
         if rejection.reason not in _UNTOLD:
             raise
         choices = []
-    receipt = None
-    if view.provider == account and view.status in FINAL_NAMES:
-        try:
-            receipt = decode(JobReceipt, (await client.receipt(view.job)).job_receipt)
-        except Rejection as rejection:
-            if rejection.reason not in _UNTOLD:
-                raise
+    receipt = await kept_receipt(client, view) if view.provider == account else None
     return reward_of(account, view, choices, receipt, parameters)
 
 
-def _value(view: node_pb2.JobView, reward: Reward) -> dict[str, Any]:
+async def named_job(as_json: bool, client: NodeClient, job: str) -> node_pb2.JobView:
+    """The job with this id, or the newest. Raises Rejection."""
+    if job != "latest":
+        return await client.job(parse_job(as_json, job))
+    jobs = await client.jobs(1)
+    if not jobs:
+        raise Rejection(RejectionReason.UNKNOWN_JOB, "no job yet")
+    return jobs[0]
+
+
+async def kept_receipt(client: NodeClient, view: node_pb2.JobView) -> JobReceipt | None:
+    """The receipt of a job that is final, if the node can give it. Raises Rejection."""
+    if view.status not in FINAL_NAMES:
+        return None
+    try:
+        return decode(JobReceipt, (await client.receipt(view.job)).job_receipt)
+    except Rejection as rejection:
+        if rejection.reason not in _UNTOLD:
+            raise
+    return None
+
+
+def reward_value(view: node_pb2.JobView, reward: Reward) -> dict[str, Any]:
     """A reward as JSON shows it."""
     asked = datetime.fromtimestamp(view.requested_ms / 1000, UTC)
     return {

@@ -20,11 +20,14 @@ from chain.cli.calls import (
     send,
 )
 from chain.cli.output import EXIT_USAGE, JsonOption, emit, errors_reported, fail
+from chain.cli.provider import kept_receipt, named_job, reward_value
 from chain.client import NodeClient
+from chain.earnings import Reward, reward_of_verifier
 from chain.genesis import split_address
 from chain.keys import KeyPair, Role, new_mnemonic
 from chain.keystore import KeystoreError, load_key, read_passphrase, write_private
 from chain.parameters import GRAIN_PER_ASY
+from chain.rejections import Rejection, RejectionReason
 from chain.tls import load_identity
 from chain.transactions import make_operation
 from chain.validator_home import (
@@ -250,6 +253,30 @@ def validator_line(view: node_pb2.ValidatorView) -> str:
         notes.append(f"{view.unbonding} unbonding")
     line = f"{view.index:>3}  {encode_address(view.account)}  {view.status:<9}  stake {view.stake}"
     return "  ".join([line, view.address, *notes])
+
+
+@app.command()
+def why(
+    job: Annotated[str, typer.Argument(help="Job id in hex, or 'latest'.")],
+    validator: Annotated[int, typer.Option("--validator", min=0, help="The validator's id.")],
+    home: HomeOption = None,
+    node: NodeOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Why judging a job paid this validator what it paid, or nothing."""
+
+    async def ask(client: NodeClient) -> tuple[node_pb2.JobView, Reward]:
+        views = (await client.validator_page(validator)).validators
+        if not views or views[0].index != validator:
+            raise Rejection(
+                RejectionReason.NOT_A_VALIDATOR, f"no validator has the id {validator}: list them"
+            )
+        view = await named_job(as_json, client, job)
+        receipt = await kept_receipt(client, view)
+        return view, reward_of_verifier(validator, views[0].account, view, receipt)
+
+    view, reward = call_node(resolve(as_json, home, node).node, as_json, ask)
+    emit(as_json, reward_value(view, reward) | {"validator": validator})
 
 
 def _epoch_line(page: node_pb2.ValidatorsReply) -> str:

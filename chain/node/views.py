@@ -189,6 +189,7 @@ def _seat_view(seat: CommitteeSeat) -> node_pb2.SeatView:
         round=seat.round,
         committed=seat.commitment is not None,
         verdict="" if seat.verdict is None else seat.verdict.name,
+        voided="" if seat.voided is None else seat.voided.name,
         engine_profile=seat.engine_profile,
         scores=None
         if scores is None

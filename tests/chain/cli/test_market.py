@@ -78,9 +78,25 @@ def test_a_provider_is_told_what_a_job_brought_it_and_why_another_got_it(
     )
 
 
+def test_a_verifier_is_told_what_judging_brought_it(
+    network: TinyNetwork, paying: tuple[str | Path, ...]
+) -> None:
+    node = ("--node", network.nodes[0], "--json")
+    asked = assay("infer", "who", "--raw", "--max-tokens", "2", *node, *paying)
+    assert asked.exit_code == 0, asked.output
+    codes = {
+        output_of(assay("validator", "why", "latest", "--validator", index, *node))["code"]
+        for index in ("0", "1")
+    }
+    assert codes == {"PAID", "OWN_ANSWER"}
+    unknown = assay("validator", "why", "latest", "--validator", "9", *node)
+    assert error_of(unknown)["reason"] == "NOT_A_VALIDATOR"
+
+
 def test_the_same_job_at_two_offers_is_shown_side_by_side(network: TinyNetwork) -> None:
     node = ("--node", network.nodes[0], "--json")
-    offers = output_of(assay("query", "model", *node))["offers"]
+    (model,) = output_of(assay("model", "list", *node))
+    offers = model["offers"]
     asked = ("--input-tokens", "30", "--output-tokens", "7")
     rows = output_of(assay("market", "compare", *asked, *node))
     assert {row["provider"] for row in rows} == {offer["provider"] for offer in offers}
