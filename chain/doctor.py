@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Final
 
 from chain import genesis as genesis_file
-from chain.genesis import Genesis, GenesisError, split_address
+from chain.genesis import Genesis, GenesisError
+from chain.listening import listen_address
 from chain.node.config import ConfigError, NodeConfig, load_config
 from chain.node.epochs import engine_epoch
 from chain.node.health import DISK_FREE_BYTES_LEAST, DISK_FREE_BYTES_LOW
@@ -274,7 +275,7 @@ def _ports(config: NodeConfig, genesis: Genesis, runs: bool) -> Iterator[Diagnos
     for name, address in settings:
         if not address or address.endswith(":0"):
             continue
-        host, port = split_address(address)
+        host, port = listen_address(address)
         if runs and not _answers(host, port):
             advice = "the node is starting, or hangs: look at its log"
             yield _error("ports", "PORT_SILENT", f"{name} {address} does not answer", advice)
@@ -287,7 +288,7 @@ def _ports(config: NodeConfig, genesis: Genesis, runs: bool) -> Iterator[Diagnos
 
 def _runtimes(config: NodeConfig) -> Iterator[Diagnosis]:
     for address in config.runtimes:
-        if _answers(*split_address(address)):
+        if _answers(*listen_address(address)):
             yield _fine("runtimes", f"{address} answers")
         else:
             advice = "start it (assay runtime serve), or take it out of 'runtimes' in node.toml"

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from chain import readable
 from chain.addresses import encode_address, parse_account
+from chain.listening import AddressFault, split_host_port
 from chain.parameters import Parameters
 from chain.readable import ReadableError
 from chain.records import CERTIFICATE_BYTES_MAX, VALIDATOR_ADDRESS_BYTES_MAX
@@ -215,14 +216,10 @@ def _check_accounts(accounts: tuple[GenesisAccount, ...]) -> None:
 
 def split_address(address: str, place: str = "address") -> tuple[str, int]:
     """Host and port of HOST:PORT. Raises GenesisError."""
-    host, separator, port = address.rpartition(":")
-    if not separator or not host or any(character.isspace() for character in address):
-        raise GenesisError(f"{place} is {address!r}: give HOST:PORT")
-    if not (
-        port.isascii() and port.isdigit() and str(int(port)) == port and 1 <= int(port) <= 65_535
-    ):
-        raise GenesisError(f"{place} has port {port!r}: give 1 to 65535")
-    return host, int(port)
+    try:
+        return split_host_port(address, place)
+    except AddressFault as fault:
+        raise GenesisError(str(fault)) from fault
 
 
 def make_genesis(

@@ -121,7 +121,7 @@ def load_identity(private_key: bytes, certificate: bytes) -> TlsIdentity:
         public_key = x509.load_pem_x509_certificate(certificate).public_key()
     except (ValueError, TypeError) as error:
         raise TlsError(
-            f"no PEM key and certificate: {error}; restore the pair from a backup"
+            "no PEM key and certificate (tls_key, tls_certificate): restore the pair from a backup"
         ) from error
     if key.public_key() != public_key:
         raise TlsError("the private key is not the certificate's: restore the pair from one backup")

@@ -20,12 +20,12 @@ from chain.cli.calls import (
 )
 from chain.cli.output import JsonOption, emit, fail
 from chain.keys import KeyPair
+from chain.listening import AddressFault, listen_address
 
 if TYPE_CHECKING:
     from chain.gateway.access import Access, AccessFile
 
 JOBS_MAX = 10_000
-PORT_MAX = 65_535
 SECONDS_MAX = 86_400.0
 
 app = typer.Typer()
@@ -110,18 +110,10 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 def _address(as_json: bool, listen: str) -> tuple[str, int]:
     """Host and port; port 0 is any that is free."""
-    host, separator, port = listen.rpartition(":")
-    if not (
-        separator
-        and host
-        and port.isascii()
-        and port.isdigit()
-        and len(port) <= 5
-        and int(port) <= PORT_MAX
-    ):
-        detail = f"--listen is {listen!r}: give HOST:PORT, the port 0 (any) to {PORT_MAX}"
-        fail(as_json, "USAGE", detail, 2)
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    try:
+        return listen_address(listen, "--listen")
+    except AddressFault as fault:
+        fail(as_json, "USAGE", str(fault), 2)
 
 
 def _is_loopback(host: str) -> bool:

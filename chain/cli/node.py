@@ -22,6 +22,7 @@ from chain.node.config import (
     NodeConfig,
     load_config,
     make_config,
+    read_config,
     save_config,
 )
 from chain.pruning import KEEP_BLOCKS_MIN, PruningPolicy
@@ -91,8 +92,22 @@ def init(
 
 
 @app.command()
-def status(node: NodeOption, as_json: JsonOption = False) -> None:
+def status(
+    node: NodeOption = "",
+    home: Annotated[
+        Path | None,
+        typer.Option("--home", help="A validator's home: its node.toml names the node."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Where a node stands: height, view, peers, runtime."""
+    if not node and home is None:
+        fail(as_json, "NO_NODE", "name a node with --node HOST:PORT, or its --home", EXIT_USAGE)
+    if not node and home is not None:
+        try:
+            node = read_config(home / CONFIG_FILE_NAME).public_listen
+        except ConfigError as error:
+            fail(as_json, "BAD_CONFIG", str(error))
 
     async def ask(client: NodeClient) -> node_pb2.StatusReply:
         return await client.status()

@@ -81,8 +81,8 @@ class GatewayError(Exception):
         super().__init__(message)
         self.status = status
         self.code = str(code)
-        self.message = message
-        self.parameter = parameter
+        self.message = _writable(message)
+        self.parameter = None if parameter is None else _writable(parameter)
         self._retry_after_s = retry_after_s
         self._may_retry = may_retry
         self._headers = dict(headers or {})
@@ -106,6 +106,11 @@ class GatewayError(Exception):
         if self._retry_after_s is not None:
             headers["retry-after"] = str(self._retry_after_s)
         return headers
+
+
+def _writable(text: str) -> str:
+    """The text, which may quote half of a surrogate pair, as UTF-8 can say it."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def bad_request(

@@ -19,6 +19,7 @@ from chain.gateway.book import Book
 from chain.gateway.purchases import PurchaseLimits, Purchases
 from chain.genesis import Genesis
 from chain.http_connections import BoundedConnection
+from chain.listening import open_socket
 
 CONNECTIONS_A_JOB: Final = 4
 """Connections for each purchase that may be under way: retries, receipts, health."""
@@ -45,8 +46,7 @@ class GatewayPlan:
 
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    return open_socket(host, port, BACKLOG)
 
 
 class _Server(uvicorn.Server):

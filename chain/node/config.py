@@ -10,7 +10,7 @@ from typing import Annotated
 import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from chain.genesis import GenesisError, split_address
+from chain.listening import listen_address, split_host_port
 from chain.pruning import KEEP_BLOCKS_MIN, PruningPolicy
 from chain.transactions import SUBMIT_BYTES_MAX
 
@@ -22,10 +22,7 @@ def _addresses(values: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(values)) != len(values):
         raise ValueError(f"an address is named twice in {', '.join(values)}")
     for value in values:
-        try:
-            split_address(value)
-        except GenesisError as error:
-            raise ValueError(str(error)) from error
+        split_host_port(value)
     return values
 
 
@@ -114,14 +111,19 @@ def _dialled(values: dict[str, str]) -> dict[str, str]:
     return values
 
 
-def _address_or_nothing(value: str) -> str:
-    return _addresses((value,))[0] if value else value
+def _listen(value: str) -> str:
+    listen_address(value)
+    return value
+
+
+def _listen_or_nothing(value: str) -> str:
+    return _listen(value) if value else value
 
 
 class HttpSettings(_Section):
     """The HTTP server: /metrics, /livez, /readyz, and the pages that the node serves."""
 
-    listen: Annotated[str, AfterValidator(_address_or_nothing)] = ""
+    listen: Annotated[str, AfterValidator(_listen_or_nothing)] = ""
     """HOST:PORT; empty: none. It has no passwords: what it shows is for all who reach it."""
 
 
@@ -132,8 +134,8 @@ class NodeConfig(_Section):
     """Its id: the index in genesis, or the one given when it registered."""
     genesis: Path = Path("genesis.json")
     data: Path = Path("data")
-    public_listen: str = "127.0.0.1:0"
-    peer_listen: str = ""
+    public_listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:0"
+    peer_listen: Annotated[str, AfterValidator(_listen_or_nothing)] = ""
     """Empty takes this validator's address from genesis."""
     peer_addresses: Annotated[dict[str, str], AfterValidator(_dialled)] = {}
     """HOST:PORT to dial instead of genesis' address, by index of the validator: where a peer has
@@ -186,7 +188,7 @@ def read_config(path: Path) -> NodeConfig:
     try:
         values = tomllib.loads(path.read_text())
     except FileNotFoundError as error:
-        raise ConfigError(f"no {path}; create a home with 'assay devnet start'") from error
+        raise ConfigError(f"no {path}; write one with 'assay node init'") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     return _validated(path, values)
@@ -211,4 +213,4 @@ def _validated(path: Path, values: dict[str, object]) -> NodeConfig:
 def _problem(kind: str, message: str) -> str:
     if kind == "extra_forbidden":
         return "nobody knows this key; 'assay config show' lists all there are"
-    return message
+    return message.removeprefix("Value error, ")

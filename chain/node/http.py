@@ -20,8 +20,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from chain.genesis import split_address
 from chain.http_connections import BoundedConnection
+from chain.listening import listen_address, open_socket
 from chain.node.health import Finding, judge
 from chain.node.metrics import NodeMetrics
 from chain.node.node import Node
@@ -77,12 +77,9 @@ def _verdict(word: str, against: Sequence[Finding], notes: Sequence[Finding] = (
     return JSONResponse(body, status_code=503 if against else 200)
 
 
-def open_socket(address: str) -> socket.socket:
-    """A listening socket on HOST:PORT. Raises OSError, GenesisError."""
-    host, port = split_address(address)
-    host = host.removeprefix("[").removesuffix("]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+def open_pages(address: str) -> socket.socket:
+    """A listening socket on HOST:PORT. Raises OSError, AddressFault."""
+    return open_socket(*listen_address(address), backlog=BACKLOG)
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ import grpc
 
 from assay.v1 import node_pb2, peer_pb2, peer_pb2_grpc
 from chain.contacts import Contact, Contacts
+from chain.listening import why_not
 from chain.node.errors import CallContext, refuse
 from chain.node.rate_limit import OpenCalls
 from chain.node.streams import TokenStreams
@@ -402,9 +403,9 @@ class Peers:
                 listen, server_credentials(self._identity, self._contacts)
             )
         except RuntimeError as error:
-            raise OSError(f"cannot listen on {listen} for peers: address in use?") from error
+            raise OSError(_no_listening(listen)) from error
         if port == 0:
-            raise OSError(f"cannot listen on {listen} for peers: address in use?")
+            raise OSError(_no_listening(listen))
         await server.start()
         self._server = server
         self._tasks = {index: asyncio.create_task(link.run()) for index, link in self.links.items()}
@@ -448,3 +449,10 @@ class Peers:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         if self._server is not None:
             await self._server.stop(grace=0.5)
+
+
+def _no_listening(address: str) -> str:
+    return (
+        f"cannot listen on {address} for peers: {why_not(address)}; stop another process that has "
+        "the port, or set peer_listen in node.toml"
+    )

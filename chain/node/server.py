@@ -16,8 +16,9 @@ from grpc_reflection.v1alpha import reflection
 from chain import genesis as genesis_file
 from chain.explorer.routes import explored
 from chain.genesis import Genesis, GenesisError
+from chain.listening import told, why_not
 from chain.node.config import ConfigError, NodeConfig, load_config
-from chain.node.http import open_socket, serving
+from chain.node.http import open_pages, serving
 from chain.node.node import Node
 from chain.node.recovery import VOTES_FOLDER
 from chain.node.services import add_services
@@ -116,24 +117,24 @@ def _listen(server: grpc.aio.Server, address: str) -> None:
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise StartError(_taken(address)) from error
+        raise StartError(_taken(address, why_not(address))) from error
     if port == 0:
-        raise StartError(_taken(address))
+        raise StartError(_taken(address, why_not(address)))
 
 
 def _listen_http(address: str) -> socket.socket | None:
     if not address:
         return None
     try:
-        return open_socket(address)
+        return open_pages(address)
     except OSError as error:
-        raise StartError(_taken(address, "listen in [http]")) from error
+        raise StartError(_taken(address, told(error), "listen in [http]")) from error
 
 
-def _taken(address: str, setting: str = "public_listen") -> str:
+def _taken(address: str, why: str, setting: str = "public_listen") -> str:
     return (
-        f"cannot listen on {address}: another process has the port; stop it, or change {setting} "
-        "of node.toml"
+        f"cannot listen on {address}: {why}; stop another process that has the port, or change "
+        f"{setting} of node.toml"
     )
 
 

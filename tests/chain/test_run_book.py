@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from assay.v1 import transactions_pb2
 from chain.cli.main import build_app
 from chain.node.config import load_config
-from chain.node.http import open_socket, serving
+from chain.node.http import open_pages, serving
 from chain.rejections import Rejection
 from chain.store import STORE_NAME
 from consensus.wal import WAL_NAME, FileDirectory
@@ -151,7 +151,7 @@ async def test_the_others_cannot_be_reached(
 ) -> None:
     usage = Usage(1 << 40, 0, 1 << 39)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with open_socket(f"127.0.0.1:{free_port()}") as listening:
+    with open_pages(f"127.0.0.1:{free_port()}") as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         async with (
             running_node(tmp_path, solitary_genesis(validators=4)) as (node, _),

@@ -145,3 +145,11 @@ def test_an_export_overwrites_nothing(home: Path, tmp_path: Path) -> None:
     reason, _ = refused("export", "--home", home, "--output", output)
     assert reason == "FILE"
     assert output.read_text() == "mine"
+
+
+def test_status_of_a_home_asks_the_node_that_its_settings_name(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    save_config(home, NodeConfig(validator=0, public_listen="127.0.0.1:1"))
+    reason, detail = refused("status", "--home", home)
+    assert (reason, detail[:16]) == ("NODE_UNAVAILABLE", "node 127.0.0.1:1")
+    assert refused("status", "--home", tmp_path / "nowhere")[0] == "BAD_CONFIG"

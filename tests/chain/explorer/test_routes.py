@@ -15,7 +15,7 @@ from chain.addresses import encode_address
 from chain.client import NodeClient
 from chain.explorer import feed
 from chain.explorer.routes import Explorer
-from chain.node.http import open_socket, serving
+from chain.node.http import open_pages, serving
 from chain.node.node import steady_clock_ms
 from chain.node.rate_limit import RateLimit
 from tests.builders import key
@@ -30,7 +30,7 @@ async def explored(
     folder: Path, page: Path | None = None, rates: RateLimit | None = None
 ) -> AsyncIterator[tuple[httpx2.AsyncClient, NodeClient]]:
     genesis = solitary_genesis("alice")
-    with open_socket(f"127.0.0.1:{free_port()}") as listening:
+    with open_pages(f"127.0.0.1:{free_port()}") as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         async with running_node(folder / "node", genesis) as (node, client):
             explorer = Explorer(node, steady_clock_ms(), page or folder / "none", rates)

@@ -37,6 +37,25 @@ def test_a_body_is_read_up_to_its_bound(open_gateway: str) -> None:
     refused(send(open_gateway, content), 413, "TOO_LARGE")
 
 
+def test_a_body_that_says_it_is_too_large_is_not_waited_for(open_gateway: str) -> None:
+    address = httpx2.URL(open_gateway)
+    with socket.create_connection((address.host, address.port), BOUND_S) as connection:
+        connection.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\n" % URL.encode())
+        connection.sendall(b"Content-Length: 99999999999999999999\r\n\r\n{")
+        head = connection.makefile("rb").readline()
+    assert head.startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_refusal_quotes_half_a_surrogate_pair_as_an_escape(open_gateway: str) -> None:
+    reply = send(open_gateway, b'{"model":"m","messages":[],"\\udfff\\r\\n":1}')
+    refused(reply, 400, "MALFORMED")
+    named = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+    content = json.dumps(named)[:-1] + ',"\\udfff":1}'
+    reply = send(open_gateway, content.encode())
+    refused(reply, 400, "UNKNOWN_ARGUMENT")
+    assert reply.json()["error"]["param"] == "\\udfff"
+
+
 def test_a_body_that_does_not_come_is_waited_for_no_longer_than_told(
     open_gateway: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """node.toml: typed, with every unknown key refused by name."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,7 @@ def test_an_edit_changes_what_it_names_only(tmp_path: Path) -> None:
         ("validator = 0\nbatch_bytes = 5\n", "batch_bytes: Input should be greater"),
         ("validator = 0\n[provider]\ncapacity = 0\n", "provider.capacity: Input should be"),
         ('validator = 0\nruntime = "h:1"\n', "runtime: nobody knows this key"),
-        ('validator = 0\nruntimes = ["h"]\n', "runtimes: Value error, address is 'h'"),
+        ('validator = 0\nruntimes = ["h"]\n', "runtimes: address is 'h'"),
         ('validator = 0\npeer_addresses = { x = "h:1" }\n', "'x' is no index of a validator"),
         ('validator = 0\nruntimes = ["h:1", "h:1"]\n', "an address is named twice in h:1, h:1"),
         ("validator = \n", "is not valid TOML"),
@@ -104,5 +105,15 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_home_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="assay devnet start"):
+    with pytest.raises(ConfigError, match="assay node init"):
         load_config(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("setting", ["public_listen", "peer_listen", "http.listen"])
+@pytest.mark.parametrize("address", ["localhost", ":80", "127.0.0.1:65536", "127.0.0.1:http"])
+def test_where_nothing_can_listen_is_refused_before_the_node_starts(
+    tmp_path: Path, setting: str, address: str
+) -> None:
+    write(tmp_path, f'validator = 0\n{setting} = "{address}"\n')
+    with pytest.raises(ConfigError, match=re.escape(f"{setting}: address")):
+        load_config(tmp_path)

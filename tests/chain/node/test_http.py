@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from assay.v1 import transactions_pb2
 from chain.client import NodeClient
-from chain.node.http import open_socket, serving
+from chain.node.http import open_pages, serving
 from chain.rejections import Rejection
 from tests.builders import key
 from tests.chain.node.running_node import running_node, solitary_genesis
@@ -33,7 +33,7 @@ async def served(
     folder: Path, pages: tuple[BaseRoute, ...] = (), validators: int = 1
 ) -> AsyncIterator[tuple[httpx2.AsyncClient, NodeClient]]:
     genesis = solitary_genesis("alice", validators=validators)
-    with open_socket(f"127.0.0.1:{free_port()}") as listening:
+    with open_pages(f"127.0.0.1:{free_port()}") as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         async with (
             running_node(folder, genesis) as (node, client),
