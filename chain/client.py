@@ -124,6 +124,19 @@ class NodeClient:
         request = node_pb2.ValidatorsRequest(from_index=from_index)
         return await self._call(self._state.ListValidators, request)
 
+    async def standings(self, model: bytes = b"", provider: bytes = b"") -> node_pb2.StandingsReply:
+        """What the state holds for and against providers (of these; empty: all) and validators."""
+        request = node_pb2.StandingsRequest(model=model, provider=provider)
+        return await self._call(self._state.ListStandings, request)
+
+    async def appeals(self) -> node_pb2.AppealsReply:
+        """Open appeals."""
+        return await self._call(self._state.ListAppeals, node_pb2.AppealsRequest())
+
+    async def appeal(self, job: bytes) -> node_pb2.AppealView:
+        """The appeal of a job, open or ruled."""
+        return await self._call(self._inference.GetAppeal, node_pb2.JobRequest(job=job))
+
     async def parameters(self) -> Parameters:
         """The chain's governed numbers."""
         reply = await self._call(self._state.GetParameters, node_pb2.ParametersRequest())

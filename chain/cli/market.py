@@ -10,22 +10,13 @@ from chain.asking import pick_model
 from chain.cli.calls import HomeOption, NodeOption, call_node, parse_job, resolve
 from chain.cli.output import JsonOption, emit, fail
 from chain.client import NodeClient
-from chain.execution.choices import Standing, redraw
+from chain.execution.choices import WHY, Standing, redraw
 from chain.parameters import Parameters
 
 app = typer.Typer(help="What jobs cost, and who is drawn for them.", no_args_is_help=True)
 TOKENS_MAX = 1 << 24
 
-_MEANINGS = {
-    Standing.WEIGHED.name: "took part in the draw",
-    Standing.WITHDRAWN.name: "its offer is withdrawn",
-    Standing.OTHER_ASKED_FOR.name: "the request names another provider",
-    Standing.STAKE_TOO_SMALL.name: "its stake is below the least an offer needs",
-    Standing.TOO_FEW_VERIFIERS.name: "too few verifiers can judge its results",
-    Standing.ALREADY_TRIED.name: "had this job before, and was late",
-    Standing.NO_ROOM.name: "as many jobs were open with it as its capacity",
-    Standing.ESCROW_TOO_SMALL.name: "the escrow does not reach what it needs",
-}
+_MEANINGS = {standing.name: why for standing, why in WHY.items()}
 
 
 @app.command()

@@ -7,11 +7,13 @@ import typer
 
 from assay.v1 import node_pb2
 from chain.addresses import encode_address, parse_account
-from chain.cli.calls import HomeOption, NodeOption, call_node, parse_job, resolve
+from chain.cli.calls import HomeOption, NodeOption, call_node, parse_job, parse_key, resolve
 from chain.cli.output import JsonOption, emit, fail
 from chain.cli.validator import validator_line, validator_value
 from chain.client import NodeClient
+from chain.execution.standing import FULL
 from chain.rejections import Rejection
+from consensus.verdicts import UNIT_BITS
 
 app = typer.Typer(help="What the chain knows, as one node tells it.", no_args_is_help=True)
 
@@ -74,6 +76,7 @@ def job_value(view: node_pb2.JobView) -> dict[str, Any]:
         "operator": view.operator if view.provider else None,
         "engine_profile": view.engine_profile or None,
         "attempts": view.attempts,
+        "appealed": view.appealed,
         "max_price": view.max_price,
         "escrow": view.escrow,
         "requested_height": view.requested_height,
@@ -82,17 +85,18 @@ def job_value(view: node_pb2.JobView) -> dict[str, Any]:
         "seed": view.seed.hex() or None,
         "input_tokens": view.input_tokens,
         "output_tokens": view.output_tokens,
-        "committee": [
-            {
-                "validator": seat.validator,
-                "engine_profile": seat.engine_profile,
-                "round": seat.round,
-                "committed": seat.committed,
-                "verdict": seat.verdict or None,
-            }
-            for seat in view.committee
-        ],
+        "committee": [_seat_value(seat) for seat in view.committee],
         "text": view.result.text if view.HasField("result") else None,
+    }
+
+
+def _seat_value(seat: node_pb2.SeatView) -> dict[str, Any]:
+    return {
+        "validator": seat.validator,
+        "engine_profile": seat.engine_profile,
+        "round": seat.round,
+        "committed": seat.committed,
+        "verdict": seat.verdict or None,
     }
 
 
@@ -135,3 +139,165 @@ def block(
             "events_root": view.events_root.hex(),
         },
     )
+
+
+@app.command()
+def standing(
+    provider: Annotated[
+        str, typer.Option("--provider", help="Only this account's offers (assay1… or hex).")
+    ] = "",
+    home: HomeOption = None,
+    node: NodeOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """What the state holds for and against providers and validators: standing, how far from
+    ejection, seats and what was said with them, convictions."""
+    account = parse_key(as_json, provider)
+    reply = call_node(
+        resolve(as_json, home, node).node,
+        as_json,
+        lambda client: client.standings(provider=account),
+    )
+    value: dict[str, Any] = {
+        "providers": [_provider_value(view) for view in reply.providers],
+        "validators": [_duties_value(view) for view in reply.validators],
+        "jobs_counted": reply.jobs,
+        "complete": reply.complete,
+    }
+    lines = [_provider_line(item) for item in value["providers"]] or ["nobody offers a model"]
+    lines.append(f"seats on the committees of the {reply.jobs} newest settled jobs in state:")
+    lines += [_duties_line(item) for item in value["validators"]]
+    emit(as_json, value, "\n".join(lines))
+
+
+@app.command()
+def appeals(
+    job: Annotated[
+        str, typer.Argument(help="Of one job, open or ruled; default: all open ones.")
+    ] = "",
+    home: HomeOption = None,
+    node: NodeOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Appeals to the exact engine: which step they are at and until when; how one was ruled."""
+    identity = parse_job(as_json, job) if job else b""
+
+    async def ask(client: NodeClient) -> list[node_pb2.AppealView]:
+        if identity:
+            return [await client.appeal(identity)]
+        return list((await client.appeals()).appeals)
+
+    found = [
+        _appeal_value(view) for view in call_node(resolve(as_json, home, node).node, as_json, ask)
+    ]
+    emit(as_json, found, "\n".join(map(_appeal_line, found)) or "no appeal is open")
+
+
+def _provider_value(view: node_pb2.ProviderStanding) -> dict[str, Any]:
+    wealth = max(view.margin_log, view.distance_log)
+    return {
+        "model": view.model.hex(),
+        "provider": encode_address(view.provider),
+        "operator": view.operator,
+        "capacity": view.capacity,
+        "completed": view.completed,
+        "failed": view.failed,
+        "traps": view.traps,
+        "standing": view.standing,
+        "stake": view.stake,
+        "evidence": {
+            "jobs": view.jobs_bet_on,
+            "margin_log": view.margin_log,
+            "distance_log": view.distance_log,
+            "limit_log": view.limit_log,
+            "missing_log": max(0, view.limit_log - wealth),
+        },
+        "ejected_height": view.ejected_height or None,
+        "held": view.held,
+        "held_until_ms": view.held_until_ms or None,
+        "open_appeals": view.open_appeals,
+    }
+
+
+def _provider_line(item: dict[str, Any]) -> str:
+    evidence = item["evidence"]
+    wealth = max(evidence["margin_log"], evidence["distance_log"])
+    line = (
+        f"provider  {item['provider']} of {item['model'][:8]}: standing {item['standing']} of "
+        f"{FULL}, {item['completed']} completed, {item['failed']} failed, {item['traps']} traps"
+    )
+    if item["ejected_height"]:
+        line += f"; EJECTED at height {item['ejected_height']}"
+        if item["held"]:
+            line += f", {item['held']} grain held until {_when(item['held_until_ms'])}"
+    elif evidence["jobs"]:
+        line += (
+            f"; evidence {_nats(wealth)} of {_nats(evidence['limit_log'])} nats from "
+            f"{evidence['jobs']} jobs, ejected in {_nats(evidence['missing_log'])} more"
+        )
+    else:
+        line += "; no evidence is gathered"
+    return line + (f"; {item['open_appeals']} appeals open" if item["open_appeals"] else "")
+
+
+def _duties_value(view: node_pb2.ValidatorDuties) -> dict[str, Any]:
+    return {
+        "validator": view.validator,
+        "account": encode_address(view.account),
+        "seats": view.seats,
+        "passed": view.passed,
+        "failed": view.failed,
+        "abstained": view.abstained,
+        "voided": view.voided,
+        "hidden": view.hidden,
+        "silent": view.silent,
+        "fault": view.fault or None,
+        "convicted_height": view.convicted_height or None,
+        "slashed": view.slashed,
+    }
+
+
+def _duties_line(item: dict[str, Any]) -> str:
+    said = ("passed", "failed", "abstained", "voided", "hidden", "silent")
+    line = f"validator {item['validator']}: {item['seats']} seats; "
+    line += ", ".join(f"{item[name]} {name}" for name in said)
+    if item["fault"]:
+        line += f"; CONVICTED of {item['fault']} at height {item['convicted_height']}"
+    return line
+
+
+def _appeal_value(view: node_pb2.AppealView) -> dict[str, Any]:
+    return {
+        "job": view.job.hex(),
+        "model": view.model.hex(),
+        "provider": encode_address(view.provider),
+        "status": view.status,
+        "deadline_ms": view.deadline_ms or None,
+        "bond": view.bond,
+        "appealed_status": view.appealed_status,
+        "arbiters": [_seat_value(seat) for seat in view.arbiters],
+        "heard": [_seat_value(seat) for seat in view.heard],
+        "ruled_height": view.ruled_height or None,
+        "paid": view.paid,
+    }
+
+
+def _appeal_line(item: dict[str, Any]) -> str:
+    line = f"job {item['job']}, {item['appealed_status']}: {item['status']}"
+    if item["ruled_height"]:
+        return line + f" at height {item['ruled_height']}, {item['paid']} grain paid"
+    seats = item["arbiters"]
+    done = sum(bool(seat["verdict"]) for seat in seats)
+    committed = sum(seat["committed"] for seat in seats)
+    return (
+        f"{line} until {_when(item['deadline_ms'])}; of {len(seats)} arbiters {committed} have "
+        f"committed, {done} revealed; bond {item['bond']} grain"
+    )
+
+
+def _when(unix_ms: int) -> str:
+    return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="seconds")
+
+
+def _nats(value: int) -> str:
+    return f"{value / (1 << UNIT_BITS):.1f}"

@@ -50,6 +50,18 @@ class Standing(enum.IntEnum):
     """For its price of the longest prompt and output, and verification."""
 
 
+WHY = {
+    Standing.WEIGHED: "took part in the draw",
+    Standing.WITHDRAWN: "its offer is withdrawn",
+    Standing.OTHER_ASKED_FOR: "the request names another provider",
+    Standing.STAKE_TOO_SMALL: "its stake is below the least an offer needs",
+    Standing.TOO_FEW_VERIFIERS: "too few verifiers can judge its results",
+    Standing.ALREADY_TRIED: "had this job before, and was late",
+    Standing.NO_ROOM: "as many jobs were open with it as its capacity",
+    Standing.ESCROW_TOO_SMALL: "the escrow does not reach what it needs",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """An offer as it stood when the provider was drawn."""

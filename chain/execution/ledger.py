@@ -28,6 +28,7 @@ from chain.leaves import PackedLeaves
 from chain.parameters import Parameters
 from chain.records import (
     Account,
+    Appeal,
     Conviction,
     Ejection,
     ExecutionLink,
@@ -266,6 +267,14 @@ class Ledger:
         """(id, job as its arbiters see it) of open appeals."""
         for key, appeal in self._state.appeals.scan():
             yield key, appeal.job
+
+    def appeals(self) -> Iterator[tuple[bytes, Appeal]]:
+        """(job, appeal) of open ones, rising by job."""
+        return self._state.appeals.scan()
+
+    def appeal(self, job: bytes) -> Appeal | None:
+        """The job's appeal, while it is open."""
+        return self._state.appeals.get(job)
 
     def appeal_bonds(self) -> int:
         """Grain in the bonds of open appeals."""

@@ -13,9 +13,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from assay.v1 import node_pb2
 from chain import genesis as genesis_file
 from chain import receipt_files
 from chain.events import Event, EventKind
+from chain.execution.choices import WHY
+from chain.execution.choices import Standing as OfferStanding
 from chain.explorer.values import (
     address_value,
     message_value,
@@ -25,7 +28,16 @@ from chain.explorer.values import (
 from chain.leaves import PackedLeaves
 from chain.node.inference import FINAL_STATUSES
 from chain.node.node import Node
-from chain.node.views import block_view, job_view, model_view, offer_view, settled_job_view
+from chain.node.services import appeal_of
+from chain.node.views import (
+    block_view,
+    explanation,
+    job_view,
+    model_view,
+    offer_view,
+    settled_job_view,
+    standings_view,
+)
 from chain.receipts import build_receipt, parse_request
 from chain.records import (
     JOB_LEAF,
@@ -38,6 +50,7 @@ from chain.records import (
 from chain.rejections import Rejection, RejectionReason
 from chain.standings import Standing, standings
 from chain.store import Store
+from chain.track_records import records
 from consensus.wire import DecodeError, decode
 
 LIST_MAX: Final = 100
@@ -91,6 +104,7 @@ class Readings:
         self.models = kept(self._models).get
         self.providers = kept(self._providers).get
         self.validators = kept(self._validators).get
+        self.standings = kept(self._standings).get
         self.genesis = Kept(self._genesis, GENESIS_KEPT_S, clock_s).get
 
     async def blocks(self, before: int, limit: int) -> list[dict[str, Any]]:
@@ -121,7 +135,10 @@ class Readings:
 
     async def job(self, identity: bytes) -> dict[str, Any]:
         """A job, its request, its steps and the ruling. Raises Rejection."""
-        job = await self._node.worker.read(lambda ledger: ledger.job(identity))
+        job, waiting = await self._node.worker.read(
+            lambda ledger: (ledger.job(identity), ledger.explain(identity))
+        )
+        attempts_max = self._node.genesis.parameters.attempts_max
 
         def look() -> dict[str, Any] | None:
             store = self._store
@@ -136,6 +153,7 @@ class Readings:
                 "request": _request(store, ruling if job is None else job),
                 "transaction": _origin(store, identity),
                 "ruling": None if ruling is None else ruling_value(ruling),
+                "explanation": _explained(explanation(identity, waiting, attempts_max, store)),
                 "history": [] if job is None else _history(store, identity, job.requested_height),
             }
 
@@ -143,7 +161,16 @@ class Readings:
         if found is None:
             detail = f"no job {identity.hex()} on this chain; check the id, or wait until its "
             raise Rejection(RejectionReason.UNKNOWN_JOB, detail + "request is final")
+        found["appeal"] = await self._appeal(identity) if found["appealed"] else None
         return found
+
+    async def _appeal(self, identity: bytes) -> dict[str, Any] | None:
+        try:
+            return message_value(await appeal_of(self._node, identity))
+        except Rejection as rejection:
+            if rejection.reason is not RejectionReason.UNKNOWN_JOB:
+                raise
+            return None
 
     async def account(self, key: bytes) -> dict[str, Any]:
         """Balance and stake; an unknown account has none."""
@@ -203,6 +230,9 @@ class Readings:
                 for model, provider, offer in ledger.offers()
             ]
         )
+
+    async def _standings(self) -> dict[str, Any]:
+        return message_value(standings_view(await self._node.worker.read(records)))
 
     async def _validators(self) -> dict[str, Any]:
         links = self._node.peers.links
@@ -349,6 +379,15 @@ def _transactions(store: Store, below: int, limit: int) -> dict[str, Any]:
             found.append({**value, "timestamp_ms": block[0].timestamp_ms})
     more = height if height - 1 > store.pruned_through else None
     return {"transactions": found, "before": more}
+
+
+def _explained(view: node_pb2.Explanation) -> dict[str, Any]:
+    """Why each attempt went where it did, with the reasons in words."""
+    value = message_value(view)
+    for choice in [*value["choices"], *filter(None, [value["now"]])]:
+        for candidate in choice["candidates"]:
+            candidate["why"] = WHY[OfferStanding[candidate["standing"]]]
+    return value
 
 
 def _ruling(store: Store, job: bytes) -> JobReceipt | None:

@@ -97,6 +97,7 @@ class Explorer:
             "models": readings.models,
             "providers": readings.providers,
             "validators": readings.validators,
+            "standings": readings.standings,
         }
         found = [self._route(f"/api/{name}", _unasked(read)) for name, read in lists.items()]
         found += [

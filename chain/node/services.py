@@ -19,19 +19,23 @@ from chain.node.node import Node
 from chain.node.rate_limit import RateLimit, host_of
 from chain.node.views import (
     account_view,
+    appeal_view,
     block_view,
     explanation,
     job_view,
     model_view,
     offer_view,
+    ruled_appeal_view,
     session_view,
     settled_job_view,
+    standings_view,
     validator_view,
 )
 from chain.records import TransactionReceipt
 from chain.rejections import Busy, Rejection, RejectionReason
 from chain.standings import standings
 from chain.state import ACCOUNT_BYTES
+from chain.track_records import find_ruling, open_appeals, records
 from chain.transactions import WINDOW_BLOCKS
 
 TRANSACTIONS = node_pb2.DESCRIPTOR.services_by_name["Transactions"].full_name
@@ -181,6 +185,12 @@ class InferenceService(_Base, node_pb2_grpc.InferenceServicer):
             raise Rejection(RejectionReason.UNKNOWN_JOB, detail)
         return view
 
+    async def GetAppeal(  # noqa: N802
+        self, request: node_pb2.JobRequest, context: CallContext
+    ) -> node_pb2.AppealView:
+        """A job's appeal, open or ruled."""
+        return await appeal_of(self._node, request.job)
+
     async def List(  # noqa: N802
         self, request: node_pb2.JobsRequest, context: CallContext
     ) -> node_pb2.JobsReply:
@@ -294,6 +304,25 @@ class StateService(_Base, node_pb2_grpc.StateServicer):
         values = {item.name: getattr(parameters, item.name) for item in fields(parameters)}
         return node_pb2.ParametersReply(values=values)
 
+    async def ListStandings(  # noqa: N802
+        self, request: node_pb2.StandingsRequest, context: CallContext
+    ) -> node_pb2.StandingsReply:
+        """What the state holds for and against providers and validators."""
+        if request.provider:
+            _check_account(request.provider)
+        found = await self._node.worker.read(
+            lambda ledger: records(ledger, request.model, request.provider)
+        )
+        return standings_view(found)
+
+    async def ListAppeals(  # noqa: N802
+        self, request: node_pb2.AppealsRequest, context: CallContext
+    ) -> node_pb2.AppealsReply:
+        """Open appeals."""
+        found, complete = await self._node.worker.read(open_appeals)
+        views = [appeal_view(*item) for item in found]
+        return node_pb2.AppealsReply(appeals=views, complete=complete)
+
 
 class ProofsService(_Base, node_pb2_grpc.ProofsServicer):
     """What can be checked offline."""
@@ -310,6 +339,23 @@ class ProofsService(_Base, node_pb2_grpc.ProofsServicer):
         """A page of ends of epochs."""
         found = await self._node.look_up(boundary_page, self._node.store, request.from_epoch)
         return node_pb2.BoundariesReply(boundaries=found)
+
+
+async def appeal_of(node: Node, identity: bytes) -> node_pb2.AppealView:
+    """A job's appeal, open or ruled. Raises Rejection."""
+    opened, job = await node.worker.read(
+        lambda ledger: (ledger.appeal(identity), ledger.job(identity))
+    )
+    if opened is not None:
+        return appeal_view(identity, opened)
+    ruled = None
+    if job is not None and job.appealed:
+        ruled = await node.look_up(find_ruling, node.store, identity, job, node.height)
+    if job is None or ruled is None:
+        detail = f"no appeal of job {identity.hex()} is known here: there was none, its row has "
+        detail += "left the state, or the block that ruled it is not kept"
+        raise Rejection(RejectionReason.UNKNOWN_JOB, detail)
+    return ruled_appeal_view(identity, job, ruled)
 
 
 def _check_account(account: bytes) -> None:

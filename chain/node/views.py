@@ -11,6 +11,7 @@ from chain.records import (
     JOB_LEAF,
     TRANSACTION_LEAF,
     Account,
+    Appeal,
     CommitteeSeat,
     Job,
     JobReceipt,
@@ -23,6 +24,8 @@ from chain.records import (
 from chain.runtime_member import RuntimeState
 from chain.standings import ValidatorStanding
 from chain.store import Store
+from chain.track_records import ProviderRecord, Records, Ruled, ValidatorRecord
+from consensus.bets import LIMIT_LOG
 from consensus.wire import decode
 
 
@@ -108,6 +111,7 @@ def job_view(identity: bytes, job: Job, store: Store) -> node_pb2.JobView:
         requested_ms=job.requested_ms,
         answered_height=job.answered_height,
         engine_profile=job.engine_profile,
+        appealed=job.appealed,
     )
 
 
@@ -279,4 +283,85 @@ def validator_view(entry: ValidatorStanding) -> node_pb2.ValidatorView:
         unbonding=entry.unbonding,
         from_epoch=entry.from_epoch,
         jailed_until_epoch=record.jailed_until_epoch,
+    )
+
+
+def standings_view(found: Records) -> node_pb2.StandingsReply:
+    """What the state holds for and against providers and validators."""
+    return node_pb2.StandingsReply(
+        providers=[_provider_standing(record) for record in found.providers],
+        validators=[_validator_duties(record) for record in found.validators],
+        jobs=found.jobs,
+        complete=found.complete,
+    )
+
+
+def _provider_standing(record: ProviderRecord) -> node_pb2.ProviderStanding:
+    offer, shown, held = record.offer, record.suspicion, record.ejection
+    return node_pb2.ProviderStanding(
+        model=record.model,
+        provider=record.provider,
+        operator=offer.operator,
+        capacity=offer.capacity,
+        completed=offer.completed,
+        failed=offer.failed,
+        traps=offer.traps,
+        standing=offer.standing,
+        stake=record.stake,
+        margin_log=shown.margin_log,
+        distance_log=shown.distance_log,
+        limit_log=LIMIT_LOG,
+        jobs_bet_on=shown.jobs,
+        ejected_height=shown.ejected_height,
+        held=0 if held is None else held.held,
+        held_until_ms=0 if held is None else held.until_ms,
+        open_appeals=record.open_appeals,
+    )
+
+
+def _validator_duties(record: ValidatorRecord) -> node_pb2.ValidatorDuties:
+    counts, conviction = record.counts, record.conviction
+    return node_pb2.ValidatorDuties(
+        validator=record.validator,
+        account=record.account,
+        seats=counts.seats,
+        passed=counts.passed,
+        failed=counts.failed,
+        abstained=counts.abstained,
+        voided=counts.voided,
+        hidden=counts.hidden,
+        silent=counts.silent,
+        fault="" if conviction is None else conviction.fault.name,
+        convicted_height=0 if conviction is None else conviction.height,
+        slashed=0 if conviction is None else conviction.slashed,
+    )
+
+
+def appeal_view(identity: bytes, appeal: Appeal) -> node_pb2.AppealView:
+    """An open appeal."""
+    job = appeal.job
+    return node_pb2.AppealView(
+        job=identity,
+        model=job.model,
+        provider=job.provider or b"",
+        status=job.status.name,
+        deadline_ms=job.deadline_ms,
+        bond=appeal.bond,
+        appealed_status=appeal.status.name,
+        arbiters=[_seat_view(seat) for seat in job.committee],
+        heard=[_seat_view(seat) for seat in appeal.heard],
+    )
+
+
+def ruled_appeal_view(identity: bytes, job: Job, ruled: Ruled) -> node_pb2.AppealView:
+    """An appeal that has ended."""
+    return node_pb2.AppealView(
+        job=identity,
+        model=job.model,
+        provider=job.provider or b"",
+        status=ruled.ruling.name,
+        appealed_status=job.status.name,
+        heard=[_seat_view(seat) for seat in job.committee],
+        ruled_height=ruled.height,
+        paid=ruled.paid,
     )

@@ -105,3 +105,38 @@ def test_the_same_job_at_two_offers_is_shown_side_by_side(network: TinyNetwork) 
         (offer,) = (item for item in offers if item["provider"] == row["provider"])
         tokens = 30 * offer["input_price"] + 7 * offer["output_price"]
         assert row["price"] == tokens + seat_price  # one seat on this network
+
+
+def test_what_is_held_for_and_against_all_is_the_same_at_every_node(
+    network: TinyNetwork, paying: tuple[str | Path, ...]
+) -> None:
+    asked = assay(
+        "infer", "who", "--raw", "--max-tokens", "2", "--node", network.nodes[0], "--json", *paying
+    )
+    assert asked.exit_code == 0, asked.output
+    shown = [
+        output_of(assay("query", "standing", "--node", node, "--json")) for node in network.nodes
+    ]
+    assert shown[0] == shown[1]
+    assert shown[0]["jobs_counted"] >= 1
+    assert sum(item["passed"] for item in shown[0]["validators"]) == shown[0]["jobs_counted"]
+    assert sum(item["completed"] for item in shown[0]["providers"]) == shown[0]["jobs_counted"]
+    name = shown[0]["providers"][0]["provider"]
+    (only,) = output_of(
+        assay("query", "standing", "--provider", name, "--node", network.nodes[0], "--json")
+    )["providers"]
+    assert only["provider"] == name
+    text = assay("query", "standing", "--node", network.nodes[0]).output
+    assert "of 1000" in text.replace("\n", " ")
+
+
+def test_a_chain_without_appeals_says_so(
+    network: TinyNetwork, paying: tuple[str | Path, ...]
+) -> None:
+    node = ("--node", network.nodes[0])
+    assert output_of(assay("query", "appeals", *node, "--json")) == []
+    assert "no appeal is open" in assay("query", "appeals", *node).output
+    job = output_of(assay("query", "job", "latest", *node, "--json"))
+    assert job["appealed"] is False
+    told = assay("query", "appeals", job["job"], *node, "--json")
+    assert error_of(told)["reason"] == "UNKNOWN_JOB"
