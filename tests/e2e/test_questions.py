@@ -299,7 +299,7 @@ def test_the_chain_tells_what_it_knows(
     job = query("job", answered[0]["job"])
     assert (job["status"], job["text"]) == ("VERIFIED", answered[0]["text"])
     assert job["escrow"] == 0
-    model = query("model")
+    (model,) = output_of(in_process("model", "list", "--home", network.home, "--json"))
     assert [verifier["validator"] for verifier in model["verifiers"]] == [0, 1, 2, 3]
     assert {offer["operator"] for offer in model["offers"]} == {0, 1, 2, 3}
     validators = query("validators")
