@@ -87,6 +87,28 @@ def test_a_running_gateway_follows_keys_as_they_are_created_and_revoked(
     assert (listed["name"], listed["state"]) == ("first", "revoked")
 
 
+def test_caps_and_last_block_of_a_created_key_are_held_by_the_chain(
+    network: TinyNetwork, files: Path
+) -> None:
+    file = ("--api-keys", files / "keys.toml", "--node", network.nodes[0], "--json")
+    alice = (*file, "--key", files / "alice.json", "--passphrase-file", files / "pass")
+
+    def created(name: str, operation_cap: int, *more: str) -> str:
+        caps = ("--operation-cap", str(operation_cap), "--total-cap", str(2 * CAP), *more)
+        made = output_of(assay("gateway", "key", "create", name, *caps, *alice))
+        return str(made["api_key"])
+
+    wide, narrow = created("wide", CAP), created("narrow", 1)
+    brief = created("brief", CAP, "--expires-in", "2")
+    with network.gateway(AccessFile(files / "keys.toml", None), book=files / "book") as url:
+        assert status_of(url, narrow) == 402
+        assert status_of(url, wide) == 200  # takes more than two blocks
+        assert status_of(url, brief) == 403
+    listed = output_of(assay("gateway", "key", "list", *file))
+    states = {item["name"]: item["state"] for item in listed}
+    assert (states["wide"], states["brief"]) == ("live", "not granted on chain")
+
+
 def test_what_the_chain_holds_of_an_api_key_is_listed(network: TinyNetwork, files: Path) -> None:
     file = ("--api-keys", files / "keys.toml", "--node", network.nodes[0], "--json")
     alice = (*file, "--key", files / "alice.json", "--passphrase-file", files / "pass")
