@@ -197,6 +197,7 @@ async def _register(
             context_tokens=model.context_tokens,
             royalty_bps=ROYALTY_BPS,
             pairs=[pair_message(pair) for pair in pairs],
+            parameters=model.parameters,
         )
     )
     try:

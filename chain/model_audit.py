@@ -4,12 +4,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from assay.v1 import node_pb2
 from chain.calibrations import CalibrationError, read_pair
 from chain.pairs import order_of, pair_record
 from chain.readable import render
 from chain.runtime_replies import ModelInfo
+
+WEIGHT_ADVICE: Final = (
+    "its compute units were registered too high or too low: compare prices by the package's"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +53,16 @@ def check_package(view: node_pb2.ModelView, package: Package) -> list[Check]:
             f"{package.context_tokens}",
             "jobs longer than the package's context can't be answered: don't offer this model",
         ),
+        _compare(
+            "package.parameters",
+            f"{view.parameters}",
+            f"{package.parameters}",
+            WEIGHT_ADVICE,
+        ),
     ]
 
 
-def check_runtime(
-    view: node_pb2.ModelView, served: Sequence[ModelInfo], package: Package | None
-) -> list[Check]:
+def check_runtime(view: node_pb2.ModelView, served: Sequence[ModelInfo]) -> list[Check]:
     """A runtime that says it serves the model."""
     names = ", ".join(f"{model.name} ({model.model.hex()[:16]})" for model in served)
     found = [model for model in served if model.model == view.model]
@@ -88,10 +97,8 @@ def check_runtime(
             "calibrate this profile and register a package with the pair; it can't verify here",
         ),
     ]
-    if package is not None:
-        advice = "the runtime has other weights under this id: stop it, and check its package"
-        said = f"{package.parameters}"
-        checks.append(_compare("runtime.parameters", said, f"{model.parameters}", advice))
+    said = f"{view.parameters}"
+    checks.append(_compare("runtime.parameters", said, f"{model.parameters}", WEIGHT_ADVICE))
     return checks
 
 

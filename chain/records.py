@@ -116,6 +116,8 @@ class Model:
     """Rising by provider's, then verifier's profile; `chain.pairs` has the rules."""
     quorum: U16
     """Fewest verdicts (not ABSTAIN) that a ruling may rest on."""
+    parameters: U64
+    """Weights, as its registrar says; `chain.units` makes compute units of them."""
 
 
 @quickly_replaced

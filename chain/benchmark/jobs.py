@@ -227,7 +227,12 @@ def _registration() -> pb.RegisterModel:
         provider_profile=PROFILE, verifier_profile=PROFILE, thresholds=thresholds
     )
     return pb.RegisterModel(
-        model=MODEL, name="bench", context_tokens=512, royalty_bps=500, pairs=[pair]
+        model=MODEL,
+        name="bench",
+        context_tokens=512,
+        royalty_bps=500,
+        pairs=[pair],
+        parameters=1,
     )
 
 

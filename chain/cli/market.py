@@ -12,6 +12,7 @@ from chain.cli.output import JsonOption, emit, fail
 from chain.client import NodeClient
 from chain.execution.choices import WHY, Standing, redraw
 from chain.parameters import Parameters
+from chain.units import compute_units, price_of_units
 
 app = typer.Typer(help="What jobs cost, and who is drawn for them.", no_args_is_help=True)
 TOKENS_MAX = 1 << 24
@@ -54,19 +55,26 @@ def compare(
     """The same job at each open offer for a model: what it would cost if all of its tokens are
     used, the cheapest first. The chain draws by more than the price: see `explain`."""
 
-    async def ask(client: NodeClient) -> tuple[list[node_pb2.OfferView], Parameters]:
+    async def ask(client: NodeClient) -> tuple[int, list[node_pb2.OfferView], Parameters]:
         view = await pick_model(client, model)
-        return list(await client.offers(view.model)), await client.parameters()
+        offers = list(await client.offers(view.model))
+        return view.parameters, offers, await client.parameters()
 
-    offers, parameters = call_node(resolve(as_json, home, node).node, as_json, ask)
+    weights, offers, parameters = call_node(resolve(as_json, home, node).node, as_json, ask)
+    units = compute_units(weights, input_tokens + output_tokens)
     seats = parameters.committee_size * parameters.seat_price(input_tokens, output_tokens)
     rows = sorted(
-        (_cost(offer, input_tokens, output_tokens, seats) for offer in offers if offer.capacity),
+        (
+            _cost(offer, input_tokens, output_tokens, seats, units)
+            for offer in offers
+            if offer.capacity
+        ),
         key=lambda row: (row["price"], row["provider"]),
     )
     lines = [
         f"{row['provider']}  {row['price']} grain: {row['input']} for input, {row['output']} for "
-        f"output, {row['verification']} for verification; {row['free']} jobs free, "
+        f"output, {row['verification']} for verification; "
+        f"{row['price_per_1000_units']} for 1,000 of {row['compute_units']} compute units; {row['free']} jobs free, "
         f"{row['completed']} completed, {row['failed']} failed, {row['engine_profile']}"
         for row in rows
     ]
@@ -74,7 +82,7 @@ def compare(
 
 
 def _cost(
-    offer: node_pb2.OfferView, input_tokens: int, output_tokens: int, verification: int
+    offer: node_pb2.OfferView, input_tokens: int, output_tokens: int, verification: int, units: int
 ) -> dict[str, Any]:
     taken, made = input_tokens * offer.input_price, output_tokens * offer.output_price
     return {
@@ -83,6 +91,8 @@ def _cost(
         "input": taken,
         "output": made,
         "verification": verification,
+        "compute_units": units,
+        "price_per_1000_units": price_of_units(taken + made + verification, units),
         "free": max(0, offer.capacity - offer.open_jobs),
         "completed": offer.completed,
         "failed": offer.failed,

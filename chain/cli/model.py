@@ -43,6 +43,7 @@ from chain.runtime_client import (
     RuntimeUnavailableError,
 )
 from chain.runtime_replies import ModelInfo, RuntimeReplyError
+from chain.units import PRICE_UNITS, UNIT
 
 PLUGIN_GROUP: Final = "assay.model"
 PRICE_MAX: Final = (1 << 64) - 1
@@ -130,6 +131,7 @@ def register_command(  # noqa: PLR0913, PLR0917 - one parameter an option
             royalty_bps=royalty_bps,
             pairs=[pair_message(pair) for pair in pairs],
             quorum=quorum,
+            parameters=found.parameters,
         )
     )
     status = send(as_json, target, owner, [operation], timeout)
@@ -229,7 +231,7 @@ def audit_command(
     if found is not None:
         checks += check_package(view, found)
     if runtime:
-        checks += check_runtime(view, served, found)
+        checks += check_runtime(view, served)
     checks += check_reports(view, report or [])
     value = {
         "model": view.model.hex(),
@@ -258,6 +260,7 @@ def model_value(view: node_pb2.ModelView, offers: Sequence[node_pb2.OfferView]) 
         "name": view.name,
         "owner": encode_address(view.owner),
         "context_tokens": view.context_tokens,
+        "parameters": view.parameters,
         "royalty_bps": view.royalty_bps,
         "quorum": view.quorum,
         "pairs": [
@@ -279,6 +282,8 @@ def model_value(view: node_pb2.ModelView, offers: Sequence[node_pb2.OfferView]) 
                 "engine_profile": offer.engine_profile,
                 "input_price": offer.input_price,
                 "output_price": offer.output_price,
+                "input_per_1000_units": _per_units(offer.input_price, view.parameters),
+                "output_per_1000_units": _per_units(offer.output_price, view.parameters),
                 "capacity": offer.capacity,
                 "open_jobs": offer.open_jobs,
                 "completed": offer.completed,
@@ -287,6 +292,11 @@ def model_value(view: node_pb2.ModelView, offers: Sequence[node_pb2.OfferView]) 
             for offer in offers
         ],
     }
+
+
+def _per_units(price: int, parameters: int) -> int:
+    """Grain for a thousand compute units, where a token costs `price`."""
+    return -(-price * PRICE_UNITS * UNIT // parameters)
 
 
 def _model_lines(value: dict[str, Any]) -> str:
@@ -303,7 +313,8 @@ def _model_lines(value: dict[str, Any]) -> str:
     lines += [
         f"offer  {item['provider']} at validator {item['operator']} with "
         f"{item['engine_profile']}: {item['input_price']} and {item['output_price']} grain a token "
-        f"in and out, {item['open_jobs']} of {item['capacity']} jobs open, "
+        f"in and out ({item['input_per_1000_units']} and {item['output_per_1000_units']} for "
+        f"1,000 compute units), {item['open_jobs']} of {item['capacity']} jobs open, "
         f"{item['completed']} completed, {item['failed']} failed"
         for item in value["offers"]
     ]

@@ -7,12 +7,14 @@ import typer
 
 from assay.v1 import node_pb2
 from chain.addresses import encode_address, parse_account
+from chain.asking import pick_model
 from chain.cli.calls import HomeOption, NodeOption, call_node, parse_job, parse_key, resolve
 from chain.cli.output import JsonOption, emit, fail
 from chain.cli.validator import validator_line, validator_value
 from chain.client import NodeClient
 from chain.execution.standing import FULL
 from chain.rejections import Rejection
+from chain.units import compute_units
 from consensus.verdicts import UNIT_BITS
 
 app = typer.Typer(help="What the chain knows, as one node tells it.", no_args_is_help=True)
@@ -53,16 +55,21 @@ def job(
 ) -> None:
     """One job: status, provider, committee, result."""
 
-    async def ask(client: NodeClient) -> node_pb2.JobView | None:
+    async def ask(client: NodeClient) -> tuple[node_pb2.JobView, int] | None:
         if job != "latest":
-            return await client.job(parse_job(as_json, job))
-        jobs = await client.jobs(1)
-        return jobs[0] if jobs else None
+            view = await client.job(parse_job(as_json, job))
+        elif jobs := await client.jobs(1):
+            view = jobs[0]
+        else:
+            return None
+        return view, (await pick_model(client, view.model.hex())).parameters
 
-    view = call_node(resolve(as_json, home, node).node, as_json, ask)
-    if view is None:
+    found = call_node(resolve(as_json, home, node).node, as_json, ask)
+    if found is None:
         fail(as_json, "UNKNOWN_JOB", "no job yet")
-    emit(as_json, job_value(view))
+    view, parameters = found
+    tokens = view.input_tokens + view.output_tokens
+    emit(as_json, job_value(view) | {"compute_units": compute_units(parameters, tokens)})
 
 
 def job_value(view: node_pb2.JobView) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from chain.records import (
 )
 from chain.rejections import Rejection, RejectionReason
 from chain.state import ACCOUNT_BYTES, ID_BYTES, INDEX_BYTES
+from chain.units import PARAMETERS_MAX
 
 CONTEXT_TOKENS_MAX = 1 << 24
 CAPACITY_MAX = 1 << 16
@@ -46,6 +47,10 @@ def register_model(scope: Scope, sender: bytes, message: pb.RegisterModel) -> No
         raise _bad_model(
             f"royalty_bps is {message.royalty_bps}, at most {scope.parameters.royalty_bps_max}"
         )
+    if not 1 <= message.parameters <= PARAMETERS_MAX:
+        raise _bad_model(
+            f"parameters is {message.parameters}, 1 to {PARAMETERS_MAX}: take the manifest's"
+        )
     quorum = message.quorum or scope.parameters.reveal_quorum
     if not scope.parameters.reveal_quorum <= quorum <= scope.parameters.committee_size:
         raise _bad_model(
@@ -59,6 +64,7 @@ def register_model(scope: Scope, sender: bytes, message: pb.RegisterModel) -> No
         royalty_bps=message.royalty_bps,
         pairs=checked_pairs(message.pairs),
         quorum=quorum,
+        parameters=message.parameters,
     )
     scope.debit(sender, scope.parameters.model_price)
     scope.burn(scope.parameters.model_price)

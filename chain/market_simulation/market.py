@@ -187,6 +187,7 @@ class Market:
             context_tokens=work.input_tokens + work.output_tokens + 1,
             royalty_bps=min(ROYALTY_BPS, self.ledger.parameters.royalty_bps_max),
             pairs=[pair],
+            parameters=1,
         )
         self._send(self.owner, model)
         self._stake_up()

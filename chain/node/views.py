@@ -70,6 +70,7 @@ def model_view(
             for index, verifier in verifiers.items()
         ],
         quorum=model.quorum,
+        parameters=model.parameters,
     )
 
 

@@ -292,7 +292,9 @@ CASES: dict[RejectionReason, Case] = {
     ),
     RejectionReason.BAD_MODEL: (
         "a registration without pairs",
-        lambda: asked(OWNER, pb.RegisterModel(model=bytes(32), name="x", context_tokens=9)),
+        lambda: asked(
+            OWNER, pb.RegisterModel(model=bytes(32), name="x", context_tokens=9, parameters=1)
+        ),
     ),
     RejectionReason.BAD_OFFER: (
         "withdrawing an offer that was never made",

@@ -139,6 +139,7 @@ def a_registration(*pairs: pb.CalibratedPair) -> pb.RegisterModel:
         context_tokens=512,
         royalty_bps=500,
         pairs=pairs or (a_pair(),),
+        parameters=135_000_000,
     )
 
 

@@ -312,6 +312,8 @@ REFUSALS: list[Refusal] = [
     (lambda: (ALICE, another_model(name="é" * 33)), RejectionReason.BAD_MODEL),
     (lambda: (ALICE, another_model(context_tokens=1)), RejectionReason.BAD_MODEL),
     (lambda: (ALICE, another_model(royalty_bps=1_001)), RejectionReason.BAD_MODEL),
+    (lambda: (ALICE, another_model(parameters=0)), RejectionReason.BAD_MODEL),
+    (lambda: (ALICE, another_model(parameters=(1 << 48) + 1)), RejectionReason.BAD_MODEL),
     (lambda: (ALICE, an_offer()), RejectionReason.INSUFFICIENT_STAKE),
     (lambda: (ALICE, an_offer(capacity=0)), RejectionReason.BAD_OFFER),
     (lambda: (ALICE, an_offer(capacity=1 << 17)), RejectionReason.BAD_OFFER),

@@ -77,7 +77,7 @@ def test_a_registration_keeps_its_pairs_and_finds_each_by_both_profiles(
 ) -> None:
     listed = sorted(drawn, key=lambda pair: pair.provider_profile)
     kept = checked_pairs([pair_message(pair) for pair in listed])
-    model = Model(OWNER, "m", 512, 0, kept, 2)
+    model = Model(OWNER, "m", 512, 0, kept, 2, 1)
     assert decode(Model, encode(model)) == model
     known = {(pair.provider_profile, pair.verifier_profile): pair.thresholds for pair in drawn}
     names = {name for place in known for name in place}

@@ -197,6 +197,7 @@ export interface Model {
   name: string;
   context_tokens: number;
   royalty_bps: number;
+  parameters: string;
   pairs: { provider_profile: string; verifier_profile: string; thresholds: Thresholds | null }[];
   verifiers: { validator: number; engine_profile: string }[];
 }

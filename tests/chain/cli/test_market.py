@@ -8,6 +8,7 @@ import pytest
 from chain.addresses import encode_address
 from chain.keys import Role
 from chain.keystore import KdfCost, save_key
+from chain.units import compute_units
 from tests.builders import key
 from tests.chain.cli.test_cli import assay, error_of, output_of
 from tests.chain.gateway.tiny_network import TinyNetwork, tiny_genesis
@@ -105,6 +106,8 @@ def test_the_same_job_at_two_offers_is_shown_side_by_side(network: TinyNetwork) 
         (offer,) = (item for item in offers if item["provider"] == row["provider"])
         tokens = 30 * offer["input_price"] + 7 * offer["output_price"]
         assert row["price"] == tokens + seat_price  # one seat on this network
+        assert row["compute_units"] == compute_units(model["parameters"], 37)
+        assert row["price_per_1000_units"] == row["price"] * 1000 // row["compute_units"]
 
 
 def test_what_is_held_for_and_against_all_is_the_same_at_every_node(

@@ -216,6 +216,7 @@ class TinyNetwork:
             name=MODEL,
             context_tokens=self.engine.context_tokens,
             pairs=[pair],
+            parameters=self.engine.package.manifest.parameters,
         )
         signed = await client.sign(key("account-0"), [transactions_pb2.Op(register_model=model)])
         status = await client.wait(await client.submit(signed), BOUND_S)

@@ -51,7 +51,7 @@ def test_a_model_shows_its_registration_and_its_verifiers() -> None:
     assert model is not None
     view = model_view(MODEL, model, world.ledger.verifiers(MODEL))
     registered = a_registration()
-    for name in ("model", "name", "context_tokens", "royalty_bps", "pairs"):
+    for name in ("model", "name", "context_tokens", "royalty_bps", "pairs", "parameters"):
         assert getattr(view, name) == getattr(registered, name)
     shown = [(verifier.validator, verifier.engine_profile) for verifier in view.verifiers]
     assert shown == [(index, PROFILE) for index in range(5)]

@@ -24,6 +24,7 @@ export function Models(): JSX.Element {
               ["Package", <Id value={model.model} whole />],
               ["Owner", <AccountLink id={model.owner} />],
               ["Royalty", `${model.royalty_bps / 100}%`],
+              ["Weights", `${count(model.parameters)}; a token through them takes a compute unit for each million`],
               ["Context", `${count(model.context_tokens)} tokens`],
               ["Verified by", model.verifiers.length === 0 ? "nobody" : model.verifiers.map((one) => `validator ${one.validator}`).join(", ")],
             ]} />
