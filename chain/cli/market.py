@@ -74,7 +74,8 @@ def compare(
     lines = [
         f"{row['provider']}  {row['price']} grain: {row['input']} for input, {row['output']} for "
         f"output, {row['verification']} for verification; "
-        f"{row['price_per_1000_units']} for 1,000 of {row['compute_units']} compute units; {row['free']} jobs free, "
+        f"{row['price_per_1000_units']} for 1,000 of {row['compute_units']} compute units; "
+        f"{row['free']} jobs free, "
         f"{row['completed']} completed, {row['failed']} failed, {row['engine_profile']}"
         for row in rows
     ]
