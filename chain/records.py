@@ -289,6 +289,8 @@ class Verifier:
     since_height: U64
     engine_profile: Profile
     """It verifies with; saying another one starts `since_height` anew."""
+    abstained: U8 = 0
+    """Seats in a row; `chain.execution.abstentions` says how many are too many."""
 
 
 @dataclass(frozen=True, slots=True)

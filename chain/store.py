@@ -81,7 +81,7 @@ __all__ = [
     "StoredBlock",
 ]
 
-FORMAT_VERSION: Final = 4
+FORMAT_VERSION: Final = 5
 STORE_NAME: Final = "store"
 """The store's folder in a home's data folder."""
 LOCK_FILE_NAME: Final = "lock"

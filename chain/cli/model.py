@@ -272,7 +272,11 @@ def model_value(view: node_pb2.ModelView, offers: Sequence[node_pb2.OfferView]) 
             for pair in view.pairs
         ],
         "verifiers": [
-            {"validator": verifier.validator, "engine_profile": verifier.engine_profile}
+            {
+                "validator": verifier.validator,
+                "engine_profile": verifier.engine_profile,
+                "abstained": verifier.abstained,
+            }
             for verifier in view.verifiers
         ],
         "offers": [
@@ -308,6 +312,7 @@ def _model_lines(value: dict[str, Any]) -> str:
     ]
     lines += [
         f"verifier  validator {item['validator']} with {item['engine_profile']}"
+        + (f", abstained {item['abstained']} times in a row" if item["abstained"] else "")
         for item in value["verifiers"]
     ]
     lines += [

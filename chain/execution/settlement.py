@@ -22,6 +22,7 @@ ends, a seat that was idle is fined (`collateral`).
 
 from assay.v1 import transactions_pb2 as pb
 from chain.execution import sessions, suspicion
+from chain.execution.abstentions import count_abstentions
 from chain.execution.collateral import charge_askers, fine_idle, seat_price, slash_wrong_passes
 from chain.execution.scope import Scope
 from chain.execution.standing import after_failure, after_success
@@ -146,6 +147,7 @@ def _finish(
     sessions.give_back(scope, job_id, returned)
     payments.note(scope.treasury, fine_idle(scope, job_id, job))
     suspicion.bet(scope, job, status)
+    count_abstentions(scope, job)
     final = job._replace(status=status, escrow=0, final_height=scope.height)
     scope.put_job(job_id, final, before=job.status)
     model = scope.model(job.model)

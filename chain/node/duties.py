@@ -49,6 +49,9 @@ class Duties:
         self._served: dict[bytes, str] = {}
         """Engine profile of every model a runtime was ever seen to serve, in the order seen: a
         runtime that is out for a while is no reason to take back what was said on chain."""
+        self._serving: frozenset[bytes] = frozenset()
+        """Models that a runtime serves now: for these alone a word is given that is not on chain,
+        so that what the chain took back for abstaining waits for the runtime."""
         self._told: dict[tuple[bytes, str], str] = {}
         """Profile that the operator was told to be of no use, by model and use."""
 
@@ -57,9 +60,9 @@ class Duties:
         if self._clock_ms() - self._said_ms < REPEAT_AFTER_MS:
             return
         try:
-            if await self._runtime.ready():
-                for info in await self._runtime.models():
-                    self._served[info.model] = info.engine_profile
+            infos = await self._runtime.models() if await self._runtime.ready() else ()
+            self._served |= {info.model: info.engine_profile for info in infos}
+            self._serving = frozenset(info.model for info in infos)
         except (RuntimeUnavailableError, RuntimeReplyError) as error:
             logger.info("duties wait for the runtime: %s", error)
             return
@@ -111,6 +114,8 @@ class Duties:
         if not able:
             self._tell(identity, model, profile, "verify")
         if (None if said is None else said.engine_profile) == (profile if able else None):
+            return []
+        if said is None and identity not in self._serving:
             return []
         verifier = transactions_pb2.SetVerifier(
             model=identity, serving=able, engine_profile=profile if able else ""

@@ -66,7 +66,11 @@ def model_view(
         royalty_bps=model.royalty_bps,
         pairs=[pair_message(pair) for pair in model.pairs],
         verifiers=[
-            node_pb2.VerifierView(validator=index, engine_profile=verifier.engine_profile)
+            node_pb2.VerifierView(
+                validator=index,
+                engine_profile=verifier.engine_profile,
+                abstained=verifier.abstained,
+            )
             for index, verifier in verifiers.items()
         ],
         quorum=model.quorum,

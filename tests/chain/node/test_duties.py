@@ -230,6 +230,32 @@ async def test_a_runtime_that_comes_back_with_another_profile_is_announced_anew(
         assert len(town.said) == 6
 
 
+async def test_what_the_chain_took_back_is_said_again_once_the_runtime_is_back() -> None:
+    engine = TinyEngine()
+    town = Town(engine)
+    ready = True
+
+    class Flickering:
+        """A runtime that is out at times."""
+
+        def __init__(self, runtime: RuntimeClient) -> None:
+            self.models = runtime.models
+
+        async def ready(self) -> bool:
+            return ready
+
+    async with serving(engine) as target, RuntimeClient(target) as runtime:
+        duties = town.duties(cast(RuntimeClient, Flickering(runtime)), verifier=True)
+        await duties.check()
+        assert town.announced() == PROFILE
+        withdrawn = transactions_pb2.SetVerifier(model=town.model, serving=False)
+        assert town.world.do(ACCOUNT.public_key, withdrawn).accepted
+        for ready in (False, True):
+            town.now_ms += REPEAT_AFTER_MS
+            await duties.check()
+            assert (town.announced() == PROFILE) is ready
+
+
 async def test_a_refusal_is_borne_and_tried_again_later() -> None:
     engine = TinyEngine()
     town = Town(engine)
