@@ -26,6 +26,11 @@ FILLERS_MAX: Final = 256
 """Between a boundary and the block whose certificate makes it final: most often none."""
 
 
+def last_height(epoch: int, epoch_blocks: int) -> int | None:
+    """Of an epoch; None if it lasts for ever, which is what `epoch_blocks` 0 says."""
+    return (epoch + 1) * epoch_blocks or None
+
+
 class BoundaryInvalid(Exception):
     """What was given as the end of an epoch is none. The message says why."""
 

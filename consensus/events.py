@@ -9,7 +9,7 @@ index; a driver may use higher numbers for peers that are no validators.
 from dataclasses import dataclass
 from typing import Protocol
 
-from consensus.epochs import EpochBoundary
+from consensus.epochs import EpochBoundary, last_height
 from consensus.evidence import Evidence
 from consensus.messages import Message
 from consensus.values import Batch, BatchHeader, Block, Certificate, ValidatorSet
@@ -71,7 +71,7 @@ class ReplicaConfig:
     @property
     def last_height(self) -> int | None:
         """Where this epoch ends; None: nowhere."""
-        return (self.validators.epoch + 1) * self.epoch_blocks if self.epoch_blocks else None
+        return last_height(self.validators.epoch, self.epoch_blocks)
 
     @property
     def base_view(self) -> int:

@@ -12,7 +12,6 @@ import typer
 
 from assay.v1 import node_pb2, transactions_pb2
 from chain.addresses import encode_address
-from chain.asking import pick_model
 from chain.cli.calls import (
     HomeOption,
     KeyOption,
@@ -27,7 +26,7 @@ from chain.cli.calls import (
     send,
 )
 from chain.cli.output import JsonOption, emit, fail
-from chain.cli.session import AMOUNT_MAX, EXPIRES_IN_BLOCKS, session_value
+from chain.cli.session import AMOUNT_MAX, EXPIRES_IN_BLOCKS, send_grant, session_value
 from chain.client import NodeClient
 from chain.gateway.access import AccessEntry, AccessError
 from chain.gateway.access_edits import add_entry, read_entries, revoke_entry
@@ -159,24 +158,15 @@ def _grant(
     timeout_s: float,
 ) -> None:
     """Let the key ask for the account. If that is refused its new files go."""
-
-    async def look_up(client: NodeClient) -> tuple[int, set[bytes]]:
-        models = {(await pick_model(client, name)).model for name in names}
-        return (await client.status()).height, models
-
     operation_cap, total_cap, expires_in = terms
+    message = transactions_pb2.GrantSession(
+        key=session.public_key,
+        operation_cap=operation_cap,
+        total_cap=total_cap,
+        kinds=[transactions_pb2.OPERATION_KIND_REQUEST_INFERENCE],
+    )
     try:
-        height, models = call_node(target.node, as_json, look_up)
-        message = transactions_pb2.GrantSession(
-            key=session.public_key,
-            operation_cap=operation_cap,
-            total_cap=total_cap,
-            expires_at_height=min(height + expires_in, AMOUNT_MAX),
-            kinds=[transactions_pb2.OPERATION_KIND_REQUEST_INFERENCE],
-            models=sorted(models),
-        )
-        operation = transactions_pb2.Op(grant_session=message)
-        send(as_json, target, granter, [operation], timeout_s)
+        send_grant(as_json, target, granter, message, names, expires_in, timeout_s)
     except typer.Exit:
         # If the grant is final after all, nobody has its key.
         for file in files:

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import inspect
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -23,9 +24,11 @@ from chain.cli.calls import (
 )
 from chain.cli.output import fail
 from chain.dapp.client import AsyncClient
+from chain.rejections import Rejection, RejectionReason
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer
+    from mcp.server.mcpserver import Context
 
 INSTRUCTIONS = (
     "Asks language models on the Assay chain. Validators verify each answer; every answer has a "
@@ -82,9 +85,25 @@ def command(
 def make_server(tools: AgentTools) -> "MCPServer[Any]":
     """The tools as an MCP server. Raises ImportError without the extra `mcp`."""
     from mcp.server import MCPServer
+    from mcp.server.mcpserver.exceptions import ToolError
     from mcp.types import ToolAnnotations
 
-    server: MCPServer[Any] = MCPServer("assay", instructions=INSTRUCTIONS)
+    class Strict(MCPServer[Any]):
+        """The library drops arguments that no tool has: a misspelt `max_price` would bound
+        nothing."""
+
+        async def call_tool(
+            self, name: str, arguments: dict[str, Any], context: "Context[Any, Any] | None" = None
+        ) -> Any:
+            if name in taken and (unknown := sorted(set(arguments) - set(taken[name]))):
+                detail = (
+                    f"{unknown[0][:80]!r} is no argument; {name} takes {', '.join(taken[name])}"
+                )
+                raise ToolError(told(Rejection(RejectionReason.MALFORMED, detail)))
+            return await super().call_tool(name, arguments, context)
+
+    taken: dict[str, tuple[str, ...]] = {}
+    server = Strict("assay", instructions=INSTRUCTIONS)
     looks = ToolAnnotations(read_only_hint=True)
     spends = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False)
     for tool, hints in (
@@ -93,6 +112,7 @@ def make_server(tools: AgentTools) -> "MCPServer[Any]":
         (tools.balance, looks),
         (tools.job_status, looks),
     ):
+        taken[tool.__name__] = tuple(inspect.signature(tool).parameters)
         server.tool(annotations=hints)(_telling(tool))
     return server
 

@@ -13,6 +13,7 @@ from chain.cli.calls import (
     KeyOption,
     NodeOption,
     PassphraseOption,
+    Target,
     TimeoutOption,
     call_node,
     open_key,
@@ -23,6 +24,7 @@ from chain.cli.calls import (
 )
 from chain.cli.output import JsonOption, emit, fail
 from chain.client import NodeClient
+from chain.keys import KeyPair
 
 app = typer.Typer(
     help="Keys that act for an account: within caps, until a height.", no_args_is_help=True
@@ -85,23 +87,14 @@ def grant(  # noqa: PLR0913, PLR0917 - one parameter an option
         fail(as_json, "USAGE", f"a cap is above {AMOUNT_MAX}, which is the most there can be", 2)
     target = resolve(as_json, home, node, key, passphrase_file)
     granter = open_key(as_json, target)
-
-    async def look_up(client: NodeClient) -> tuple[int, set[bytes]]:
-        models = {(await pick_model(client, name)).model for name in model or ()}
-        return (await client.status()).height, models
-
-    height, models = call_node(target.node, as_json, look_up)
     message = transactions_pb2.GrantSession(
         key=parse_key(as_json, session_key),
         operation_cap=operation_cap,
         total_cap=total_cap,
-        expires_at_height=min(height + expires_in, AMOUNT_MAX),
         kinds=sorted({KINDS[name] for name in names}),
-        models=sorted(models),
         recipients=sorted({parse_key(as_json, text) for text in recipient or ()}),
     )
-    operation = transactions_pb2.Op(grant_session=message)
-    status = send(as_json, target, granter, [operation], timeout)
+    status = send_grant(as_json, target, granter, message, model or (), expires_in, timeout)
     value = {
         **outcome_value(status),
         "account": encode_address(granter.public_key),
@@ -109,6 +102,29 @@ def grant(  # noqa: PLR0913, PLR0917 - one parameter an option
         "expires_at_height": message.expires_at_height,
     }
     emit(as_json, value)
+
+
+def send_grant(
+    as_json: bool,
+    target: Target,
+    granter: KeyPair,
+    message: transactions_pb2.GrantSession,
+    model_names: Sequence[str],
+    expires_in: int,
+    timeout_s: float,
+) -> node_pb2.TransactionStatus:
+    """Put models by their names and the last height into a grant, send it, wait until it is final.
+    A refusal ends the command."""
+
+    async def look_up(client: NodeClient) -> tuple[int, set[bytes]]:
+        models = {(await pick_model(client, name)).model for name in model_names}
+        return (await client.status()).height, models
+
+    height, models = call_node(target.node, as_json, look_up)
+    message.expires_at_height = min(height + expires_in, AMOUNT_MAX)
+    message.models.extend(sorted(models))
+    operation = transactions_pb2.Op(grant_session=message)
+    return send(as_json, target, granter, [operation], timeout_s)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from chain.contacts import Contact
 from chain.execution import Ledger
 from chain.genesis import Genesis
 from chain.rocks import StoreError
+from consensus import epochs
 from consensus.values import Validator, ValidatorSet
 
 
@@ -43,8 +44,7 @@ def engine_epoch(genesis: Genesis, height: int) -> int:
 
 def last_height(genesis: Genesis, epoch: int) -> int | None:
     """Of an epoch; None if it lasts for ever."""
-    epoch_blocks = genesis.parameters.epoch_blocks
-    return (epoch + 1) * epoch_blocks if epoch_blocks else None
+    return epochs.last_height(epoch, genesis.parameters.epoch_blocks)
 
 
 def members_of(ledger: Ledger, genesis: Genesis, height: int) -> EpochMembers:

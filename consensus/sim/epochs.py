@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final
 
+from consensus.epochs import last_height
 from consensus.events import Signer
 from consensus.sim.crypto import make_member
 from consensus.sim.scenario import Scenario
@@ -45,7 +46,7 @@ class Calendar:
 
     def last_height(self, epoch: int) -> int | None:
         """Of an epoch; None if it lasts for ever."""
-        return (epoch + 1) * self.scenario.epoch_blocks or None
+        return last_height(epoch, self.scenario.epoch_blocks)
 
     def epoch_of(self, height: int) -> int:
         """The epoch of the block at a height above 0."""

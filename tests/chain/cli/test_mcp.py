@@ -115,6 +115,9 @@ def test_an_agent_asks_checks_and_is_held_to_its_session(network: TinyNetwork, f
         assert dear["reason"] == "SESSION_OPERATION_CAP"
         assert "cap" in dear["remedy"]
         assert (await refused(client, "job_status", job="07"))["reason"] == "MALFORMED"
+        misspelt = await refused(client, "infer", prompt="to assay", maxprice=1)
+        assert misspelt["reason"] == "MALFORMED"
+        assert "'maxprice' is no argument; infer takes prompt, " in misspelt["detail"]
         assert await call(client, "balance") == after
 
     with_agent(network, files, use)
