@@ -16,6 +16,7 @@ import numpy as np
 from chain.contacts import Contacts
 from chain.execution import BlockContext, BlockOutcome, LaneBatch, Ledger, LedgerMeta
 from chain.genesis import Genesis
+from chain.state import StateError
 from chain.store import BlockCommit, JobOrigin, Store, StoreError
 from chain.transactions import Transaction
 from consensus.beacon import genesis_beacon
@@ -148,13 +149,20 @@ def commit_genesis(store: Store, ledger: Ledger, beacon: bytes) -> None:
 def stored_ledger(chain_id: str, store: Store, height: int) -> Ledger:
     """The ledger that a store holds, whose newest executed height is given.
 
-    Raises StoreError if the stored tables do not hash to the stored state root.
+    Raises StoreError if the stored tables are not of this version, or do not hash to the stored
+    state root.
     """
     stored = store.block_by_height(height)
     if stored is None:
         raise StoreError(f"block {height} is missing; restore this home from a snapshot")
     meta = LedgerMeta(height, stored.block.timestamp_ms, stored.execution_root)
-    ledger = Ledger.from_records(chain_id, meta, store.load_records(), store.load_accounts())
+    try:
+        ledger = Ledger.from_records(chain_id, meta, store.load_records(), store.load_accounts())
+    except StateError as error:
+        raise StoreError(
+            f"the tables at height {height} are not what this version writes: {error}; use the "
+            "version that wrote them, or restore this home from a snapshot"
+        ) from error
     if ledger.state_root() != stored.link.state_root:
         raise StoreError(
             f"the tables at height {height} hash to {ledger.state_root().hex()}, the block "

@@ -12,6 +12,7 @@ from chain.genesis import save
 from chain.node.config import NodeConfig, save_config
 from chain.node.worker import open_ledger
 from chain.pruning import KEEP_BLOCKS_MIN
+from chain.state import TableNumber
 from chain.store import Store
 from tests.builders import genesis
 from tests.chain.executed_chain import ExecutedChain
@@ -153,3 +154,12 @@ def test_status_of_a_home_asks_the_node_that_its_settings_name(tmp_path: Path) -
     reason, detail = refused("status", "--home", home)
     assert (reason, detail[:16]) == ("NODE_UNAVAILABLE", "node 127.0.0.1:1")
     assert refused("status", "--home", tmp_path / "nowhere")[0] == "BAD_CONFIG"
+
+
+def test_rows_that_another_version_wrote_are_told_as_such(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "load_records", lambda store: [(TableNumber.JOBS, bytes(32), b"?")])
+    reason, detail = refused("export", "--home", home, "--output", tmp_path / "state.jsonl")
+    assert reason == "BAD_STORE"
+    assert "use the version that wrote them" in detail
