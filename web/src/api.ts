@@ -184,7 +184,42 @@ export interface AskedRequest {
   tier: string;
 }
 
+/** One offer in one draw: what became of it, and why. */
+export interface Candidate {
+  provider: string | null;
+  standing: string;
+  why: string;
+  weight: string;
+  input_price: string;
+  output_price: string;
+  capacity: number;
+  open_jobs: number;
+  price_needed: string;
+  stake: string;
+}
+
+export interface Choice {
+  attempt: number;
+  height: string;
+  escrow: string;
+  provider: string | null;
+  complete: boolean;
+  candidates: Candidate[];
+}
+
+export interface Appeal {
+  job: string;
+  status: string;
+  deadline_ms: string;
+  bond: string;
+  arbiters: Seat[];
+  ruled_height: string;
+  paid: string;
+}
+
 export interface JobDetail extends Job {
+  explanation: { choices: Choice[]; now: Choice | null };
+  appeal: Appeal | null;
   request: AskedRequest | null;
   transaction: string | null;
   ruling: Ruling | null;
@@ -214,6 +249,36 @@ export interface Provider {
   failed: string;
   engine_profile: string;
   stake: string;
+}
+
+/** What the state holds for and against providers and validators; logarithms in 2^-20 nats. */
+export interface Standings {
+  providers: {
+    model: string;
+    provider: string | null;
+    standing: number;
+    traps: string;
+    margin_log: string;
+    distance_log: string;
+    limit_log: string;
+    jobs_bet_on: string;
+    ejected_height: string;
+    held: string;
+    held_until_ms: string;
+    open_appeals: number;
+  }[];
+  validators: {
+    validator: number;
+    seats: number;
+    passed: number;
+    failed: number;
+    abstained: number;
+    voided: number;
+    hidden: number;
+    silent: number;
+    slashed: string;
+  }[];
+  jobs: number;
 }
 
 export interface Validators {

@@ -64,3 +64,8 @@ export function quantile(values: readonly number[], share: number): number | nul
 export function words(name: string): string {
   return name.toLowerCase().replaceAll("_", " ");
 }
+
+/** A part of a whole in percent; numbers that may be beyond 2^53. */
+export function share(part: bigint, whole: bigint): string {
+  return whole === 0n ? "–" : `${(Number((part * 1000n) / whole) / 10).toFixed(1)}%`;
+}

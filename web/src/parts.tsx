@@ -4,8 +4,8 @@ import { useState } from "preact/hooks";
 import type { ApiError } from "./api";
 import { dateTime, shortId, since, words } from "./format";
 
-const GOOD = new Set(["VERIFIED", "PASS", "accepted", "connected"]);
-const BAD = new Set(["REJECTED", "FAIL", "refused", "not connected", "convicted"]);
+const GOOD = new Set(["VERIFIED", "PASS", "accepted", "connected", "chosen", "WON"]);
+const BAD = new Set(["REJECTED", "FAIL", "refused", "not connected", "convicted", "ejected", "LOST"]);
 const NEUTRAL = new Set(["REFUNDED", "ABSTAIN"]);
 
 export function Badge({ name }: { name: string }): JSX.Element {

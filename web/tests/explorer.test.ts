@@ -91,10 +91,10 @@ describe.skipIf(given === undefined)("the explorer", () => {
       transactions: /accepted/,
       transaction: /accepted[\s\S]*ASY/,
       jobs: /verified[\s\S]*3 of 3 pass/,
-      job: /requested[\s\S]*assigned[\s\S]*answered[\s\S]*committing[\s\S]*revealing[\s\S]*verified[\s\S]*user[\s\S]*validator \d[\s\S]*pass[\s\S]*0 of 0/,
+      job: /requested[\s\S]*assigned[\s\S]*answered[\s\S]*committing[\s\S]*revealing[\s\S]*verified[\s\S]*Attempt 1[\s\S]*chosen[\s\S]*took part in the draw[\s\S]*not chosen[\s\S]*\d%[\s\S]*user[\s\S]*validator \d[\s\S]*pass[\s\S]*0 of 0/,
       models: /smollm2[\s\S]*Calibration[\s\S]*reference-float32/i,
-      providers: /validator 3[\s\S]* ASY[\s\S]*reference-float32/,
-      validators: /\(this node\)[\s\S]*\d+ of \d+/,
+      providers: /validator 3[\s\S]*none is gathered[\s\S]* ASY[\s\S]*reference-float32/,
+      validators: /\(this node\)[\s\S]*\d+ of \d+[\s\S]*newest settled jobs[\s\S]*Abstained/i,
       account: /Balance[\s\S]*ASY/,
       verify: /Proven[\s\S]*Certificate/,
     };

@@ -1,7 +1,7 @@
 import type { JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { apiUrl, type AskedRequest, type JobDetail, type ListedJob, type Ruling, type Scores, type Seat, type Thresholds } from "../api";
-import { allowed, amount, count, duration, nats } from "../format";
+import { apiUrl, type Appeal, type AskedRequest, type Choice, type JobDetail, type ListedJob, type Ruling, type Scores, type Seat, type Thresholds } from "../api";
+import { allowed, amount, count, dateTime, duration, nats, share } from "../format";
 import { useData } from "../live";
 import {
   AccountLink, Badge, BlockLink, Facts, Heading, Id, JobLink, Section, Table, Time, TransactionLink, Trouble, Waiting,
@@ -79,9 +79,11 @@ export function JobPage({ id }: { id: string }): JSX.Element {
         </p>
       )}
       <Section title="Steps"><Steps job={job} /></Section>
+      <Section title="Choice of the provider"><Choices job={job} /></Section>
       {job.request !== null && <Section title="Request"><Asked request={job.request} /></Section>}
       <Section title="Answer"><Answer job={job} /></Section>
       <Section title="Committee"><Committee job={job} /></Section>
+      {job.appeal !== null && <Section title="Appeal"><Appealed appeal={job.appeal} /></Section>}
       {job.ruling !== null && <Section title="Payments"><Payments ruling={job.ruling} /></Section>}
     </>
   );
@@ -107,6 +109,64 @@ function Steps({ job }: { job: JobDetail }): JSX.Element {
         <li key={step} class="coming"><span class="badge outline">{step.toLowerCase()}</span><span>{STEP_WORDS[step]}</span></li>
       ))}
     </ol>
+  );
+}
+
+/** Why each attempt went where it did: the offers as they stood then, as this node wrote them down. */
+function Choices({ job }: { job: JobDetail }): JSX.Element {
+  const { choices, now } = job.explanation;
+  if (choices.length === 0 && now === null) {
+    return <p class="empty">{job.attempts === 0 && !FINAL.has(job.status) ? "not drawn yet" : "this node keeps no draw of it"}</p>;
+  }
+  return (
+    <>
+      {choices.map((choice) => <Draw key={choice.attempt} choice={choice}
+        caption={`Attempt ${choice.attempt}, block ${count(choice.height)}: ${choice.provider === null ? "nobody could take it" : "drawn by the beacon"}`} />)}
+      {now !== null && <Draw choice={now} caption="It waits for a provider; the offers as they stand now" />}
+      {choices.some((choice) => !choice.complete) && <p class="note">there were more offers than a node writes down</p>}
+    </>
+  );
+}
+
+function Draw({ choice, caption }: { choice: Choice; caption: string }): JSX.Element {
+  const total = choice.candidates.reduce((sum, one) => sum + BigInt(one.weight), 0n);
+  return (
+    <Table caption={caption} rows={choice.candidates} rowKey={(one) => one.provider ?? ""} empty="nobody offered the model"
+      columns={[
+        { title: "Provider", cell: (one) => <AccountLink id={one.provider} /> },
+        { title: "Outcome", cell: (one) => (choice.provider !== null && one.provider === choice.provider ? <Badge name="chosen" /> : <span class="dim">not chosen</span>) },
+        { title: "Why", cell: (one) => one.why },
+        { title: "Chance", numeric: true, cell: (one) => (one.weight === "0" ? "–" : share(BigInt(one.weight), total)) },
+        { title: "Grain a token in, out", numeric: true, cell: (one) => `${count(one.input_price)}, ${count(one.output_price)}` },
+        { title: "Jobs open", numeric: true, cell: (one) => `${one.open_jobs} of ${one.capacity}` },
+        { title: "Needs, of the escrow", numeric: true, cell: (one) => `${amount(one.price_needed)} of ${amount(choice.escrow)}` },
+        { title: "Stake", numeric: true, cell: (one) => amount(one.stake) },
+      ]} />
+  );
+}
+
+function Appealed({ appeal }: { appeal: Appeal }): JSX.Element {
+  const ruled = appeal.ruled_height !== "0";
+  return (
+    <>
+      <Facts rows={[
+        ["Appeal", <Badge name={appeal.status} />],
+        ...(ruled ? [
+          ["Ruled", <>block <BlockLink height={appeal.ruled_height} /></>] as [string, JSX.Element],
+          ["Paid to the provider", amount(appeal.paid)] as [string, string],
+        ] : [
+          ["This step ends", dateTime(Number(appeal.deadline_ms))] as [string, string],
+          ["Bond", amount(appeal.bond)] as [string, string],
+        ]),
+      ]} />
+      {!ruled && (
+        <Table caption="Arbiters, all with the exact engine" rows={appeal.arbiters} rowKey={(seat) => seat.validator} empty="none"
+          columns={[
+            { title: "Arbiter", cell: (seat) => `validator ${seat.validator}` },
+            { title: "Word", cell: (seat) => (seat.verdict !== "" ? <Badge name={seat.verdict} /> : seat.committed ? "committed" : "awaited") },
+          ]} />
+      )}
+    </>
   );
 }
 
@@ -169,6 +229,12 @@ interface Row {
   thresholds: Thresholds | null;
 }
 
+/** What a seat without a verdict did. */
+function unsaid(row: Row, ended: boolean): string {
+  if (ended) return row.committed ? "committed, never revealed" : "did not commit";
+  return row.committed ? "committed" : "awaited";
+}
+
 function Committee({ job }: { job: JobDetail }): JSX.Element {
   const judged = new Map((job.ruling?.verdicts ?? []).map((verdict) => [verdict.validator, verdict]));
   const rows: Row[] = job.committee.length > 0
@@ -185,7 +251,7 @@ function Committee({ job }: { job: JobDetail }): JSX.Element {
       empty="drawn by the beacon once the result is on chain"
       columns={[
         { title: "Verifier", cell: (row) => `validator ${row.validator}${row.round > 0 ? `, round ${row.round + 1}` : ""}` },
-        { title: "Verdict", cell: (row) => (row.verdict !== "" ? <Badge name={row.verdict} /> : row.committed ? "committed" : "awaited") },
+        { title: "Verdict", cell: (row) => (row.verdict !== "" ? <Badge name={row.verdict} /> : unsaid(row, FINAL.has(job.status))) },
         { title: "Replay mismatches", numeric: true, cell: (row) => (row.scores === null ? "–" : mismatches(row.scores, row.thresholds)) },
         { title: "Margin, nats", numeric: true, cell: (row) => (row.scores === null ? "–" : `${nats(row.scores.margin_max)}${limit("margin_max", row)}`) },
         { title: "Distance, nats", numeric: true, cell: (row) => (row.scores === null ? "–" : `${nats(row.scores.distance_max)}${limit("distance_max", row)}`) },

@@ -1,6 +1,6 @@
 /** Who takes part: models, providers, validators, accounts. */
 import type { JSX } from "preact";
-import type { Account, Bound, Model, Provider, Validators } from "../api";
+import type { Account, Bound, Model, Provider, Standings, Validators } from "../api";
 import { amount, count, dateTime, nats, words } from "../format";
 import { useData } from "../live";
 import { AccountLink, Badge, Facts, Heading, Id, Section, Table, Trouble, Waiting } from "../parts";
@@ -45,12 +45,29 @@ export function Models(): JSX.Element {
   );
 }
 
+/** How far from ejection. */
+function evidence(one: Standings["providers"][number] | undefined): JSX.Element | string {
+  if (one === undefined) return "–";
+  const scaled = (value: string): string => (Number(value) / 2 ** 20).toFixed(1);
+  const appeals = one.open_appeals > 0 ? `; ${one.open_appeals} appeals open` : "";
+  if (one.ejected_height !== "0") {
+    const held = one.held === "0" ? "" : `, ${amount(one.held)} held until ${dateTime(Number(one.held_until_ms))}`;
+    return <><Badge name="ejected" /> block {count(one.ejected_height)}{held}{appeals}</>;
+  }
+  if (one.jobs_bet_on === "0") return `none is gathered${appeals}`;
+  const wealth = Number(one.margin_log) > Number(one.distance_log) ? one.margin_log : one.distance_log;
+  return `${scaled(wealth)} of ${scaled(one.limit_log)}, ${count(one.jobs_bet_on)} jobs${appeals}`;
+}
+
 export function Providers(): JSX.Element {
   const { data, error } = useData<Provider[]>("providers");
+  const { data: standings } = useData<Standings>("standings");
+  const record = (offer: Provider): Standings["providers"][number] | undefined =>
+    standings?.providers.find((one) => one.provider === offer.provider && one.model === offer.model);
   return (
     <>
       <Heading>Providers</Heading>
-      <p class="lead">Accounts that have staked and offer a model at a price. Their record counts the jobs they were paid for, and those they failed.</p>
+      <p class="lead">Accounts that have staked and offer a model at a price. Their record counts the jobs they were paid for, and those they failed. Standing, of 1,000, fades with jobs and weighs in the draw. Evidence is what audited jobs have together shown against a provider: at its limit it is ejected; honest jobs lower it on the whole.</p>
       <Trouble error={error} />
       {data === null ? <Waiting error={error} /> : (
         <Table caption="Offers" rows={data} rowKey={(offer) => `${offer.provider}-${offer.model}`} empty="nobody offers a model"
@@ -59,6 +76,8 @@ export function Providers(): JSX.Element {
             { title: "Operator", cell: (offer) => `validator ${offer.operator}` },
             { title: "Completed", numeric: true, cell: (offer) => count(offer.completed) },
             { title: "Failed", numeric: true, cell: (offer) => count(offer.failed) },
+            { title: "Standing", numeric: true, cell: (offer) => { const one = record(offer); return one === undefined ? "–" : count(one.standing); } },
+            { title: "Evidence, nats", cell: (offer) => evidence(record(offer)) },
             { title: "Open", numeric: true, cell: (offer) => (offer.capacity === 0 ? "withdrawn" : `${offer.open_jobs} of ${offer.capacity}`) },
             { title: "Grain a token in, out", numeric: true, cell: (offer) => `${count(offer.input_price)}, ${count(offer.output_price)}` },
             { title: "Stake", numeric: true, cell: (offer) => amount(offer.stake) },
@@ -72,6 +91,7 @@ export function Providers(): JSX.Element {
 
 export function ValidatorsPage(): JSX.Element {
   const { data, error } = useData<Validators>("validators");
+  const { data: standings } = useData<Standings>("standings");
   return (
     <>
       <Heading>Validators</Heading>
@@ -95,9 +115,34 @@ export function ValidatorsPage(): JSX.Element {
               { title: "Signing key", cell: (one) => <Id value={one.signing_key} /> },
               { title: "Address", cell: (one) => <code>{one.address}</code> },
             ]} />
+          {standings !== null && <Seats standings={standings} />}
         </>
       )}
     </>
+  );
+}
+
+/** What validators said from their seats. */
+function Seats({ standings }: { standings: Standings }): JSX.Element {
+  return (
+    <Section title="Seats on committees">
+      <p class="lead">
+        Of the {count(standings.jobs)} newest settled jobs in state. Voided: its fingerprint was out of the others’ tolerance. Hidden: it committed, and
+        never revealed. Silent: it did not commit.
+      </p>
+      <Table caption="Words by validator" rows={standings.validators} rowKey={(one) => one.validator} empty="none"
+        columns={[
+          { title: "Validator", cell: (one) => String(one.validator) },
+          { title: "Seats", numeric: true, cell: (one) => count(one.seats) },
+          { title: "Pass", numeric: true, cell: (one) => count(one.passed) },
+          { title: "Fail", numeric: true, cell: (one) => count(one.failed) },
+          { title: "Abstained", numeric: true, cell: (one) => count(one.abstained) },
+          { title: "Voided", numeric: true, cell: (one) => count(one.voided) },
+          { title: "Hidden", numeric: true, cell: (one) => count(one.hidden) },
+          { title: "Silent", numeric: true, cell: (one) => count(one.silent) },
+          { title: "Slashed by evidence", numeric: true, cell: (one) => amount(one.slashed) },
+        ]} />
+    </Section>
   );
 }
 
