@@ -251,6 +251,7 @@ def runner(table: AccountTable, bodies: Bodies, owner: bytes) -> Callable[[], Ru
         fee_per_operation=1_000,
         fee_per_byte=10,
         fee_burn_bps=5_000,
+        accounts_max=1 << 30,
     )
 
     def execute() -> RunOutput:

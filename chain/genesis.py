@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from chain import readable
 from chain.addresses import encode_address, parse_account
 from chain.listening import AddressFault, split_host_port
-from chain.parameters import Parameters
+from chain.parameters import SUPPLY_MAX, Parameters
 from chain.readable import ReadableError
 from chain.records import CERTIFICATE_BYTES_MAX, VALIDATOR_ADDRESS_BYTES_MAX
 from chain.rejections import Rejection
@@ -38,8 +38,7 @@ NAME_CHARACTERS_MAX: Final = 32
 _NAME_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 ACCOUNTS_MAX: Final = 100_000
 FILE_BYTES_MAX: Final = 64 << 20
-SUPPLY_MAX: Final = (1 << 64) - 1
-"""All balances together, so that no sum of amounts can overflow."""
+TIME_MS_MAX: Final = (1 << 64) - 1
 STAKE_MAX: Final = (1 << 62) - 1
 """All voting stake together, so that quorum arithmetic stays within 64 bits."""
 
@@ -158,6 +157,7 @@ def _check(genesis: Genesis) -> None:
         raise GenesisError(f"voting stake sums to {stake_total}, allowed are {STAKE_MAX}")
     _check_epochs(genesis)
     _check_accounts(genesis.accounts)
+    _check_supply(genesis)
 
 
 def _check_epochs(genesis: Genesis) -> None:
@@ -209,9 +209,19 @@ def _check_accounts(accounts: tuple[GenesisAccount, ...]) -> None:
     keys = [account.key for account in accounts]
     if any(left >= right for left, right in pairwise(keys)):
         raise GenesisError("accounts must be in rising order of public key, each once")
-    supply = sum(account.balance for account in accounts)
-    if supply > SUPPLY_MAX:
-        raise GenesisError(f"balances sum to {supply} grain, allowed are {SUPPLY_MAX}")
+
+
+def _check_supply(genesis: Genesis) -> None:
+    """With epochs the first validators' stake is money like any other."""
+    balances = sum(account.balance for account in genesis.accounts)
+    stake = sum(member.stake for member in genesis.validators)
+    if balances > SUPPLY_MAX:
+        raise GenesisError(f"balances sum to {balances} grain, allowed are {SUPPLY_MAX}")
+    if genesis.parameters.epoch_blocks and balances + stake > SUPPLY_MAX:
+        raise GenesisError(
+            f"balances and the validators' stake sum to {balances + stake} grain, allowed are "
+            f"{SUPPLY_MAX}"
+        )
 
 
 def split_address(address: str, place: str = "address") -> tuple[str, int]:
@@ -323,7 +333,7 @@ def from_json(data: Any) -> Genesis:
             version=readable.take_integer(values["version"], f"{place}.version", 0, 255),
             name=readable.take_text(values["name"], f"{place}.name"),
             genesis_time_ms=readable.take_integer(
-                values["genesis_time_ms"], f"{place}.genesis_time_ms", 0, SUPPLY_MAX
+                values["genesis_time_ms"], f"{place}.genesis_time_ms", 0, TIME_MS_MAX
             ),
             parameters=readable.parse(Parameters, values["parameters"], f"{place}.parameters"),
             validators=tuple(

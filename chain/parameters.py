@@ -11,6 +11,9 @@ from consensus.wire import U16, U32, U64
 
 BASIS_POINTS = 10_000
 GRAIN_PER_ASY = 1_000_000_000
+SUPPLY_MAX = (1 << 63) - 1
+"""All grain of a chain, voting stake with epochs included; half of U64, so that no sum of amounts
+can overflow a record."""
 ATTEMPTS_LIMIT = 8
 """As many providers as a job record can remember as tried."""
 DURATION_MS_MAX = 31 * 24 * 3_600_000

@@ -63,6 +63,7 @@ class RejectionReason(enum.StrEnum):
     CONVICTED = "CONVICTED"
     EJECTED = "EJECTED"
     NO_ARBITER = "NO_ARBITER"
+    STATE_FULL = "STATE_FULL"
     BUSY = "BUSY"
     NOT_FOUND = "NOT_FOUND"
     NOT_READY = "NOT_READY"
@@ -282,6 +283,11 @@ EXPLANATIONS: Final[dict[RejectionReason, Explanation]] = {
     RejectionReason.NO_ARBITER: Explanation(
         "Too few validators serve the model with the exact engine to rule on an appeal.",
         "Ask operators to serve the model with the reference engine, then appeal again.",
+    ),
+    RejectionReason.STATE_FULL: Explanation(
+        "It would add a row to a table of the state that is full.",
+        "Use what exists: pay to an account that has been used. Where rows go, as those of final "
+        "jobs and ended sessions do, wait until some have gone.",
     ),
     RejectionReason.BUSY: Explanation(
         "The node, or the gateway, has no room at this moment. Nothing else is wrong.",

@@ -194,6 +194,10 @@ class State:
     put = staticmethod(tables.put)
     """Set a record of a table, or delete it with None, so that it can be undone."""
 
+    def sizes(self) -> tuple[int, ...]:
+        """Rows of each table, uncommitted ones included, in order of number."""
+        return len(self.accounts), *map(len, self._tables)
+
     def savepoint(self) -> Savepoint:
         """A point to roll back to, good until the next commit."""
         return len(self._undo), self.accounts.savepoint()

@@ -3,7 +3,8 @@
 The rules are those of chain/execution/block.py and transfers.py, in their order: expired, too far
 ahead, replayed (no receipt), fee too low, balance below the fee (a receipt without fee); then the
 fee is taken, one part burned and the rest the lane owner's, and the operations are all done or all
-undone. Receipts and events are the bytes of TransactionReceipt.leaf() and Event.leaf().
+undone, the latter too if they make an account beyond `accounts_max`. Receipts and events are the
+bytes of TransactionReceipt.leaf() and Event.leaf().
 """
 
 from typing import Final
@@ -21,6 +22,7 @@ REPLAYED: Final = 3
 FEE_TOO_LOW: Final = 4
 INSUFFICIENT_BALANCE: Final = 5
 AMOUNT_ZERO: Final = 6
+STATE_FULL: Final = 7
 """What `check` says of a transaction."""
 
 class TransferRules:
@@ -35,8 +37,10 @@ class TransferRules:
         fee_per_operation: int,
         fee_per_byte: int,
         fee_burn_bps: int,
+        accounts_max: int,
     ) -> None:
-        """Heights and fees are u64, the window u32. Raises OverflowError, and ValueError for more
+        """Heights, fees and `accounts_max`, beyond which no operations may make an account, are
+        u64, the window u32. Raises OverflowError, and ValueError for more
         than 10,000 basis points."""
 
 class RunOutput:
@@ -125,7 +129,7 @@ def check(
 
     Three (n,) arrays: the code (a constant above); what was seen; and what would have been allowed.
     The numbers are heights for EXPIRED and TOO_FAR_AHEAD, fees for FEE_TOO_LOW, a balance and what
-    it had to hold for INSUFFICIENT_BALANCE, else 0; a bound above 64 bits is the largest. A body
-    that is OTHER is not judged: ACCEPTED, 0, 0. Changes nothing. Raises ValueError for a lane owner
-    that is not 32 bytes.
+    it had to hold for INSUFFICIENT_BALANCE, rows for STATE_FULL, else 0; a bound above 64 bits is
+    the largest. A body that is OTHER is not judged: ACCEPTED, 0, 0. Changes nothing. Raises
+    ValueError for a lane owner that is not 32 bytes.
     """

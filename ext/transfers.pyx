@@ -47,6 +47,7 @@ cdef extern from "transfers.h" nogil:
         uint64_t fee_per_byte
         uint32_t window_blocks
         uint32_t fee_burn_bps
+        uint64_t accounts_max
     ctypedef struct assay_run_output:
         assay_leaves receipts
         assay_leaves events
@@ -90,6 +91,7 @@ REPLAYED = 3
 FEE_TOO_LOW = 4
 INSUFFICIENT_BALANCE = 5
 AMOUNT_ZERO = 6
+STATE_FULL = 7
 
 assay_sha256_select()
 
@@ -98,7 +100,8 @@ cdef class TransferRules:
     cdef assay_transfer_rules rules
 
     def __init__(self, *, uint64_t height, uint32_t window_blocks, uint64_t fee_per_transaction,
-                 uint64_t fee_per_operation, uint64_t fee_per_byte, uint32_t fee_burn_bps):
+                 uint64_t fee_per_operation, uint64_t fee_per_byte, uint32_t fee_burn_bps,
+                 uint64_t accounts_max):
         if fee_burn_bps > ASSAY_BASIS_POINTS:
             raise ValueError(f"fee_burn_bps is {fee_burn_bps}, at most {ASSAY_BASIS_POINTS}")
         self.rules.height = height
@@ -107,6 +110,7 @@ cdef class TransferRules:
         self.rules.fee_per_operation = fee_per_operation
         self.rules.fee_per_byte = fee_per_byte
         self.rules.fee_burn_bps = fee_burn_bps
+        self.rules.accounts_max = accounts_max
 
 
 cdef class RunOutput:

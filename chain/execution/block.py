@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from assay.v1 import transactions_pb2 as pb
 from chain.execution import (
     appeals,
+    capacity,
     faults,
     jobs,
     market,
@@ -84,6 +85,7 @@ def transfer_rules(parameters: Parameters, height: int) -> TransferRules:
         fee_per_operation=parameters.fee_per_operation,
         fee_per_byte=parameters.fee_per_byte,
         fee_burn_bps=parameters.fee_burn_bps,
+        accounts_max=capacity.ACCOUNTS_MAX,
     )
 
 
@@ -147,6 +149,7 @@ def take_fee(scope: Scope, transaction: Transaction, seen: IdWindow, lane_owner:
 
 def apply_operations(scope: Scope, transaction: Transaction, fee: int) -> None:
     """Apply all operations in order. Raises Rejection; the caller rolls back."""
+    sizes = scope.state.sizes()
     for index, operation in enumerate(transaction.body.ops):
         if transaction.session_key is None:
             _apply(scope, transaction, index, operation)
@@ -159,6 +162,7 @@ def apply_operations(scope: Scope, transaction: Transaction, fee: int) -> None:
         sessions.count(scope, place, taken, sessions.fee_part(fee, len(transaction.op_bytes)))
         if operation.HasField("request_inference"):
             sessions.note_job(scope, place, job_id(transaction.id, index))
+    capacity.check_room(scope.state, sizes)
 
 
 def include(

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 from assay.v1 import inference_pb2 as inference
 from assay.v1 import transactions_pb2 as pb
+from chain.execution import capacity
 from chain.execution.market import check_provider_key, price_floors
 from chain.execution.scope import Scope
 from chain.records import PROFILE_BYTES_MAX, Job, JobStatus, Model, Tier
 from chain.rejections import Rejection, RejectionReason
-from chain.state import ACCOUNT_BYTES, ID_BYTES
+from chain.state import ACCOUNT_BYTES, ID_BYTES, TableNumber
 from chain.transactions import result_bytes
 from ext.bodies import JobLimits
 from ext.hashing import tagged_hash
@@ -199,6 +200,7 @@ def open_job(scope: Scope, sender: bytes, request: Request, new_job: bytes) -> N
     floors = price_floors(scope, identity, request.provider, tier)
     _check_price(max_price, input_tokens_max, output_tokens, seat_price, floors)
     within_ms = _answer_within_ms(scope, request.answer_within_ms)
+    capacity.check_record_room(TableNumber.JOBS, len(scope.state.jobs))
     scope.debit(sender, max_price)
     job = _NEW_JOB._replace(
         requester=sender,

@@ -25,7 +25,7 @@ from chain.execution.scope import Scope
 from chain.execution.suspicion import NO_SUSPICION
 from chain.execution.transfers import stake_needed
 from chain.leaves import PackedLeaves
-from chain.parameters import Parameters
+from chain.parameters import SUPPLY_MAX, Parameters
 from chain.records import (
     Account,
     Appeal,
@@ -59,8 +59,6 @@ from ext.bodies import Bodies
 from ext.ledger import IdWindow
 from ext.transfers import RunOutput, check
 
-SUPPLY_MAX = 1 << 63
-"""All money of a chain; half of U64, so that no sum of amounts can overflow a record."""
 HEIGHT_BYTES = 8
 FINAL = (JobStatus.VERIFIED, JobStatus.REJECTED, JobStatus.REFUNDED)
 
@@ -131,8 +129,8 @@ class Ledger:
         issued = sum(accounts.values())
         if parameters.epoch_blocks:
             issued += members.stake_total
-        if issued >= SUPPLY_MAX:
-            raise ValueError(f"{issued} grain are issued, a chain has less than {SUPPLY_MAX}")
+        if issued > SUPPLY_MAX:
+            raise ValueError(f"{issued} grain are issued, a chain has at most {SUPPLY_MAX}")
         state = State()
         for key in sorted(accounts):
             state.accounts.put(key, accounts[key], 0, 0, 0)

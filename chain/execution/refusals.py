@@ -52,6 +52,15 @@ def amount_zero() -> Rejection:
     return Rejection(RejectionReason.AMOUNT_ZERO, "the amount is 0 grain, must be at least 1")
 
 
+def state_full(table: str, rows: int, rows_max: int) -> Rejection:
+    """It would make a row more than a table may hold."""
+    return Rejection(
+        RejectionReason.STATE_FULL,
+        f"table {table} holds {rows} rows, operations may fill it up to {rows_max}: use rows that "
+        "exist, or wait until some have gone",
+    )
+
+
 def of_check(code: int, transaction: bytes, seen: int, bound: int) -> Rejection:
     """The refusal that `ext.transfers.check` found. Raises ValueError for what is none."""
     match code:
@@ -67,4 +76,6 @@ def of_check(code: int, transaction: bytes, seen: int, bound: int) -> Rejection:
             return insufficient_balance(seen, bound)
         case transfers.AMOUNT_ZERO:
             return amount_zero()
+        case transfers.STATE_FULL:
+            return state_full("ACCOUNTS", seen, bound)
     raise ValueError(f"{code} is no refusal")

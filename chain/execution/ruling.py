@@ -8,14 +8,14 @@ deadline.
 
 from functools import lru_cache
 
-from chain.execution import appeals
+from chain.execution import appeals, capacity
 from chain.execution.market import eligible_verifiers, seats_to_draw
 from chain.execution.scope import Scope
 from chain.execution.settlement import refund, reject, settle
 from chain.pairs import judged_by
 from chain.records import CommitteeSeat, Fingerprint, Job, JobStatus
 from chain.rejections import Rejection, RejectionReason
-from chain.state import ID_BYTES, INDEX_BYTES
+from chain.state import ID_BYTES, INDEX_BYTES, TableNumber
 from consensus.bets import is_opening_possible
 from consensus.values import (
     APPEAL_ROUND,
@@ -101,6 +101,8 @@ def reveal(scope: Scope, validator: int, message: JobReveal, encoded: bytes) -> 
         raise _bad(f"the reveal does not open what validator {validator} committed to")
     _check_reveal(scope, job, seat, message)
     if message.fingerprint:
+        held = len(scope.state.fingerprints)
+        capacity.check_record_room(TableNumber.FINGERPRINTS, held)
         scope.state.put(
             scope.state.fingerprints,
             _fingerprint_key(message.job, validator),

@@ -19,8 +19,9 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 from assay.v1 import inference_pb2, receipts_pb2, transactions_pb2
 from chain import receipt_files, receipts
 from chain.genesis import FILE_BYTES_MAX as GENESIS_BYTES_MAX
-from chain.genesis import STAKE_MAX, SUPPLY_MAX, Genesis
+from chain.genesis import STAKE_MAX, Genesis
 from chain.genesis import VERSION as GENESIS_VERSION
+from chain.parameters import SUPPLY_MAX
 from chain.receipts import Receipt, ReceiptFault
 from consensus.epochs import EpochBoundary
 from consensus.wire import Count, Exactly, Signed, Size, Unsigned

@@ -53,6 +53,7 @@ _STATUS: Final = {
     RejectionReason.NO_OFFER: 503,
     RejectionReason.NO_CALIBRATED_PAIR: 503,
     RejectionReason.EXPIRED: 503,
+    RejectionReason.STATE_FULL: 503,
 }
 _TYPES: Final = {
     401: "authentication_error",

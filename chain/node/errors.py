@@ -18,6 +18,7 @@ _RETRY_DELAY_MS = 250
 
 _CODES = {
     RejectionReason.BUSY: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    RejectionReason.STATE_FULL: grpc.StatusCode.FAILED_PRECONDITION,
     RejectionReason.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     RejectionReason.UNKNOWN_JOB: grpc.StatusCode.NOT_FOUND,
     RejectionReason.PRUNED: grpc.StatusCode.NOT_FOUND,

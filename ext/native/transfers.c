@@ -19,7 +19,7 @@ __extension__ typedef unsigned __int128 u128;
 /* Names of RejectionReason, by assay_refusal. */
 static const char *const REASONS[] = {
     NULL, "EXPIRED", "TOO_FAR_AHEAD", "REPLAYED", "FEE_TOO_LOW", "INSUFFICIENT_BALANCE",
-    "AMOUNT_ZERO",
+    "AMOUNT_ZERO", "STATE_FULL",
 };
 
 /* What the rules say of a transaction. */
@@ -198,7 +198,7 @@ static assay_refusal_facts refuse(assay_refusal refusal, uint64_t seen, u128 bou
     return facts;
 }
 
-/* The operations in order, by what they leave of the sender's balance: nothing else can refuse them. */
+/* The operations in order, by what they leave of the sender's balance. */
 static assay_refusal_facts judge_operations(const run *run, size_t index, uint64_t balance) {
     const assay_bodies *bodies = run->batch->bodies;
     const uint8_t *sender = run->batch->public_keys + ASSAY_KEY_BYTES * index;
@@ -209,6 +209,43 @@ static assay_refusal_facts judge_operations(const run *run, size_t index, uint64
         if (amount == 0) return refuse(ASSAY_REFUSAL_AMOUNT_ZERO, 0, 0);
         if (balance < amount) return refuse(ASSAY_REFUSAL_INSUFFICIENT_BALANCE, balance, amount);
         if (memcmp(receiver, sender, ASSAY_KEY_BYTES) != 0) balance -= amount;
+    }
+    return refuse(ASSAY_REFUSAL_NONE, 0, 0);
+}
+
+/* Whether an operation of the transaction before this one has the same receiver. */
+static int names_before(const run *run, const uint8_t *key, size_t first, size_t operation) {
+    for (size_t i = first; i < operation; i++)
+        if (memcmp(run->batch->payload + run->batch->bodies->receivers[i], key,
+                   ASSAY_KEY_BYTES) == 0)
+            return 1;
+    return 0;
+}
+
+/* Whether operations that nothing else refuses make no account beyond the most there may be: those that
+ * make none are never refused for it. `earned` is the lane owner's part of the fee. */
+static assay_refusal_facts judge_rows(const run *run, size_t index, uint64_t earned) {
+    const assay_bodies *bodies = run->batch->bodies;
+    const assay_accounts *accounts = run->accounts;
+    const uint64_t rows_max = run->rules->accounts_max;
+    const size_t first = bodies->first_operations[index];
+    uint64_t rows = accounts->count;
+    if (rows + 1 + bodies->operation_counts[index] <= rows_max)
+        return refuse(ASSAY_REFUSAL_NONE, 0, 0);
+    const int owner_is_new =
+        earned > 0 && assay_accounts_find(accounts, run->lane_owner,
+                                          assay_key_hash(&accounts->index, run->lane_owner)) ==
+                          ASSAY_NO_ROW;
+    rows += (uint64_t)owner_is_new;
+    for (size_t i = first; i < first + bodies->operation_counts[index]; i++) {
+        const uint8_t *receiver = run->batch->payload + bodies->receivers[i];
+        if (assay_accounts_find(accounts, receiver, assay_key_hash(&accounts->index, receiver)) !=
+            ASSAY_NO_ROW)
+            continue;
+        if (owner_is_new && memcmp(receiver, run->lane_owner, ASSAY_KEY_BYTES) == 0) continue;
+        if (names_before(run, receiver, first, i)) continue;
+        if (rows >= rows_max) return refuse(ASSAY_REFUSAL_STATE_FULL, rows, rows_max);
+        rows++;
     }
     return refuse(ASSAY_REFUSAL_NONE, 0, 0);
 }
@@ -260,6 +297,8 @@ static verdict judge(const run *run, size_t index, uint32_t id_hash, uint32_t se
     uint64_t left = 0;
     verdict verdict = judge_envelope(run, index, id_hash, sender_hash, &left);
     if (verdict.charged) verdict.facts = judge_operations(run, index, left);
+    if (verdict.charged && verdict.facts.refusal == ASSAY_REFUSAL_NONE)
+        verdict.facts = judge_rows(run, index, verdict.fee - burned_of(run, verdict.fee));
     return verdict;
 }
 

@@ -22,6 +22,7 @@ typedef struct {
     uint64_t fee_per_transaction, fee_per_operation, fee_per_byte;
     uint32_t window_blocks;
     uint32_t fee_burn_bps; /* at most ASSAY_BASIS_POINTS */
+    uint64_t accounts_max; /* no operations may make an account beyond */
 } assay_transfer_rules;
 
 typedef struct {
@@ -47,10 +48,11 @@ typedef enum {
     ASSAY_REFUSAL_FEE_TOO_LOW,
     ASSAY_REFUSAL_INSUFFICIENT_BALANCE,
     ASSAY_REFUSAL_AMOUNT_ZERO,
+    ASSAY_REFUSAL_STATE_FULL,
 } assay_refusal;
 
-/* What was seen and what would have been allowed, where there are such numbers: heights, fees, or a
- * balance and what it had to hold. A bound above 64 bits is the largest. */
+/* What was seen and what would have been allowed, where there are such numbers: heights, fees, a
+ * balance and what it had to hold, or rows. A bound above 64 bits is the largest. */
 typedef struct {
     assay_refusal refusal;
     uint64_t seen, bound;

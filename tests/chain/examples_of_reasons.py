@@ -196,6 +196,12 @@ def too_many_validators() -> None:
         chain.admit("new 0", epoch_world.registration("new 0"))
 
 
+def full_of_accounts() -> None:
+    world = World()
+    with patch("chain.execution.capacity.ACCOUNTS_MAX", 4):
+        asked(ALICE, pb.Transfer(to=account("nobody yet"), amount=1), world=world)
+
+
 def rotated_twice() -> None:
     chain = epoch_world.Chain()
     chain.epochs()
@@ -419,6 +425,10 @@ CASES: dict[RejectionReason, Case] = {
     RejectionReason.NO_ARBITER: (
         "an appeal where nobody runs the exact engine",
         without_arbiters,
+    ),
+    RejectionReason.STATE_FULL: (
+        "a payment to a new account where there may be none",
+        full_of_accounts,
     ),
     RejectionReason.BUSY: ("a payment to a node whose queue is full", full_intake),
     RejectionReason.NOT_FOUND: (

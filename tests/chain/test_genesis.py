@@ -10,8 +10,9 @@ import pytest
 
 from chain import genesis as genesis_module
 from chain.addresses import encode_address
+from chain.execution import Ledger
 from chain.genesis import Genesis, GenesisAccount, GenesisError, load, make_genesis, save
-from chain.parameters import Parameters
+from chain.parameters import SUPPLY_MAX, Parameters
 from consensus.wire import decode, encode
 from tests.builders import genesis, genesis_validator, key, tls_identity
 
@@ -124,9 +125,15 @@ def test_balances_come_in_order_of_key() -> None:
         ),
         (
             lambda data: data["accounts"].update(
-                {encode_address(key("bob").public_key): (1 << 64) - 1}
+                {encode_address(key("bob").public_key): SUPPLY_MAX}
             ),
             "balances sum to",
+        ),
+        (
+            lambda data: data["accounts"].update(
+                {encode_address(key("bob").public_key): SUPPLY_MAX + 1}
+            ),
+            f"{SUPPLY_MAX + 1} is not in 0 to {SUPPLY_MAX}",
         ),
     ],
 )
@@ -134,6 +141,27 @@ def test_a_wrong_genesis_is_refused_with_the_place(
     spoil: Callable[[dict[str, Any]], Any], message: str
 ) -> None:
     assert message in spoiled(spoil)
+
+
+def test_a_genesis_issues_no_more_than_a_ledger_can_hold() -> None:
+    bob = key("bob").public_key
+
+    def issue(amount: int, parameters: Parameters) -> Genesis:
+        validators = tuple(
+            dataclasses.replace(genesis_validator(index), stake=parameters.validator_stake_min)
+            for index in range(4)
+        )
+        return make_genesis("x", 0, parameters, validators, {bob: amount}, bob)
+
+    fixed, epochs = Parameters(), Parameters(epoch_blocks=64)
+    stake = 4 * epochs.validator_stake_min
+    for parameters, most in ((fixed, SUPPLY_MAX), (epochs, SUPPLY_MAX - stake)):
+        made = issue(most, parameters)
+        members = made.validator_set()
+        ledger = Ledger.from_genesis("x", parameters, members, made.balances(), bob)
+        assert ledger.supply().issued == SUPPLY_MAX
+        with pytest.raises(GenesisError, match=f"sum to {SUPPLY_MAX + 1} grain"):
+            issue(most + 1, parameters)
 
 
 def test_a_certificate_with_bytes_behind_it_is_refused() -> None:

@@ -35,6 +35,7 @@ REASONS = {
     transfers.FEE_TOO_LOW: RejectionReason.FEE_TOO_LOW,
     transfers.INSUFFICIENT_BALANCE: RejectionReason.INSUFFICIENT_BALANCE,
     transfers.AMOUNT_ZERO: RejectionReason.AMOUNT_ZERO,
+    transfers.STATE_FULL: RejectionReason.STATE_FULL,
 }
 """A replay is the one refusal that leaves no receipt."""
 

@@ -33,6 +33,7 @@ RULES = TransferRules(
     fee_per_operation=3,
     fee_per_byte=0,
     fee_burn_bps=5_000,
+    accounts_max=1 << 30,
 )
 
 

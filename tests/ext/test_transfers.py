@@ -37,6 +37,7 @@ class Fees:
     per_operation: int = 3
     per_byte: int = 0
     burn_bps: int = 5_000
+    accounts_max: int = 1 << 30
 
     def rules(self, height: int = HEIGHT) -> TransferRules:
         return TransferRules(
@@ -46,6 +47,7 @@ class Fees:
             fee_per_operation=self.per_operation,
             fee_per_byte=self.per_byte,
             fee_burn_bps=self.burn_bps,
+            accounts_max=self.accounts_max,
         )
 
 
@@ -111,6 +113,8 @@ class Model:
         try:
             for operation in body.ops:
                 self.transfer(sender, operation.transfer)
+            if len(self.rows) > max(self.fees.accounts_max, len(rows)):
+                raise Refused(RejectionReason.STATE_FULL)
         except Refused as refused:
             self.rows, reason = rows, refused.args[0]
             del self.events[events:]
@@ -263,6 +267,7 @@ fees_drawn = st.builds(
     st.sampled_from([0, 3]),
     st.sampled_from([0, 0, 1]),
     st.sampled_from([0, 1, 3_333, 5_000, 9_999, 10_000]),
+    st.sampled_from([0, 1, 3, 4, 5, 6, 1 << 30]),
 )
 tables = st.dictionaries(
     keys,

@@ -16,6 +16,7 @@ from chain.execution import (
     BlockContext,
     LaneBatch,
     appeals,
+    capacity,
     faults,
     jobs,
     market,
@@ -200,6 +201,7 @@ class SpecificationLedger:
         scope.burned += burned
         self._give(owner, fee - burned)
         savepoint = scope.savepoint()
+        sizes = self._sizes()
         try:
             for index, operation in enumerate(body.ops):
                 before = self.state.accounts.get(transaction.sender)
@@ -216,10 +218,22 @@ class SpecificationLedger:
                 if operation.WhichOneof("kind") == "request_inference":
                     link = SessionJob(transaction.sender, key, session.grant)
                     self.state.session_jobs.records[job_id(transaction.id, index)] = link
+            self._check_room(sizes)
         except Rejection as rejection:
             scope.rollback(savepoint)
             return TransactionReceipt(transaction.id, False, rejection.reason, fee)
         return TransactionReceipt(transaction.id, True, "", fee)
+
+    def _sizes(self) -> dict[int, int]:
+        """Rows by table."""
+        records = {int(table.number): len(table.records) for table in self.state.tables()}
+        return {1: len(self.state.accounts.order), **records}
+
+    def _check_room(self, before: dict[int, int]) -> None:
+        for number, size in self._sizes().items():
+            bound = capacity.ACCOUNTS_MAX if number == 1 else capacity.RECORDS_MAX
+            if size > max(bound, before[number]):
+                raise Rejection(RejectionReason.STATE_FULL, "")
 
     def _operation(
         self, scope: Scope, transaction: Transaction, index: int, operation: pb.Op

@@ -69,6 +69,9 @@ class PlainTable:
             if key.endswith(suffix):
                 yield key, self.records[key]
 
+    def __len__(self) -> int:
+        return len(self.records)
+
     def number_rows(self) -> None:
         self.rows = {key: row for key, row in self.rows.items() if key in self.records}
         for key in sorted(self.records):
