@@ -230,6 +230,12 @@ class State:
         for table in self._tables:
             yield from table.rows()
 
+    def records(self) -> Iterator[tuple[TableNumber, bytes, Any]]:
+        """Every (table, key, record) but the accounts, sorted."""
+        for table in self._tables:
+            for key, record in table.scan():
+                yield TableNumber(table.number), key, record
+
     def account_chunks(self) -> Iterator[bytes]:
         """All accounts, packed, in order of row number."""
         for start in range(0, len(self.accounts), ACCOUNTS_PER_CHUNK):

@@ -266,7 +266,7 @@ def export(
     output: Annotated[Path, typer.Option("--output", help="A new file, one JSON value a line.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Write a stopped node's whole state: accounts, models, offers, jobs, checked by its root."""
+    """Write a stopped node's whole state, every row of every table, checked by its root."""
     from chain.state_export import export_state
 
     with (

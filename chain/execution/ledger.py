@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from chain.contacts import Contact
 from chain.execution import refusals, sessions, validators
@@ -51,6 +52,7 @@ from chain.state import (
     Row,
     State,
     StateError,
+    TableNumber,
     account_of,
 )
 from chain.transactions import WINDOW_BLOCKS, Transaction
@@ -213,6 +215,10 @@ class Ledger:
         if record is None:
             raise StateError("the supply row is gone")
         return record
+
+    def records(self) -> Iterator[tuple[TableNumber, bytes, Any]]:
+        """(table, key, record) of every table but the accounts."""
+        return self._state.records()
 
     def model(self, model: bytes) -> Model | None:
         """A registered model."""

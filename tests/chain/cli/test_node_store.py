@@ -1,19 +1,24 @@
 """The verbs that mind a stopped node's store: snapshot, restore, prune."""
 
+import errno
 import json
+import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from chain import state_export
 from chain.cli.main import build_app
 from chain.genesis import save
 from chain.node.config import NodeConfig, save_config
 from chain.node.worker import open_ledger
 from chain.pruning import KEEP_BLOCKS_MIN
-from chain.state import TableNumber
+from chain.state import State, TableNumber
 from chain.store import Store
+from ext.tables import RecordTable
 from tests.builders import genesis
 from tests.chain.executed_chain import ExecutedChain
 from tests.chain.table_chain import TableChain, UnsyncedRocks
@@ -138,6 +143,47 @@ def test_an_export_holds_every_row_of_the_state_and_its_root(home: Path, tmp_pat
     accounts = [row for row in rows if row["table"] == "accounts"]
     assert [row["balance"] for row in accounts] == balances
     assert len([row for row in rows if row["table"] == "supply"]) == 1
+
+
+def test_an_export_names_what_the_key_of_every_table_is_made_of() -> None:
+    state = State()
+    lengths = {table.number: table.key_bytes for table in vars(state).values() if is_table(table)}
+    named = {
+        number: sum(length for _, length, _ in parts) for number, parts in state_export.KEYS.items()
+    }
+    assert named == lengths
+    assert set(named) == set(TableNumber) - {TableNumber.ACCOUNTS}
+
+
+def is_table(value: object) -> bool:
+    return isinstance(value, RecordTable)
+
+
+def test_an_export_has_a_row_for_each_row_of_each_table(home: Path, tmp_path: Path) -> None:
+    output = tmp_path / "state.jsonl"
+    run("export", "--home", home, "--output", output)
+    told = Counter(json.loads(line)["table"].upper() for line in output.read_text().splitlines())
+    with open_store(home) as store:
+        ledger = open_ledger(genesis(), store)
+        held = Counter(TableNumber(number).name for number, _, _ in ledger.to_records())
+        held["ACCOUNTS"] = len(list(ledger.accounts()))
+    assert {"VALIDATORS", "PARAMETERS", "INCLUDED"} <= set(held)
+    assert told - Counter(HEAD=1) == held
+
+
+def test_an_export_that_finds_the_disk_full_leaves_nothing(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    monkeypatch.setattr("chain.state_export.os.fsync", full)
+    reason, detail = refused("export", "--home", home, "--output", folder / "state.jsonl")
+    assert reason == "FILE"
+    assert "state.jsonl.part: No space left on device" in detail
+    assert list(folder.iterdir()) == []
 
 
 def test_an_export_overwrites_nothing(home: Path, tmp_path: Path) -> None:
