@@ -6,8 +6,9 @@
 - seed: generated with a seed of the provider's own choice.
 - model: generated with other sampling (greedy, or hot if greedy was asked), or by `--other-model`.
 - silent: Generate never answers.
+- slander: Verify finds every result false, until `--truth-file` exists. Generate is honest.
 
-Verify, Tokenize, Models and health are forwarded honestly: a cheating provider is judged by others.
+All else is forwarded honestly: a cheating provider is judged by others.
 """
 
 import argparse
@@ -34,6 +35,7 @@ class Cheat(StrEnum):
     SEED = "seed"
     MODEL = "model"
     SILENT = "silent"
+    SLANDER = "slander"
 
 
 def _left_s(context: Context) -> float | None:
@@ -62,9 +64,14 @@ class CheatingRuntime(runtime_pb2_grpc.RuntimeServicer):
     """Forwards to an honest runtime, and tampers with what it generates."""
 
     def __init__(
-        self, channel: grpc.aio.Channel, cheat: Cheat, other_model: bytes | None = None
+        self,
+        channel: grpc.aio.Channel,
+        cheat: Cheat,
+        other_model: bytes | None = None,
+        truth_file: Path | None = None,
     ) -> None:
         self._stub = runtime_pb2_grpc.RuntimeStub(channel)
+        self._truth_file = truth_file
         self._cheat = cheat
         self._other_model = other_model
 
@@ -94,7 +101,11 @@ class CheatingRuntime(runtime_pb2_grpc.RuntimeServicer):
     async def Verify(  # noqa: N802
         self, request: runtime_pb2.VerifyRequest, context: Context
     ) -> runtime_pb2.VerifyReply:
-        return await self._forward(self._stub.Verify, request, context)
+        reply: runtime_pb2.VerifyReply = await self._forward(self._stub.Verify, request, context)
+        truthful = self._truth_file is not None and self._truth_file.exists()
+        if self._cheat is Cheat.SLANDER and not truthful:
+            reply.scores.replay_mismatches = reply.scores.positions
+        return reply
 
     async def Tokenize(  # noqa: N802
         self, request: runtime_pb2.TokenizeRequest, context: Context
@@ -139,13 +150,17 @@ def _change_first(token_ids: Any, vocabulary: int) -> None:
 
 
 async def start_cheat(
-    upstream: str, cheat: Cheat, listen: str = "127.0.0.1:0", other_model: bytes | None = None
+    upstream: str,
+    cheat: Cheat,
+    listen: str = "127.0.0.1:0",
+    other_model: bytes | None = None,
+    truth_file: Path | None = None,
 ) -> tuple[grpc.aio.Server, grpc.aio.Channel, int]:
     """Start a cheating runtime in this process; the caller stops the server, closes the channel."""
     channel = grpc.aio.insecure_channel(upstream)
     server = grpc.aio.server()
     runtime_pb2_grpc.add_RuntimeServicer_to_server(
-        CheatingRuntime(channel, cheat, other_model), server
+        CheatingRuntime(channel, cheat, other_model, truth_file), server
     )
     health_pb2_grpc.add_HealthServicer_to_server(ForwardedHealth(channel), server)
     port = server.add_insecure_port(listen)
@@ -160,7 +175,11 @@ async def serve(arguments: argparse.Namespace) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     other_model = bytes.fromhex(arguments.other_model) if arguments.other_model else None
     server, channel, port = await start_cheat(
-        arguments.upstream, Cheat(arguments.cheat), arguments.listen, other_model
+        arguments.upstream,
+        Cheat(arguments.cheat),
+        arguments.listen,
+        other_model,
+        arguments.truth_file,
     )
     if arguments.port_file is not None:
         part = arguments.port_file.with_name(f"{arguments.port_file.name}.{os.getpid()}.part")
@@ -178,6 +197,7 @@ def main() -> None:
     parser.add_argument("--cheat", required=True, choices=[cheat.value for cheat in Cheat])
     parser.add_argument("--listen", default="127.0.0.1:0")
     parser.add_argument("--port-file", type=Path)
+    parser.add_argument("--truth-file", type=Path, help="once it exists, slander ends")
     parser.add_argument("--other-model", help="hex id of another model the upstream serves")
     asyncio.run(serve(parser.parse_args()))
 

@@ -31,7 +31,9 @@ from tests.e2e.network import (
     POLL_S,
     Network,
     client_of,
+    command,
     funded,
+    output_of,
     record_node,
     request_for,
     running_network,
@@ -44,6 +46,8 @@ CHEAT = 1
 CAPACITY = 1024
 SILENCE_MS = 10_000
 """What a silent provider is waited for; the honest one after it needs a fraction of that."""
+TRUTH = "truth"
+"""Name of the file at which slander ends."""
 TEMPERATURE_MILLI = 1_500
 """Hot, so that another seed or greedy choice shows within a few tokens."""
 
@@ -58,6 +62,7 @@ def cheating_runtime(upstream: str, cheat: Cheat, port: int, folder: Path) -> It
             *(sys.executable, "-m", "tests.cheats", "--upstream", upstream),
             *("--cheat", cheat.value, "--listen", f"127.0.0.1:{port}"),
             *("--port-file", str(port_file)),
+            *("--truth-file", str(folder / TRUTH)),
         ],
         cwd=REPOSITORY,
         stdout=subprocess.DEVNULL,
@@ -207,3 +212,55 @@ async def test_a_job_of_a_silent_provider_is_given_to_another(
     assert answer.attempts >= 2
     assert answer.receipt.job_receipt.provider != network.account(CHEAT)
     assert answer.text
+
+
+async def runtime_becomes(network: Network, validator: int, address: str) -> None:
+    """Start a node anew with another runtime, and wait until it has it."""
+    node = network.nodes[validator]
+    assert node.process is not None
+    stop_processes([node.process])
+    edit_config(network.home / node.home, runtimes=(address,))
+    record_node(network, start_node(network.home, node))
+    async with client_of(network, validator) as client:
+
+        async def ready() -> bool:
+            return (await client.status()).runtime_ready
+
+        await until(ready)
+
+
+async def test_a_provider_that_was_slandered_appeals_and_the_exact_engine_makes_it_whole(
+    network: Network, client: NodeClient, upstream: str, cheat_port: int, tmp_path: Path
+) -> None:
+    provider, (port,) = network.account(CHEAT), free_ports(1)
+    liars = (2, 3)  # with validator 0, whose word alone says PASS, two thirds of the committee
+    home = network.home / network.nodes[CHEAT].home
+    key = ("--key", home / "keys/account.json", "--passphrase-file", home / "keys/passphrase")
+    asked = ("--home", network.home, "--json")
+    with (
+        cheating_runtime(upstream, Cheat.SLANDER, cheat_port, tmp_path),
+        cheating_runtime(upstream, Cheat.SLANDER, port, tmp_path),
+    ):
+        for liar in liars:
+            await runtime_becomes(network, liar, f"127.0.0.1:{port}")
+        await offer_stands(network, client)
+        request = await request_for(client, max_tokens=4, provider=provider)
+        answer = await ask(client, network.user, request, COMMAND_BOUND_S)
+        assert answer.status == "REJECTED"
+        ruled = verify_receipt(answer.receipt, network.genesis)
+        assert ruled.status is JobStatus.REJECTED
+        job = answer.job.hex()
+        (tmp_path / TRUTH).touch()
+        output_of(command("tx", "appeal", job, *key, *asked))
+
+        async def is_ruled() -> bool:
+            return (await client.appeal(answer.job)).ruled_height > 0
+
+        await until(is_ruled)
+        (told,) = output_of(command("query", "appeals", job, *asked))
+        assert (told["status"], told["appealed_status"]) == ("WON", "REJECTED")
+        assert told["paid"] > 0
+        assert output_of(command("query", "job", job, *asked))["appealed"]
+        assert output_of(command("query", "appeals", *asked)) == []
+        for liar in liars:
+            await runtime_becomes(network, liar, upstream)
