@@ -59,12 +59,20 @@ class _Progress:
     view: node_pb2.JobView = field(default_factory=node_pb2.JobView)
 
 
+MODELS_NAMED_MAX = 16
+"""In one message."""
+
+
 async def pick_model(client: NodeClient, wanted: str) -> node_pb2.ModelView:
     """The model with this name or id (hex, at least 8 digits); the only one if nothing is wanted.
 
-    Raises Rejection.
+    Names are not unique on chain: one that several have is refused, with their ids. A whole id is
+    nobody's name, whatever others call theirs. Raises Rejection.
     """
     models = await client.models()
+    for model in models:
+        if model.model.hex() == wanted.lower():
+            return model
     found = [
         model
         for model in models
@@ -73,10 +81,18 @@ async def pick_model(client: NodeClient, wanted: str) -> node_pb2.ModelView:
     ]
     if len(found) == 1:
         return found[0]
-    known = ", ".join(f"{model.name} ({model.model.hex()[:16]})" for model in models) or "none"
+    if found and wanted:
+        ids = ", ".join(model.model.hex() for model in found[:MODELS_NAMED_MAX])
+        raise Rejection(
+            RejectionReason.UNKNOWN_MODEL,
+            f"{len(found)} models match {wanted!r}: names may be taken twice; ask for "
+            f"the one you mean by its id: {ids}",
+        )
+    known = [f"{model.name} ({model.model.hex()[:16]})" for model in models[:MODELS_NAMED_MAX]]
     raise Rejection(
         RejectionReason.UNKNOWN_MODEL,
-        f"{len(found)} models match {wanted!r}; registered are: {known}; name one with --model",
+        f"{len(found)} models match {wanted!r}; registered are: "
+        f"{', '.join(known) or 'none'}; name one with --model",
     )
 
 
