@@ -63,7 +63,14 @@ DUTIES_INTERVAL_MS = 1_000
 TOKENIZE_WITHIN_S = 2.0
 LOOKUPS_MAX = 3
 """Of clients at once: asyncio has at least five threads."""
-OVER_CONTEXT = "OVER_CONTEXT"
+PROMPT_REFUSALS = {
+    "OVER_CONTEXT": RejectionReason.PROMPT_TOO_LONG,
+    "EMPTY_INPUT": RejectionReason.BAD_INPUT,
+    "INPUT_TOO_LARGE": RejectionReason.BAD_INPUT,
+    "BAD_TOKEN_ID": RejectionReason.BAD_INPUT,
+    "BAD_CHAT": RejectionReason.BAD_INPUT,
+}
+"""What a runtime says of a prompt that none of its kind can answer, in the chain's words."""
 """A runtime's own word."""
 
 T = TypeVar("T")
@@ -327,17 +334,18 @@ class Node:
             await self.next_block()
 
     async def check_prompt(self, request: transactions_pb2.RequestInference) -> None:
-        """Refuse a prompt that has too many tokens, if this node's runtime can tell.
+        """Refuse a prompt that no provider can answer, if this node's runtime can tell.
 
-        The ledger knows bytes only: such a job would be assigned, given up and refunded.
+        The ledger knows neither tokenizer nor vocabulary: such a job would be assigned, given up,
+        at the cost of its providers' standing, and refunded.
         """
         if self.runtime is None:
             return
         try:
             await self.runtime.tokenize(request.model, request.input, TOKENIZE_WITHIN_S)
         except RuntimeRefusedError as error:
-            if error.reason == OVER_CONTEXT:
-                raise Rejection(RejectionReason.PROMPT_TOO_LONG, error.detail) from error
+            if error.reason in PROMPT_REFUSALS:
+                raise Rejection(PROMPT_REFUSALS[error.reason], error.detail) from error
         except (RuntimeUnavailableError, RuntimeReplyError) as error:
             logger.info("a prompt is not checked: %s", error)
 

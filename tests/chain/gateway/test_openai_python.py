@@ -195,6 +195,17 @@ def test_what_the_chain_refuses_comes_with_its_reason(client: openai.OpenAI) -> 
     assert caught.value.code == "PRICE_TOO_LOW"
 
 
+def test_a_prompt_that_no_provider_can_answer_is_not_bought(
+    network: TinyNetwork, client: openai.OpenAI
+) -> None:
+    before = network.balance(key("alice"))
+    for prompt, code in (([1, 99_999_999], "BAD_INPUT"), ("x" * 5000, "PROMPT_TOO_LONG")):
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.completions.create(model=MODEL, prompt=prompt, max_tokens=1)
+        assert caught.value.code == code
+    assert network.balance(key("alice")) == before
+
+
 def test_the_chains_own_options_reach_the_request(
     network: TinyNetwork, client: openai.OpenAI
 ) -> None:
