@@ -131,6 +131,8 @@ function Choices({ job }: { job: JobDetail }): JSX.Element {
 function Draw({ choice, caption }: { choice: Choice; caption: string }): JSX.Element {
   const total = choice.candidates.reduce((sum, one) => sum + BigInt(one.weight), 0n);
   return (
+    <>
+    <p class="dim" aria-hidden="true">{caption}</p>
     <Table caption={caption} rows={choice.candidates} rowKey={(one) => one.provider ?? ""} empty="nobody offered the model"
       columns={[
         { title: "Provider", cell: (one) => <AccountLink id={one.provider} /> },
@@ -142,6 +144,7 @@ function Draw({ choice, caption }: { choice: Choice; caption: string }): JSX.Ele
         { title: "Needs, of the escrow", numeric: true, cell: (one) => `${amount(one.price_needed)} of ${amount(choice.escrow)}` },
         { title: "Stake", numeric: true, cell: (one) => amount(one.stake) },
       ]} />
+    </>
   );
 }
 
