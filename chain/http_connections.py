@@ -2,7 +2,8 @@
 
 uvicorn counts connections and refuses requests above a bound, but lets one stay that never sends a
 whole request, or does not read its answer: a hundred such, which cost nothing, would shut everybody
-else out. Here each connection is looked at now and then.
+else out, an operator's probes among them. Here each connection is looked at now and then, and where
+there are too many the one that has asked for nothing for longest makes room.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ class BoundedConnection(H11Protocol):
 
     look_s: ClassVar[float] = LOOK_S
 
+    _made_s: float = 0.0
     _timer: asyncio.TimerHandle | None = None
     _answered: object = None
     """The request that was the last one at the last look, if it was answered then."""
@@ -29,6 +31,7 @@ class BoundedConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to look."""
         super().connection_made(transport)
+        self._make_room()
         self._answered = self
         self._timer = self.loop.call_later(self.look_s, self._look)
 
@@ -38,11 +41,23 @@ class BoundedConnection(H11Protocol):
             self._timer.cancel()
         super().connection_lost(exc)
 
+    def _make_room(self) -> None:
+        self._made_s = self.loop.time()
+        if self.limit_concurrency is None or len(self.connections) < self.limit_concurrency:
+            return
+        others = [one for one in self.connections if isinstance(one, BoundedConnection)]
+        idle = [one for one in others if one is not self and one._is_answered()]
+        if idle:
+            min(idle, key=lambda one: one._made_s).transport.abort()
+
+    def _is_answered(self) -> bool:
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first request
+        return cycle is None or cycle.response_complete
+
     def _look(self) -> None:
         self._timer = self.loop.call_later(self.look_s, self._look)
         unread_bytes = self.transport.get_write_buffer_size()
-        cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first request
-        is_answered = cycle is None or cycle.response_complete
+        cycle, is_answered = self.cycle, self._is_answered()
         if unread_bytes and (is_answered or self.flow.write_paused):
             before = self._unread_bytes
             is_over = before is not None and unread_bytes > before - min(before, READ_BYTES_MIN)

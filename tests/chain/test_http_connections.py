@@ -16,6 +16,7 @@ from chain.http_connections import BoundedConnection
 
 PIECE = bytes(256 << 10)
 SLOW_S = 60.0
+CONNECTIONS_MAX = 8
 
 
 class Impatient(BoundedConnection):
@@ -48,7 +49,12 @@ async def large(_: Request) -> Response:
 async def address() -> AsyncIterator[tuple[str, int]]:
     routes = [Route(f"/{handler.__name__}", handler) for handler in (small, late, endless, large)]
     config = uvicorn.Config(
-        Starlette(routes=routes), http=Impatient, ws="none", lifespan="off", log_config=None
+        Starlette(routes=routes),
+        http=Impatient,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        limit_concurrency=CONNECTIONS_MAX,
     )
     server = uvicorn.Server(config)
     listening = socket.create_server(("127.0.0.1", 0))
@@ -120,3 +126,15 @@ async def test_who_reads_on_gets_all_of_it(address: tuple[str, int]) -> None:
     assert b"200 OK" in head
     assert await reader.readexactly(64 * len(PIECE)) == PIECE * 64
     writer.close()
+
+
+async def test_connections_that_ask_for_nothing_make_room_for_one_that_does(
+    address: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Impatient, "look_s", SLOW_S)
+    idle = [await asyncio.open_connection(*address) for _ in range(2 * CONNECTIONS_MAX)]
+    asking, writer = await asyncio.open_connection(*address)
+    writer.write(b"GET /small HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert b"200 OK" in await until_over(asking)
+    for _, one in (*idle, (asking, writer)):
+        one.close()
