@@ -320,7 +320,7 @@ static void check_only(assay_accounts *accounts, assay_window *window, const ass
     uint64_t *seen = malloc(8 * bodies), *bounds = malloc(8 * bodies);
     assay_check_transfers(accounts, window, given, rules, owner, bodies, refusals, seen, bounds);
     for (size_t i = 0; i < bodies; i++)
-        require(refusals[i] <= ASSAY_REFUSAL_AMOUNT_ZERO &&
+        require(refusals[i] <= ASSAY_REFUSAL_STATE_FULL &&
                 (refusals[i] == ASSAY_REFUSAL_NONE || given->bodies->classes[i] == ASSAY_BODY_PLAIN));
     free(refusals);
     free(seen);
@@ -329,7 +329,7 @@ static void check_only(assay_accounts *accounts, assay_window *window, const ass
 
 static void check_runs(void) {
     const uint64_t seed[2] = {state, 9};
-    const assay_transfer_rules rules = {100, 10, 3, 0, 8, 5000};
+    assay_transfer_rules rules = {100, 10, 3, 0, 8, 5000, 0};
     assay_accounts accounts;
     assay_window window;
     uint8_t owner[32];
@@ -343,6 +343,7 @@ static void check_runs(void) {
         random_key(owner);
         const assay_run_batch given = {batch.payload, batch.keys, batch.ids, &batch.parsed};
         const size_t savepoint = accounts.undo.count;
+        rules.accounts_max = round % 3 ? UINT32_MAX : accounts.count + next_random(3);
         check_only(&accounts, &window, &given, &rules, owner, batch.count);
         require(accounts.undo.count == savepoint);
         for (size_t at = 0; at < batch.count; at++) {

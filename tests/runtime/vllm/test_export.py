@@ -122,7 +122,7 @@ def test_weights_quantized_other_than_the_manifest_says_are_refused(
     with pytest.raises(PackageError, match=r"the weights are F32, the manifest says Q4_0"):
         check_quantization(load(copy))
     code, error = serve(copy, tmp_path / "exports")
-    assert (code, error["reason"]) == (1, "package_error")
+    assert (code, error["reason"]) == (1, "BAD_PACKAGE")
     assert not (tmp_path / "exports").exists()
 
 
