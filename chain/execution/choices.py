@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated
 
-from chain.execution.market import can_be_judged, seats_to_pay
+from chain.execution.market import can_be_judged, price_needed, seats_to_pay
 from chain.execution.scope import Scope, Taker
 from chain.records import Job, Offer, Profile
 from chain.state import ID_BYTES
@@ -179,8 +179,9 @@ def _price_needed(scope: Scope, job: Job, offer: Offer) -> int:
     seats = seats_to_pay(scope, offer, job.model, job.tier)
     input_tokens, output_tokens = job.input_tokens_max, job.max_output_tokens
     seat_price = scope.parameters.seat_price(input_tokens, output_tokens)
-    tokens_price = offer.input_price * input_tokens + offer.output_price * output_tokens
-    return tokens_price + seats * seat_price
+    return price_needed(
+        offer.input_price, offer.output_price, seats, input_tokens, output_tokens, seat_price
+    )
 
 
 def _standing(scope: Scope, job: Job, provider: bytes, offer: Offer) -> Standing:

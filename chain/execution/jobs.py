@@ -10,7 +10,7 @@ from typing import NamedTuple
 from assay.v1 import inference_pb2 as inference
 from assay.v1 import transactions_pb2 as pb
 from chain.execution import capacity
-from chain.execution.market import check_provider_key, price_floors
+from chain.execution.market import check_provider_key, price_floors, price_needed
 from chain.execution.scope import Scope
 from chain.records import PROFILE_BYTES_MAX, Job, JobStatus, Model, Tier
 from chain.rejections import Rejection, RejectionReason
@@ -388,8 +388,8 @@ def _check_price(
         )
     needed = min(
         [
-            input_price * input_tokens + output_price * output_tokens + seats * seat_price
-            for input_price, output_price, seats in floors
+            price_needed(*prices_and_seats, input_tokens, output_tokens, seat_price)
+            for prices_and_seats in floors
         ]
     )
     if max_price >= needed:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from chain.execution.choices import assignment_seed, note_choice
 from chain.execution.market import (
     eligible_verifiers,
+    price_needed,
     seats_to_draw,
     takers,
 )
@@ -65,9 +66,14 @@ def available_offers(scope: Scope, job: Job) -> list[tuple[Taker, Offer]]:
         if (
             offer is not None
             and offer.open_jobs < offer.capacity
-            and offer.input_price * input_tokens
-            + offer.output_price * output_tokens
-            + taker.seats * seat_price
+            and price_needed(
+                offer.input_price,
+                offer.output_price,
+                taker.seats,
+                input_tokens,
+                output_tokens,
+                seat_price,
+            )
             <= escrow
             and taker.provider not in tried
         ):

@@ -190,6 +190,19 @@ def takers(scope: Scope, model: bytes, pinned: bytes | None, tier: Tier) -> tupl
     return found
 
 
+def price_needed(
+    input_price: int,
+    output_price: int,
+    seats: int,
+    input_tokens: int,
+    output_tokens: int,
+    seat_price: int,
+) -> int:
+    """What an escrow must reach for an offer at these prices: the longest prompt and output, and
+    verification (docs/decisions/0037)."""
+    return input_price * input_tokens + output_price * output_tokens + seats * seat_price
+
+
 def price_floors(
     scope: Scope, model: bytes, pinned: bytes | None, tier: Tier
 ) -> tuple[tuple[int, int, int], ...]:
