@@ -17,7 +17,7 @@ from chain.devnet import DevnetError, load_devnet
 from chain.genesis import Genesis, GenesisError, load
 from chain.keys import KeyPair, Role
 from chain.keystore import KeystoreError, load_key, read_passphrase
-from chain.rejections import Rejection
+from chain.rejections import Rejection, RejectionReason
 
 T = TypeVar("T")
 
@@ -127,6 +127,16 @@ def parse_job(as_json: bool, text: str) -> bytes:
         return parse_id(text)
     except Rejection as rejection:
         fail(as_json, rejection.reason.value, rejection.detail, EXIT_USAGE)
+
+
+async def named_job(as_json: bool, client: NodeClient, job: str) -> node_pb2.JobView:
+    """The job with this id, or the newest. Raises Rejection."""
+    if job != "latest":
+        return await client.job(parse_job(as_json, job))
+    jobs = await client.jobs(1)
+    if not jobs:
+        raise Rejection(RejectionReason.UNKNOWN_JOB, "no job yet")
+    return jobs[0]
 
 
 def open_genesis(as_json: bool, target: Target) -> Genesis | None:

@@ -43,7 +43,7 @@ from chain.runtime_client import (
     RuntimeUnavailableError,
 )
 from chain.runtime_replies import ModelInfo, RuntimeReplyError
-from chain.units import PRICE_UNITS, UNIT
+from chain.units import UNIT, price_of_units
 
 PLUGIN_GROUP: Final = "assay.model"
 PRICE_MAX: Final = (1 << 64) - 1
@@ -286,8 +286,8 @@ def model_value(view: node_pb2.ModelView, offers: Sequence[node_pb2.OfferView]) 
                 "engine_profile": offer.engine_profile,
                 "input_price": offer.input_price,
                 "output_price": offer.output_price,
-                "input_per_1000_units": _per_units(offer.input_price, view.parameters),
-                "output_per_1000_units": _per_units(offer.output_price, view.parameters),
+                "input_per_1000_units": price_of_units(offer.input_price * UNIT, view.parameters),
+                "output_per_1000_units": price_of_units(offer.output_price * UNIT, view.parameters),
                 "capacity": offer.capacity,
                 "open_jobs": offer.open_jobs,
                 "completed": offer.completed,
@@ -296,11 +296,6 @@ def model_value(view: node_pb2.ModelView, offers: Sequence[node_pb2.OfferView]) 
             for offer in offers
         ],
     }
-
-
-def _per_units(price: int, parameters: int) -> int:
-    """Grain for a thousand compute units, where a token costs `price`."""
-    return -(-price * PRICE_UNITS * UNIT // parameters)
 
 
 def _model_lines(value: dict[str, Any]) -> str:

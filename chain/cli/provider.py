@@ -7,7 +7,7 @@ import typer
 
 from assay.v1 import node_pb2
 from chain.addresses import encode_address
-from chain.cli.calls import HomeOption, NodeOption, call_node, parse_job, parse_key, resolve
+from chain.cli.calls import HomeOption, NodeOption, call_node, named_job, parse_key, resolve
 from chain.cli.output import JsonOption, emit
 from chain.client import NodeClient
 from chain.earnings import FINAL_NAMES, Reward, reward_of
@@ -98,16 +98,6 @@ async def _reward(
         choices = []
     receipt = await kept_receipt(client, view) if view.provider == account else None
     return reward_of(account, view, choices, receipt, parameters)
-
-
-async def named_job(as_json: bool, client: NodeClient, job: str) -> node_pb2.JobView:
-    """The job with this id, or the newest. Raises Rejection."""
-    if job != "latest":
-        return await client.job(parse_job(as_json, job))
-    jobs = await client.jobs(1)
-    if not jobs:
-        raise Rejection(RejectionReason.UNKNOWN_JOB, "no job yet")
-    return jobs[0]
 
 
 async def kept_receipt(client: NodeClient, view: node_pb2.JobView) -> JobReceipt | None:

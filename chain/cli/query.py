@@ -8,7 +8,15 @@ import typer
 from assay.v1 import node_pb2
 from chain.addresses import encode_address, parse_account
 from chain.asking import pick_model
-from chain.cli.calls import HomeOption, NodeOption, call_node, parse_job, parse_key, resolve
+from chain.cli.calls import (
+    HomeOption,
+    NodeOption,
+    call_node,
+    named_job,
+    parse_job,
+    parse_key,
+    resolve,
+)
 from chain.cli.output import JsonOption, emit, fail
 from chain.cli.validator import validator_line, validator_value
 from chain.client import NodeClient
@@ -55,19 +63,11 @@ def job(
 ) -> None:
     """One job: status, provider, committee, result."""
 
-    async def ask(client: NodeClient) -> tuple[node_pb2.JobView, int] | None:
-        if job != "latest":
-            view = await client.job(parse_job(as_json, job))
-        elif jobs := await client.jobs(1):
-            view = jobs[0]
-        else:
-            return None
+    async def ask(client: NodeClient) -> tuple[node_pb2.JobView, int]:
+        view = await named_job(as_json, client, job)
         return view, (await pick_model(client, view.model.hex())).parameters
 
-    found = call_node(resolve(as_json, home, node).node, as_json, ask)
-    if found is None:
-        fail(as_json, "UNKNOWN_JOB", "no job yet")
-    view, parameters = found
+    view, parameters = call_node(resolve(as_json, home, node).node, as_json, ask)
     tokens = view.input_tokens + view.output_tokens
     emit(as_json, job_value(view) | {"compute_units": compute_units(parameters, tokens)})
 

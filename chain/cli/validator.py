@@ -15,12 +15,13 @@ from chain.cli.calls import (
     NodeOption,
     TimeoutOption,
     call_node,
+    named_job,
     outcome_value,
     resolve,
     send,
 )
 from chain.cli.output import EXIT_USAGE, JsonOption, emit, errors_reported, fail
-from chain.cli.provider import kept_receipt, named_job, reward_value
+from chain.cli.provider import kept_receipt, reward_value
 from chain.client import NodeClient
 from chain.earnings import Reward, reward_of_verifier
 from chain.genesis import split_address
