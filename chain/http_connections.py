@@ -45,8 +45,11 @@ class BoundedConnection(H11Protocol):
         self._made_s = self.loop.time()
         if self.limit_concurrency is None or len(self.connections) < self.limit_concurrency:
             return
-        others = [one for one in self.connections if isinstance(one, BoundedConnection)]
-        idle = [one for one in others if one is not self and one._is_answered()]
+        idle = [
+            one
+            for one in self.connections
+            if isinstance(one, BoundedConnection) and one is not self and one._is_answered()
+        ]
         if idle:
             min(idle, key=lambda one: one._made_s).transport.abort()
 

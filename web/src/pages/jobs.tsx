@@ -132,18 +132,18 @@ function Draw({ choice, caption }: { choice: Choice; caption: string }): JSX.Ele
   const total = choice.candidates.reduce((sum, one) => sum + BigInt(one.weight), 0n);
   return (
     <>
-    <p class="dim" aria-hidden="true">{caption}</p>
-    <Table caption={caption} rows={choice.candidates} rowKey={(one) => one.provider ?? ""} empty="nobody offered the model"
-      columns={[
-        { title: "Provider", cell: (one) => <AccountLink id={one.provider} /> },
-        { title: "Outcome", cell: (one) => (choice.provider !== null && one.provider === choice.provider ? <Badge name="chosen" /> : <span class="dim">not chosen</span>) },
-        { title: "Why", cell: (one) => one.why },
-        { title: "Chance", numeric: true, cell: (one) => (one.weight === "0" ? "–" : share(BigInt(one.weight), total)) },
-        { title: "Grain a token in, out", numeric: true, cell: (one) => `${count(one.input_price)}, ${count(one.output_price)}` },
-        { title: "Jobs open", numeric: true, cell: (one) => `${one.open_jobs} of ${one.capacity}` },
-        { title: "Needs, of the escrow", numeric: true, cell: (one) => `${amount(one.price_needed)} of ${amount(choice.escrow)}` },
-        { title: "Stake", numeric: true, cell: (one) => amount(one.stake) },
-      ]} />
+      <p class="dim" aria-hidden="true">{caption}</p>
+      <Table caption={caption} rows={choice.candidates} rowKey={(one) => one.provider ?? ""} empty="nobody offered the model"
+        columns={[
+          { title: "Provider", cell: (one) => <AccountLink id={one.provider} /> },
+          { title: "Outcome", cell: (one) => (choice.provider !== null && one.provider === choice.provider ? <Badge name="chosen" /> : <span class="dim">not chosen</span>) },
+          { title: "Why", cell: (one) => one.why },
+          { title: "Chance", numeric: true, cell: (one) => (one.weight === "0" ? "–" : share(BigInt(one.weight), total)) },
+          { title: "Grain a token in, out", numeric: true, cell: (one) => `${count(one.input_price)}, ${count(one.output_price)}` },
+          { title: "Jobs open", numeric: true, cell: (one) => `${one.open_jobs} of ${one.capacity}` },
+          { title: "Needs, of the escrow", numeric: true, cell: (one) => `${amount(one.price_needed)} of ${amount(choice.escrow)}` },
+          { title: "Stake", numeric: true, cell: (one) => amount(one.stake) },
+        ]} />
     </>
   );
 }
